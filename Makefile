@@ -1,0 +1,49 @@
+# envtune. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: help setup demo test check generate lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -r requirements.txt
+	$(BIN)/pip install --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	touch $@
+
+demo: setup $(DEMO)/instructions.jsonl ## train the embedded tiny model on the CPU, in about a minute
+	@set -a && . examples/demo.env && set +a && scripts/autorun.sh
+
+$(DEMO)/instructions.jsonl: src/envtune/engine/embedded.py | $(VENV)/.installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m envtune.engine.embedded $(DEMO)
+
+test: $(VENV)/.dev ## run every test: unit, entrypoint, real trainings
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## ruff, ruff format, mypy, shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck scripts/*.sh .ci/run
+
+generate: $(VENV)/.installed ## derive the snapshots of upstream from the installed packages
+	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 $(BIN)/python -m envtune.engine.snapshot
+
+lock: $(VENV)/.installed ## write the installed versions to requirements.txt
+	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
+	mv $(VENV)/lock requirements.txt
+
+clean: ## remove what the targets made, but no run
+	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache

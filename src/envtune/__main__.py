@@ -1,0 +1,224 @@
+"""The command: a table of verbs. `envtune` and `python -m envtune` are the same.
+
+Every verb returns an exit code and a line for the termination message. Heavy imports
+happen inside the verbs that need them, so that a wrong variable is told at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from envtune import configure as flow
+from envtune import control, settings, sources, tables
+from envtune.errors import Exit, Refused
+
+LOG = logging.getLogger("envtune")
+_MESSAGE_LIMIT = 4096
+_KUBERNETES_LOG = "/dev/termination-log"
+
+Result = tuple[Exit, str]
+
+
+def check(args: argparse.Namespace) -> Result:
+    """check the environment and print every resolved value with its source"""
+    made = flow.configure(args.overrides)
+    _warn(made)
+    print(tables.configuration(made.config))
+    return Exit.DONE, "the configuration is valid"
+
+
+def configure(args: argparse.Namespace) -> Result:
+    """make Axolotl's YAML: into the run's folder, or to --output"""
+    from envtune import render, run
+
+    made = flow.configure(args.overrides)
+    template = Path(args.template) if args.template else render.AXOLOTL_TEMPLATE
+    text = render.render_axolotl(made.config, template)
+    if args.check:
+        return Exit.DONE, "the configuration is valid"
+    _warn(made)
+    LOG.info("configuration on %s:", made.facts.machine)
+    print(tables.configuration(made.config), file=sys.stderr, flush=True)
+    if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+        control.write_text(Path(args.output), text)
+        return Exit.DONE, f"wrote {args.output}"
+    folder = run.prepare_folder(made, template).folder
+    print(folder)
+    return Exit.DONE, f"wrote {folder}/config/axolotl.yaml"
+
+
+def run(args: argparse.Namespace) -> Result:
+    """train: the run in a folder made by configure, or a new one from the environment"""
+    from envtune import run as stages
+    from envtune import runs
+
+    inputs = sources.read()
+    if args.folder:
+        claimed = runs.open_run(Path(args.folder).resolve())
+    else:
+        made = flow.configure(args.overrides)
+        _warn(made)
+        claimed = stages.prepare_folder(made)
+    exit_, message = stages.execute(claimed, inputs.environ, inputs.secrets)
+    if exit_ == Exit.DONE:
+        report = json.loads((claimed.folder / "report.json").read_text())
+        artifact = "adapter" if (claimed.folder / "adapter").is_dir() else "model"
+        shown = os.path.relpath(claimed.folder)
+        print(tables.summary(report, message.split(":")[0], shown, artifact), flush=True)
+    return exit_, message
+
+
+def login(args: argparse.Namespace) -> Result:
+    """try the keys of Hugging Face and W&B; never fails"""
+    from envtune import hub
+
+    for service in (hub.hugging_face, hub.weights_and_biases):
+        LOG.info("%s", service(os.environ))
+    return Exit.DONE, ""
+
+
+def run_name_preview(args: argparse.Namespace) -> Result:
+    """print the name of the next run; creates nothing"""
+    from envtune import fingerprint, runs
+
+    made = flow.configure(args.overrides)
+    key = made.config.key(fingerprint.contents(made.config))
+    name, _ = runs.preview(made.config, key, Path(made.outputs), Path(made.logs))
+    print(name.name)
+    return Exit.DONE, ""
+
+
+def print_runtime(args: argparse.Namespace) -> Result:
+    """print the run's names and folders as JSON or as shell variables; creates nothing"""
+    from envtune import fingerprint, runs
+
+    made = flow.configure(args.overrides)
+    key = made.config.key(fingerprint.contents(made.config))
+    name, folder = runs.preview(made.config, key, Path(made.outputs), Path(made.logs))
+    values = {
+        "RUN_NAME": name.name,
+        "RUN_NUMBER": str(name.index),
+        "RUN_NAME_PREFIX": name.prefix,
+        "RUN_MODEL_SLUG": name.model,
+        "RUN_DATASET_SLUG": name.dataset,
+        "RUN_SIZE_SLUG": name.size,
+        "RUN_DIR_NAME": folder.name,
+        "RUN_OUTPUTS_DIR": str(folder),
+        "RUN_LOGS_DIR": str(Path(made.logs) / name.name),
+        "RUN_KEY": key,
+        "DEVICE": made.config.device,
+    }
+    if args.format == "json":
+        print(json.dumps(values, indent=2))
+    else:
+        print("\n".join(f"{key}={shlex.quote(value)}" for key, value in values.items()))
+    return Exit.DONE, ""
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
+    "check": check,
+    "configure": configure,
+    "run": run,
+    "login": login,
+    "run-name-preview": run_name_preview,
+    "print-runtime": print_runtime,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="envtune", description="Environment variables in, a fine-tuned model out.")
+    parser.add_argument("--version", action="store_true", help="print the versions of all parts")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
+        if name != "login":
+            sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
+        if name == "configure":
+            sub.add_argument("--template", metavar="FILE", help="a Jinja template of your own")
+            sub.add_argument("--output", metavar="FILE", help="write the YAML there only")
+            sub.add_argument("--check", action="store_true", help="write nothing")
+        if name == "run":
+            sub.add_argument("--folder", metavar="DIR", help="a run folder made by configure")
+        if name == "print-runtime":
+            sub.add_argument("--format", choices=("json", "env"), default="json")
+    return parser
+
+
+def _override(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
+    return text
+
+
+def _warn(made: flow.Configuration) -> None:
+    for warning in made.config.warnings:
+        LOG.warning("%s", warning)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb; every way out has its exit code and its termination message."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    LOG.setLevel(os.environ.get("SFT_LOG_LEVEL", "INFO").upper())
+    args = _parser().parse_args(argv)
+    if args.version:
+        from envtune import record
+
+        print("\n".join(f"{name} {version}" for name, version in record.versions().items()))
+        return Exit.DONE
+    if args.verb is None:
+        print(tables.USAGE, end="")
+        return Exit.CONFIG
+    exit_, message = _guarded(VERBS[args.verb], args)
+    if message:
+        LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
+    terminate(message or args.verb)
+    return int(exit_)
+
+
+def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namespace) -> Result:
+    try:
+        return verb(args)
+    except Refused as refused:
+        if _nothing_set(args):
+            print(tables.USAGE, end="", file=sys.stderr)
+        return refused.exit, "\n".join(map(str, refused.problems))
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED, "interrupted"
+    except OSError as error:
+        exit_ = Exit.DISK if error.errno in (28, 122) else Exit.CONFIG
+        return exit_, f"{error.filename or 'a file'}: {error.strerror}"
+    except Exception:
+        secrets = sources.read().secrets
+        return Exit.BUG, sources.redact(f"envtune failed; this is a bug\n{traceback.format_exc()}", secrets)
+
+
+def _nothing_set(args: argparse.Namespace) -> bool:
+    try:
+        return not settings.load(sources.read(getattr(args, "overrides", ()))).axolotl
+    except Refused:
+        return False
+
+
+def terminate(message: str) -> None:
+    """Leaves the last word where Kubernetes looks for it."""
+    target = os.environ.get("TERMINATION_LOG_FILE") or _KUBERNETES_LOG
+    if "TERMINATION_LOG_FILE" not in os.environ and not Path(target).exists():
+        return
+    data = message.encode()
+    if len(data) > _MESSAGE_LIMIT:
+        data = data[: _MESSAGE_LIMIT - 4].decode(errors="ignore").encode() + b" ..."
+    try:
+        Path(target).write_bytes(data)
+    except OSError as error:
+        LOG.warning("the termination message cannot be written to %s: %s", target, error.strerror)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

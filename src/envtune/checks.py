@@ -1,0 +1,119 @@
+"""Facts -> Problem or None, one function a question. `check` prints all of them at once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from envtune.config import Facts
+from envtune.errors import Exit, Problem
+from envtune.facts import DataFacts
+from envtune.resolve import data as data_types
+from envtune.resolve import owned
+from envtune.settings import Settings
+
+_DATA_KEYS = ("datasets", "pretraining_dataset")
+
+
+def before_facts(settings: Settings) -> list[Problem]:
+    """What is wrong with the settings alone."""
+    return [*_missing(settings), *owned.refusals(settings), *_conflicts(settings)]
+
+
+def preflight(settings: Settings, facts: Facts, folders: list[str]) -> list[Problem]:
+    """What is wrong with the settings on this machine, with this model and this data."""
+    return [
+        *_device(settings, facts),
+        *_model(settings, facts),
+        *_data(settings, facts),
+        *(p for folder in folders if (p := writable(folder))),
+    ]
+
+
+def _missing(settings: Settings) -> Iterator[Problem]:
+    if "base_model" not in settings.axolotl:
+        yield Problem(
+            "AXOLOTL_BASE_MODEL",
+            "is not set; name a model of the Hub or a local folder, e.g. "
+            "AXOLOTL_BASE_MODEL=NousResearch/Llama-3.2-1B",
+        )
+    if not any(settings.axolotl.get(key) and settings.axolotl[key].value for key in _DATA_KEYS):
+        yield Problem(
+            "AXOLOTL_DATASETS",
+            "is not set; name what to train on, e.g. "
+            'AXOLOTL_DATASETS=\'[{"path": "data.jsonl", "type": "alpaca"}]\'',
+        )
+
+
+def _conflicts(settings: Settings) -> Iterator[Problem]:
+    on = {key for key, s in settings.axolotl.items() if s.value is True}
+    if {"bf16", "fp16"} <= on:
+        yield Problem("AXOLOTL_FP16", "is true and so is AXOLOTL_BF16; choose one of the two")
+    if {"load_in_4bit", "load_in_8bit"} <= on:
+        yield Problem("AXOLOTL_LOAD_IN_8BIT", "is true and so is AXOLOTL_LOAD_IN_4BIT; choose one")
+
+
+def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    wanted, gpus = settings.get("SFT_DEVICE"), facts.machine.gpus
+    if wanted == "cuda" and not gpus:
+        yield Problem("SFT_DEVICE", "is cuda and no GPU is visible; check --gpus all and the driver")
+    elif wanted == "auto" and facts.machine.flavor == "cuda" and not gpus:
+        yield Problem(
+            "SFT_DEVICE",
+            "is not set and no GPU is visible in an image made for one; start it with "
+            "--gpus all, or set SFT_DEVICE=cpu to train on the CPU",
+        )
+    if facts.device == "cpu":
+        yield from _half_on_cpu(settings)
+
+
+def _half_on_cpu(settings: Settings) -> Iterator[Problem]:
+    for key in ("bf16", "fp16"):
+        setting = settings.axolotl.get(key)
+        if setting is not None and setting.value not in (False, None):
+            yield Problem(
+                setting.name, f"{setting.value!r} needs a GPU; training on the CPU is fp32: unset it"
+            )
+
+
+def _model(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    name = settings.axolotl["base_model"].name
+    if facts.model.problem:
+        yield Problem(name, facts.model.problem, Exit.ACCESS)
+
+
+def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    if "datasets" not in settings.axolotl:
+        return
+    name = settings.axolotl["datasets"].name
+    given = settings.axolotl["datasets"].value or []
+    for index, (item, data) in enumerate(zip(given, facts.data, strict=True)):
+        if data.problem:
+            yield Problem(name, data.problem, Exit.DATA)
+        elif "type" not in item and not data_types.detect(data.columns):
+            yield Problem(f"{name}__{index}__TYPE", _untyped(data), Exit.DATA)
+
+
+def _untyped(data: DataFacts) -> str:
+    columns = ", ".join(data.columns[:8])
+    seen = f"its columns ({columns}) do not tell it" if columns else "it cannot be told from here"
+    return (
+        f"is not set for {data.path} and {seen}; say how a row reads: alpaca, chat_template, "
+        'completion, or {"field_instruction": "question", "field_output": "answer", '
+        '"format": "{instruction}"}'
+    )
+
+
+def writable(folder: str) -> Problem | None:
+    """A problem when nothing can be written under `folder` (it need not exist yet)."""
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        return Problem("", f"{path} is a file; the runs need a folder there")
+    while not path.exists():
+        path = path.parent
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        return Problem(
+            "",
+            f"{folder} cannot be written by uid {os.getuid()} ({path} forbids it); mount a "
+            "writable volume there or set SFT_OUTPUTS_DIR and SFT_LOGS_DIR",
+        )
+    return None

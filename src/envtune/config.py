@@ -1,0 +1,103 @@
+"""The frozen types between the stages of resolving: Facts in, RunConfig out."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from envtune.facts import DataFacts, ModelFacts
+from envtune.hardware import Machine
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What the environment says about Weights & Biases. No secret is in here."""
+
+    wandb_key: bool = False
+    wandb_mode: str = ""
+    wandb_project: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a rule may look at besides the values chosen so far."""
+
+    machine: Machine
+    model: ModelFacts
+    data: tuple[DataFacts, ...]
+    device: str
+    tracking: Tracking = Tracking()
+
+    @property
+    def processes(self) -> int:
+        """Ranks of the training; one until the launch presets choose more."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule decides, and why in a few words."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """A resolved value. `source` is the variable's name, or envtune where a rule chose."""
+
+    value: Any
+    source: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what is trained and how it is started.
+
+    `axolotl` is what the YAML holds, in its order. `output_dir` is the folder that the
+    user named, or None for one under the outputs folder. `device` is cpu or cuda.
+    """
+
+    axolotl: Mapping[str, Value]
+    own: Mapping[str, Value]
+    device: str
+    processes: int
+    output_dir: str | None = None
+    resume_from: str | None = None
+    offline: bool = False
+    warnings: tuple[str, ...] = field(default=())
+
+    def plain(self) -> dict[str, Any]:
+        """Axolotl's values alone."""
+        return {key: value.value for key, value in self.axolotl.items()}
+
+    def setting(self, name: str) -> Any:
+        """The value of one of envtune's own settings."""
+        return self.own[name].value
+
+    def key(self, contents: Mapping[str, str]) -> str:
+        """The run's key: a digest of all that decides the result.
+
+        `contents` maps each local path to a digest of what lies there. The digest stands
+        in for the path, so a moved file is the same and a changed file is another run.
+        """
+        decisive = {
+            "axolotl": _replaced(self.plain(), contents),
+            "device": self.device,
+            "processes": self.processes,
+            "resume_from": contents.get(self.resume_from or "", self.resume_from),
+        }
+        text = json.dumps(decisive, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _replaced(value: Any, contents: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return contents.get(value, value)
+    if isinstance(value, Mapping):
+        return {name: _replaced(item, contents) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, contents) for item in value]
+    return value

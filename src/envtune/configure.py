@@ -1,0 +1,67 @@
+"""The whole way from the environment to a RunConfig, in one function."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from envtune import checks, facts, hardware, settings, sources
+from envtune.config import Facts, RunConfig, Tracking
+from envtune.errors import Refused
+from envtune.resolve import resolve
+from envtune.settings import Settings
+from envtune.sources import Inputs
+
+# A pod's volume, where it has one; /workspace is RunPod's default mount.
+_POD_VOLUME = "/workspace"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A RunConfig and what it was made from."""
+
+    config: RunConfig
+    inputs: Inputs
+    facts: Facts
+    outputs: str
+    logs: str
+
+
+def configure(
+    arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Configuration:
+    """Reads, types, checks and resolves. Raises Refused with every problem at once."""
+    inputs = sources.read(arguments, environ)
+    given = facts.located(settings.load(inputs))
+    if problems := checks.before_facts(given):
+        raise Refused(problems)
+    seen = _facts(given, inputs.environ)
+    outputs, logs = folders(given, inputs.environ)
+    named = given.axolotl.get("output_dir")
+    targets = [str(named.value) if named else outputs, logs]
+    if problems := checks.preflight(given, seen, targets):
+        raise Refused(problems)
+    return Configuration(resolve(given, seen), inputs, seen, outputs, logs)
+
+
+def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The absolute folders of the runs and of the logs."""
+    base = _POD_VOLUME if environ.get("RUNPOD_POD_ID") else "."
+    outputs = given.get("SFT_OUTPUTS_DIR") or f"{base}/outputs"
+    logs = given.get("SFT_LOGS_DIR") or f"{base}/logs"
+    return facts.absolute(outputs), facts.absolute(logs)
+
+
+def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
+    machine = hardware.probe(environ)
+    wanted = given.get("SFT_DEVICE")
+    datasets = given.axolotl.get("datasets")
+    return Facts(
+        machine=machine,
+        model=facts.read_model(str(given.axolotl["base_model"].value)),
+        data=facts.read_data((datasets.value if datasets else None) or []),
+        device=("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted,
+        tracking=Tracking(
+            wandb_key=bool(environ.get("WANDB_API_KEY")),
+            wandb_mode=environ.get("WANDB_MODE", "").lower(),
+            wandb_project=environ.get("WANDB_PROJECT", ""),
+        ),
+    )

@@ -1,0 +1,50 @@
+"""envtune's own settings: their names, types, defaults and meaning.
+
+Axolotl's settings are not here: their names and types come from the snapshot.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+_TEXT = {"type": "string"}
+_FLAG = {"type": "boolean"}
+_COUNT = {"type": "integer", "minimum": 1}
+
+
+@dataclass(frozen=True)
+class Own:
+    """One setting of envtune: a JSON schema node, a default and a line of meaning."""
+
+    node: dict[str, Any]
+    default: Any
+    meaning: str
+
+
+OWN: dict[str, Own] = {
+    "SFT_OUTPUTS_DIR": Own(_TEXT, None, "folder that holds the runs"),
+    "SFT_LOGS_DIR": Own(_TEXT, None, "folder that holds the logs of the stages"),
+    "SFT_RERUN": Own(_FLAG, False, "train again although this configuration is finished"),
+    "SFT_STRICT": Own(_FLAG, True, "an unknown name is an error (false: a warning)"),
+    "SFT_GRACE_SECONDS": Own(
+        {"type": "integer", "minimum": 1, "maximum": 86400},
+        25,
+        "seconds between SIGTERM and the end of everything",
+    ),
+    "SFT_DEVICE": Own(
+        {"enum": ["auto", "cpu", "cuda"]}, "auto", "where to train; auto: a GPU where there is one"
+    ),
+    "SFT_LOG_LEVEL": Own(
+        {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},
+        "INFO",
+        "DEBUG shows the engine's own lines too",
+    ),
+    "SFT_RUN_COUNTER_SCOPE": Own(
+        {"enum": ["global", "model", "model_dataset"]},
+        "model_dataset",
+        "which runs share one counter",
+    ),
+    "FORCE_RUN_NAME": Own(_TEXT, None, "the run's whole name, <prefix>-run<N>"),
+    "FORCE_RUN_INDEX": Own(_COUNT, None, "the run's number; the prefix is computed"),
+    "LEGACY_RUN_NAME": Own(_TEXT, None, "the run's folder with USE_LEGACY_NAMING=1"),
+    "USE_LEGACY_NAMING": Own(_FLAG, False, "folders named <dataset>_<size>_<model>, not counted"),
+}

@@ -1,0 +1,198 @@
+"""The Axolotl plugin: seeds, measures, commits and stops a training run.
+
+Axolotl neither seeds before it makes an adapter nor survives a SIGTERM, and its exit code
+tells little. The plugin writes metrics.jsonl and outcome.json into the run folder, polls
+`stop` at each step and then ends the run with a committed checkpoint.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from axolotl.integrations.base import BasePlugin
+from transformers import TrainerCallback, set_seed
+
+from envtune import checkpoints, control
+from envtune.control import Outcome
+
+_EVALUATIONS = Path("eval") / "metrics.jsonl"
+# Seconds between two steps shown in outcome.json.
+_SHOW = 0.5
+# Logged values that say the same twice, or count the padding too.
+_NOISE = ("num_input_tokens_seen", "ppl", "tokens/", "train_", "memory/device_reserved")
+
+
+class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
+    """Named in the rendered YAML. Its folder is the run folder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.account = Account(Path(os.environ.get(control.RUN_DIR, ".")))
+
+    def register(self, cfg: dict[str, Any]) -> None:
+        """The first hook, before the configuration is validated."""
+        self.account.update(state="starting")
+        _report_exceptions(self.account)
+        if resume := os.environ.get(control.RESUME):
+            cfg["resume_from_checkpoint"] = resume
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        self.account.update(state="data")
+
+    def pre_model_load(self, cfg: Any) -> None:
+        """Seeds before PEFT draws the adapter's weights; Axolotl seeds only afterwards."""
+        self.account.update(state="model")
+        set_seed(cfg.seed if cfg.seed is not None else 42)
+
+    def get_training_args(self, cfg: Any) -> dict[str, Any]:
+        """Counts tokens without padding, and keeps the count in every checkpoint."""
+        return {"include_num_input_tokens_seen": "non_padding"}
+
+    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[TrainerCallback]:
+        return [RunCallback(self.account)]
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """The last hook: the final weights are written."""
+        self.account.update(state="finished")
+
+
+class Account:
+    """The outcome as this process knows it. Rank 0 writes it, every rank holds it."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.outcome = Outcome()
+        self.main = int(os.environ.get("RANK", "0")) == 0
+        self.shown = 0.0
+
+    def update(self, **changes: Any) -> None:
+        self.outcome = replace(self.outcome, **changes)
+        if self.main:
+            self.outcome.write(self.run_dir)
+            self.shown = time.monotonic()
+
+    def at_step(self, step: int) -> None:
+        """Notes the step; a reader sees it twice a second at most, for a slow volume's sake."""
+        self.outcome = replace(self.outcome, step=step)
+        if self.main and time.monotonic() > self.shown + _SHOW:
+            self.outcome.write(self.run_dir, durable=False)
+            self.shown = time.monotonic()
+
+
+def _report_exceptions(account: Account) -> None:
+    """An exception that ends this process becomes the outcome, whichever rank it is."""
+    previous = sys.excepthook
+
+    def hook(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        seen = control.read_outcome(account.run_dir)
+        if kind is not KeyboardInterrupt and (seen is None or seen.state != "failed"):
+            text = f"{kind.__module__}.{kind.__qualname__}: {error}"
+            replace(account.outcome, state="failed", error=text).write(account.run_dir)
+        previous(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Writes the metrics, commits checkpoints, and ends the run when asked."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.metrics = account.run_dir / control.METRICS
+        self.supervisor = os.environ.get(control.SUPERVISOR)
+        self.stopping = False
+        self.started = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started = time.monotonic()
+        if self.account.main:
+            kept = _truncate(self.metrics, state.global_step)
+            # Time goes on where the resumed checkpoint was, so that rates stay true.
+            self.started -= kept[-1]["seconds"] if kept else 0.0
+            _truncate(self.account.run_dir / _EVALUATIONS, state.global_step)
+        self.account.update(
+            state="training",
+            step=state.global_step,
+            max_steps=state.max_steps,
+            resumed_from=state.global_step,
+            world_size=args.world_size,
+        )
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`log_history` holds full precision where `logs` may hold rounded text."""
+        if not self.account.main or not state.log_history:
+            return
+        line = dict(state.log_history[-1])
+        if "loss" in line:
+            self._append(self.metrics, line)
+        elif "eval_loss" in line:
+            self._append(self.account.run_dir / _EVALUATIONS, line)
+
+    def _append(self, path: Path, logged: dict[str, Any]) -> None:
+        line = {"step": logged["step"]}
+        line |= {k: v for k, v in logged.items() if not k.startswith(_NOISE)}
+        if (tokens := logged.get("num_input_tokens_seen")) is not None:
+            line["tokens"] = tokens
+        line["seconds"] = round(time.monotonic() - self.started, 3)
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        self.account.at_step(state.global_step)
+        if state.global_step < state.max_steps and _any_rank(self._asked(), args.device):
+            self.stopping = True
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def _asked(self) -> bool:
+        """A stop file, or no supervisor left that could write one."""
+        if (self.account.run_dir / control.STOP).exists():
+            return True
+        return self.supervisor is not None and not control.alive(self.supervisor)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The checkpoint's files are written; the manifest makes it one to resume from."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self.account.main:
+            checkpoints.commit(folder, state.global_step)
+        self.account.update(checkpoint=str(folder))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After a stop nothing is left to do: the final weights are not these."""
+        if self.stopping:
+            self.account.update(state="stopped")
+            raise SystemExit(0)
+
+
+def _any_rank(flag: bool, device: Any) -> bool:
+    """Whether any rank says so; all ranks get the same answer at the same step."""
+    if not torch.distributed.is_initialized():
+        return flag
+    flags = torch.tensor([int(flag)], device=device)
+    torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def _truncate(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drops the lines after `step`, which a resumed run writes again; returns the rest."""
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines() if _whole(line)]
+    kept = [line for line in lines if line["step"] <= step]
+    control.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    return kept
+
+
+def _whole(line: str) -> bool:
+    """A kill can leave half a line at the end."""
+    return line.startswith("{") and line.endswith("}")

@@ -1,0 +1,136 @@
+"""What can go wrong, one table: the exit code, the pattern that tells it, the fix.
+
+1-127 mean that the user must change something; 143 and 200-202 are worth a retry, which
+resumes; 203 is a bug or a failure that nothing here recognises.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every command, and of the container."""
+
+    DONE = 0
+    CONFIG = 1
+    DATA = 3
+    ACCESS = 4
+    MEMORY = 5
+    ARTIFACT = 6
+    BUDGET = 7
+    INTERRUPTED = 130
+    STOPPED = 143
+    DISK = 200
+    NETWORK = 201
+    HARDWARE = 202
+    BUG = 203
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that the user must know, on one line."""
+
+    name: str
+    message: str
+    exit: Exit = Exit.CONFIG
+
+    def __str__(self) -> str:
+        line = f"{self.name}: {self.message}" if self.name else self.message
+        return " ".join(line.split())
+
+
+class Refused(Exception):
+    """Raised with every problem at once; the first one's exit code is the command's."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+    @property
+    def exit(self) -> Exit:
+        return self.problems[0].exit
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A way for a child to fail, told by the last lines of its log."""
+
+    exit: Exit
+    pattern: re.Pattern[str]
+    cause: str
+    fix: str
+
+
+def _failure(exit: Exit, pattern: str, cause: str, fix: str) -> Failure:
+    return Failure(exit, re.compile(pattern, re.IGNORECASE), cause, fix)
+
+
+# The first match counts, so the narrower patterns stand first.
+FAILURES = (
+    _failure(
+        Exit.MEMORY,
+        r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory",
+        "the GPU's memory was not enough",
+        "lower AXOLOTL_MICRO_BATCH_SIZE or AXOLOTL_SEQUENCE_LEN, or set "
+        "AXOLOTL_GRADIENT_CHECKPOINTING=true",
+    ),
+    _failure(
+        Exit.MEMORY,
+        r"DefaultCPUAllocator: can't allocate memory|^MemoryError|Cannot allocate memory",
+        "the host's memory was not enough",
+        "give the container more memory or choose a smaller model",
+    ),
+    _failure(
+        Exit.DISK,
+        r"No space left on device|Disk quota exceeded|ENOSPC",
+        "the disk is full",
+        "free space under SFT_OUTPUTS_DIR; the next start resumes",
+    ),
+    _failure(
+        Exit.HARDWARE,
+        r"NCCL error|ncclInternalError|ncclSystemError|CUDA error|Xid|"
+        r"RendezvousTimeoutError|Connection closed by peer",
+        "a GPU or the link between GPUs failed",
+        "the next start resumes; if it comes back, use another machine",
+    ),
+    _failure(
+        Exit.ACCESS,
+        r"GatedRepoError|RepositoryNotFoundError|401 Client Error|403 Client Error",
+        "the Hub refused access to the model or the data set",
+        "set HF_TOKEN and accept the licence on the repository's page",
+    ),
+    _failure(
+        Exit.ACCESS,
+        r"OfflineModeIsEnabled|LocalEntryNotFoundError|couldn't connect to .* to load",
+        "a file of the model or data set is neither local nor in the cache",
+        "unset HF_HUB_OFFLINE, or give a local folder",
+    ),
+    _failure(
+        Exit.NETWORK,
+        r"ConnectionError|ConnectTimeout|ReadTimeout|Max retries exceeded|Name or service not "
+        r"known|Temporary failure in name resolution",
+        "the network failed",
+        "the next start resumes",
+    ),
+    _failure(
+        Exit.CONFIG,
+        r"pydantic_core\._pydantic_core\.ValidationError|validation errors? for AxolotlInputConfig"
+        r"|Value error, |DeprecationWarning: ",
+        "Axolotl refused the configuration",
+        "see the line above; `envtune check` shows where each value came from",
+    ),
+    _failure(
+        Exit.DATA,
+        r"datasets\.exceptions\.|DatasetGenerationError|JSONDecodeError|"
+        r"zero[- ]length|Empty dataset|DataFilesNotFoundError",
+        "the data could not be read",
+        "check the rows against the data set's type",
+    ),
+)
+
+
+def recognise(text: str) -> Failure | None:
+    """The failure that a log's last lines tell of, or None."""
+    return next((f for f in FAILURES if f.pattern.search(text)), None)

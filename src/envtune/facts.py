@@ -1,0 +1,165 @@
+"""What the run is given: the model's config.json and a sample of each data file.
+
+Reads little, so that the fast check stays fast. A path that is local but unusable is a
+fact too (`missing`, `problem`): the checks turn it into a line for the user.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from envtune.settings import Settings
+
+_DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt", ".tsv", ".zst", ".gz")
+# ds_type as Axolotl names it; JSON lines are "json" too.
+_DATA_TYPES = {
+    ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet",
+    ".arrow": "arrow", ".txt": "text",
+}  # fmt: skip
+_LINE_LIMIT = 1 << 20
+
+# Settings that may hold a local path, and those that hold data sets.
+_PATHS = (
+    "base_model", "base_model_config", "tokenizer_config", "processor_config", "lora_model_dir",
+    "deepspeed", "chat_template_jinja", "resume_from_checkpoint", "output_dir",
+)  # fmt: skip
+_ALWAYS_LOCAL = ("resume_from_checkpoint", "output_dir")
+_DATASETS = ("datasets", "test_datasets", "pretraining_dataset")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The base model. `config` is its config.json, empty where it could not be read."""
+
+    path: str
+    local: bool
+    config: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence in tokens that the model was made for."""
+        value = self.config.get("max_position_embeddings")
+        return value if isinstance(value, int) else None
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """One data set. `columns` of its first row; `ds_type` as Axolotl names it."""
+
+    path: str
+    local: bool
+    columns: tuple[str, ...] = ()
+    ds_type: str | None = None
+    problem: str = ""
+
+
+def absolute(path: str) -> str:
+    """A local path as the child sees it, whose working directory is the run folder."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def is_local(path: str) -> bool:
+    """Whether a name means a file or folder here and not a repository of the Hub."""
+    return (
+        path.startswith(("/", "./", "../", "~"))
+        or path.endswith(_DATA_SUFFIXES)
+        or path.count("/") > 1
+        or os.path.exists(path)
+    ) and "://" not in path
+
+
+def located(settings: Settings) -> Settings:
+    """`settings` with each local path absolute: the child works in the run folder."""
+    changed = dict(settings.axolotl)
+    for key in _PATHS:
+        if key in changed and isinstance(value := changed[key].value, str):
+            local = key in _ALWAYS_LOCAL or ("\n" not in value and is_local(value))
+            changed[key] = replace(changed[key], value=absolute(value) if local else value)
+    for key in _DATASETS:
+        if key in changed and isinstance(changed[key].value, list):
+            items = [_located(item) for item in changed[key].value]
+            changed[key] = replace(changed[key], value=items)
+    return replace(settings, axolotl=changed)
+
+
+def _located(dataset: Any) -> Any:
+    if not isinstance(dataset, Mapping):
+        return dataset
+    changed = dict(dataset)
+    if isinstance(path := dataset.get("path"), str) and is_local(path):
+        changed["path"] = absolute(path)
+    if isinstance(files := dataset.get("data_files"), list):
+        changed["data_files"] = [absolute(f) if os.path.exists(f) else f for f in files]
+    return changed
+
+
+def read_model(path: str) -> ModelFacts:
+    """The model's facts; `problem` says what is wrong with a local folder."""
+    if not is_local(path):
+        return ModelFacts(path, local=False)
+    folder = Path(absolute(path))
+    if not folder.is_dir():
+        return ModelFacts(path, True, problem=f"{folder} is not there")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        return ModelFacts(path, True, problem=f"{folder} has no config.json: it is no model folder")
+    except (OSError, ValueError) as error:
+        return ModelFacts(path, True, problem=f"{folder}/config.json cannot be read: {error}")
+    missing = _missing_files(folder)
+    return ModelFacts(path, True, config, f"{folder} has no {missing}" if missing else "")
+
+
+def _missing_files(folder: Path) -> str:
+    names = {entry.name for entry in folder.iterdir()}
+    if not any(n.endswith((".safetensors", ".bin")) for n in names):
+        return "weights (*.safetensors)"
+    if not names & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}:
+        return "tokenizer (tokenizer.json or tokenizer.model)"
+    return ""
+
+
+def read_data(datasets: Sequence[Mapping[str, Any]]) -> tuple[DataFacts, ...]:
+    """The facts of each data set in order."""
+    return tuple(_read_one(dataset) for dataset in datasets)
+
+
+def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
+    path = str(dataset.get("path", ""))
+    if not is_local(path):
+        return DataFacts(path, local=False)
+    target = Path(absolute(path))
+    if target.is_dir():
+        empty = not any(target.iterdir())
+        return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")
+    kind = _DATA_TYPES.get(target.suffix)
+    try:
+        with target.open("rb") as stream:
+            return _sample(path, target, stream.read(_LINE_LIMIT), kind)
+    except FileNotFoundError:
+        return DataFacts(path, True, problem=f"{target} is not there")
+    except OSError as error:
+        return DataFacts(path, True, problem=f"{target} cannot be read: {error.strerror}")
+
+
+def _sample(path: str, target: Path, head: bytes, kind: str | None) -> DataFacts:
+    if not head.strip():
+        return DataFacts(path, True, ds_type=kind, problem=f"{target} is empty")
+    if kind != "json":
+        return DataFacts(path, True, ds_type=kind)
+    line = head.lstrip().split(b"\n", 1)[0]
+    if line.startswith(b"[") or len(line) == _LINE_LIMIT:
+        return DataFacts(path, True, ds_type=kind)
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        if line == b"{":  # one object over many lines: JSON, not JSON lines
+            return DataFacts(path, True, ds_type=kind)
+        return DataFacts(path, True, ds_type=kind, problem=f"{target}:1: not JSON: {error}")
+    if not isinstance(row, dict):
+        return DataFacts(path, True, ds_type=kind, problem=f"{target}:1: not a JSON object")
+    return DataFacts(path, True, tuple(row), kind)

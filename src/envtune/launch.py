@@ -1,0 +1,83 @@
+"""RunConfig -> LaunchPlan: the command, environment and folder of a child. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from envtune import control, sources
+from envtune.config import RunConfig
+
+_OLD_TOKENS = ("HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+# Would make Axolotl's training skip the computation of steps.
+_NEVER = ("AXOLOTL_IS_PREPROCESS",)
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """What `process` needs to start a child. No secret is ever in `argv`."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a child runs: its run folder, its Python, the machine's cores."""
+
+    run_dir: Path
+    python: str
+    cores: int
+    supervisor: str
+
+
+def train(
+    config: RunConfig, place: Place, environ: Mapping[str, str], resume: str | None
+) -> LaunchPlan:
+    """Axolotl's training through `accelerate launch`, in the run folder."""
+    argv = (
+        place.python, "-m", "accelerate.commands.launch",
+        "--config_file", "config/accelerate.yaml",
+        "-m", "axolotl.cli.train", "config/axolotl.yaml",
+    )  # fmt: skip
+    return LaunchPlan(argv, _environment(config, place, environ, resume), place.run_dir)
+
+
+def _environment(
+    config: RunConfig, place: Place, environ: Mapping[str, str], resume: str | None
+) -> dict[str, str]:
+    env = {
+        name: value
+        for name, value in environ.items()
+        if not sources.is_ours(name) and name not in _NEVER
+    }
+    defaults = {
+        "AXOLOTL_DO_NOT_TRACK": "1",
+        # Axolotl counts the host's cores, not the container's.
+        "AXOLOTL_DATASET_NUM_PROC": str(place.cores),
+        "AXOLOTL_TEE_STDOUT": "0",
+        "OMP_NUM_THREADS": str(max(1, place.cores // config.processes)),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        **_tracking(config, environ),
+    }
+    if config.offline:
+        # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
+        defaults["HF_HUB_OFFLINE"] = "1"
+    if token := next((environ[n] for n in _OLD_TOKENS if environ.get(n)), None):
+        defaults["HF_TOKEN"] = token
+    env = {**defaults, **env}
+    if config.device == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    env[control.RUN_DIR] = str(place.run_dir)
+    env[control.SUPERVISOR] = place.supervisor
+    if resume:
+        env[control.RESUME] = resume
+    return env
+
+
+def _tracking(config: RunConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    """W&B never prompts: without a key and without a mode it is off."""
+    if environ.get("WANDB_API_KEY"):
+        return {}
+    return {"WANDB_MODE": "disabled"}

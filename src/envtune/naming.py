@@ -1,0 +1,120 @@
+"""The names of runs: `<model>-<dataset>-<size>-run<N>`. Pure.
+
+A slug holds only a-z, 0-9 and single hyphens; a segment is at most 64 characters and a
+name at most 128, cut with four characters of a hash. The rules and the variables are
+those of the compose pipeline that users come from.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from envtune.config import RunConfig
+from envtune.errors import Problem, Refused
+
+SEGMENT, NAME, LAST_INDEX = 64, 128, 9999
+_RUN = re.compile(r"^(?P<prefix>[a-z0-9-]+)-run(?P<index>\d+)$")
+_SLICE = re.compile(r"\[:(\d+)\]$")
+_SUFFIXES = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|zst))?$")
+
+
+@dataclass(frozen=True)
+class RunName:
+    """A name and its parts. `index` is 0 where the name is not counted."""
+
+    name: str
+    prefix: str
+    index: int
+    model: str
+    dataset: str
+    size: str
+
+
+def slug(text: str, fallback: str) -> str:
+    """`text` as a segment of a name."""
+    cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return cut(cleaned or fallback, SEGMENT)
+
+
+def cut(text: str, length: int) -> str:
+    """`text` in at most `length` characters; what is cut off shows as a hash."""
+    if len(text) <= length:
+        return text
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:4]
+    return f"{text[: length - 5].rstrip('-')}-{digest}"
+
+
+def parts(config: RunConfig) -> tuple[str, str, str]:
+    """The model's, the data set's and the size's slug."""
+    plain = config.plain()
+    datasets = plain.get("datasets") or plain.get("pretraining_dataset") or [{}]
+    first = datasets[0] if isinstance(datasets, list) else {"path": datasets}
+    path = _SUFFIXES.sub("", str(first.get("path", "")).rstrip("/"))
+    split = _SLICE.search(str(first.get("split") or ""))
+    return (
+        slug(str(plain["base_model"]).rstrip("/").rsplit("/", 1)[-1], "model"),
+        slug(path.rsplit("/", 1)[-1], "dataset"),
+        f"n{split[1]}" if split else "full",
+    )
+
+
+def next_name(config: RunConfig, existing: Iterable[str], now: datetime) -> RunName:
+    """The name of the next run beside the `existing` ones. Raises Refused."""
+    model, dataset, size = parts(config)
+    if config.setting("USE_LEGACY_NAMING"):
+        name = config.setting("LEGACY_RUN_NAME") or legacy_name(config)
+        return RunName(name, name, 0, model, dataset, size)
+    if forced := config.setting("FORCE_RUN_NAME"):
+        prefix, index = _split(forced)
+        return RunName(forced, prefix, index, model, dataset, size)
+    prefix = f"{model}-{dataset}-{size}"
+    scope = config.setting("SFT_RUN_COUNTER_SCOPE")
+    taken = {int(m["index"]) for name in existing if (m := _counted(name, scope, model, prefix))}
+    index = config.setting("FORCE_RUN_INDEX")
+    if index is not None and index in taken:
+        raise Refused([_taken(index, prefix)])
+    index = index or max(taken, default=0) + 1
+    ending = f"-run{index}" if index <= LAST_INDEX else f"-ts{now:%Y%m%d%H%M%S}"
+    name = cut(prefix, NAME - len(ending)) + ending
+    return RunName(name, prefix, index if index <= LAST_INDEX else 0, model, dataset, size)
+
+
+def legacy_name(config: RunConfig) -> str:
+    """The folder name of before the counter: `<dataset>_<size>_<model>`."""
+    model, dataset, size = (part.replace("-", "_") for part in parts(config))
+    return f"{dataset}_{size}_{model}"
+
+
+def _split(forced: str) -> tuple[str, int]:
+    match = _RUN.match(forced)
+    if match is None or len(forced) > NAME:
+        raise Refused(
+            [
+                Problem(
+                    "FORCE_RUN_NAME",
+                    f"{forced!r} is not allowed; allowed: <prefix>-run<N> of a-z, 0-9 and "
+                    f"hyphens, at most {NAME} characters, e.g. my-model-run42",
+                )
+            ]
+        )
+    return match["prefix"], int(match["index"])
+
+
+def _counted(name: str, scope: str, model: str, prefix: str) -> re.Match[str] | None:
+    """The match of a run's name that shares the counter, or None."""
+    match = _RUN.match(name)
+    if match is None or scope == "global":
+        return match
+    if scope == "model":
+        return match if f"{match['prefix']}-".startswith(f"{model}-") else None
+    return match if match["prefix"] == cut(prefix, len(match["prefix"])) else None
+
+
+def _taken(index: int, prefix: str) -> Problem:
+    return Problem(
+        "FORCE_RUN_INDEX",
+        f"{index} is taken: {prefix}-run{index} exists with another configuration; "
+        "choose another number or unset it",
+    )

@@ -1,0 +1,94 @@
+"""Shows how far training is: a bar on a terminal, plain lines in a log.
+
+What is shown comes from outcome.json and metrics.jsonl, not from the engine's output.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from envtune import control, record
+
+LOG = logging.getLogger("envtune")
+
+PHASES = {
+    "starting": "loading the libraries",
+    "data": "reading the data",
+    "model": "loading the model",
+    "training": "training",
+}
+_EVERY = 5.0
+
+
+class Progress:
+    """Follows a run folder. `clock` gives seconds and only moves forward."""
+
+    def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.run_dir, self.clock = run_dir, clock
+        self.phase, self.step, self.shown = "", 0, 0.0
+        self.bar: Any = None
+        self.terminal = sys.stderr.isatty()
+        self.started = clock()
+
+    def tick(self) -> None:
+        """Looks at the files and shows what is new, at most every few seconds in a log."""
+        outcome = control.read_outcome(self.run_dir)
+        phase = outcome.state if outcome else "starting"
+        if phase in PHASES and phase != self.phase:
+            self._enter(phase, outcome)
+        if outcome and phase == "training" and outcome.step != self.step:
+            self.step = outcome.step
+            self._advance(outcome)
+        if self.bar is not None:
+            self.bar.refresh()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _enter(self, phase: str, outcome: control.Outcome | None) -> None:
+        self.phase = phase
+        self.close()
+        if not self.terminal:
+            LOG.info("train: %s (%.0f s)", PHASES[phase], self.clock() - self.started)
+            return
+        from tqdm import tqdm
+
+        steps = outcome.max_steps if outcome and phase == "training" else None
+        done = outcome.step if outcome else 0
+        layout = None if steps else "{desc} {elapsed}"
+        self.bar = tqdm(
+            total=steps, initial=done, desc=PHASES[phase], unit="step", bar_format=layout,
+            file=sys.stderr, dynamic_ncols=True, leave=bool(steps),
+        )  # fmt: skip
+
+    def _advance(self, outcome: control.Outcome) -> None:
+        now = self.clock()
+        last = outcome.step == outcome.max_steps
+        if not self.terminal and not last and now - self.shown < _EVERY:
+            return
+        self.shown = now
+        last_line = record.last_metric(self.run_dir)
+        if not last_line:
+            return
+        loss, seconds = last_line["loss"], max(last_line["seconds"], 1e-9)
+        rate = f"{last_line.get('tokens', 0) / seconds:,.0f} tokens/s"
+        if self.bar is not None:
+            self.bar.n = outcome.step
+            self.bar.set_postfix_str(f"loss {loss:.3f}, {rate}", refresh=False)
+            return
+        left = (outcome.max_steps - outcome.step) * seconds / max(last_line["step"], 1)
+        LOG.info(
+            "train: step %d/%d, loss %.4f, %s, %s left",
+            outcome.step, outcome.max_steps, loss, rate, _span(left),
+        )  # fmt: skip
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,142 @@
+"""What a run leaves for its readers: run.json, report.json and `.complete`.
+
+run.json is the record of everything that decided the run; report.json the figures that
+a script wants; `.complete` comes last and holds the digest of run.json.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envtune import control, runs
+from envtune.config import RunConfig, Value
+from envtune.runs import Run
+
+_PACKAGES = (
+    "envtune", "axolotl", "torch", "transformers", "peft", "accelerate", "trl", "datasets",
+    "tokenizers", "safetensors",
+)  # fmt: skip
+_TAIL = 8192
+
+
+def versions() -> dict[str, str]:
+    """The versions of what trains, read from metadata without an import."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def resolved(config: RunConfig, contents: dict[str, str]) -> dict[str, Any]:
+    """config/resolved.json: the RunConfig, each value with its source and reason."""
+    return {
+        "axolotl": {key: _told(value) for key, value in config.axolotl.items()},
+        "settings": {key: _told(value) for key, value in config.own.items()},
+        "device": config.device,
+        "processes": config.processes,
+        "output_dir": config.output_dir,
+        "resume_from": config.resume_from,
+        "offline": config.offline,
+        "contents": contents,
+    }
+
+
+def load_resolved(run: Run) -> RunConfig:
+    """The RunConfig that `resolved` wrote."""
+    data = json.loads((run.folder / "config" / "resolved.json").read_text())
+    return RunConfig(
+        axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
+        own={key: Value(**value) for key, value in data["settings"].items()},
+        device=data["device"],
+        processes=data["processes"],
+        output_dir=data["output_dir"],
+        resume_from=data["resume_from"],
+        offline=data["offline"],
+    )
+
+
+def _told(value: Value) -> dict[str, Any]:
+    return {"value": value.value, "source": value.source, "reason": value.reason}
+
+
+def update(run: Run, **changes: Any) -> None:
+    """Changes run.json; the stages' records are merged, not replaced."""
+    record = runs.read_record(run.folder)
+    stages = {**record.get("stages", {}), **changes.pop("stages", {})}
+    control.write_json(run.folder / runs.RECORD, {**record, **changes, "stages": stages})
+
+
+def complete(run: Run, checks: list[str]) -> None:
+    """Marks the run as done. Nothing is written to it afterwards."""
+    digest = hashlib.sha256((run.folder / runs.RECORD).read_bytes()).hexdigest()
+    control.write_json(run.folder / runs.COMPLETE, {"run.json": digest, "checks": checks})
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The lines of metrics.jsonl, one a logged step."""
+
+    lines: tuple[dict[str, Any], ...]
+
+    @property
+    def losses(self) -> list[float]:
+        return [line["loss"] for line in self.lines]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were trained on, without padding, over all ranks."""
+        return int(self.lines[-1].get("tokens", 0)) if self.lines else 0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training steps, over all starts of the run."""
+        return float(self.lines[-1]["seconds"]) if self.lines else 0.0
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """What has been logged so far; half a line at the end is left out."""
+    try:
+        text = (folder / control.METRICS).read_text()
+    except FileNotFoundError:
+        return Metrics(())
+    return Metrics(tuple(json.loads(line) for line in text.splitlines() if line.endswith("}")))
+
+
+def last_metric(folder: Path) -> dict[str, Any]:
+    """The newest whole line of metrics.jsonl, or nothing; reads only the file's end."""
+    try:
+        with (folder / control.METRICS).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - _TAIL))
+            lines = stream.read().splitlines()
+    except FileNotFoundError:
+        return {}
+    whole = [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    last: dict[str, Any] = json.loads(whole[-1]) if whole else {}
+    return last
+
+
+def report(run: Run, world_size: int, peak_memory: int) -> dict[str, Any]:
+    """report.json. `peak_memory` in bytes, of the largest process."""
+    metrics = read_metrics(run.folder)
+    losses, seconds = metrics.losses, metrics.seconds
+    stages = runs.read_record(run.folder).get("stages", {})
+    return {
+        "run": run.name,
+        "world_size": world_size,
+        "steps": metrics.lines[-1]["step"] if metrics.lines else 0,
+        "epochs": metrics.lines[-1].get("epoch") if metrics.lines else 0,
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "total_tokens": metrics.tokens,
+        "elapsed_seconds": round(seconds, 3),
+        "tokens_per_second": round(metrics.tokens / seconds, 1) if seconds else None,
+        "stage_seconds": {name: stage["seconds"] for name, stage in stages.items()},
+        "peak_process_memory_bytes": peak_memory,
+    }

@@ -1,0 +1,117 @@
+"""RunConfig -> YAML through a Jinja template, read back and compared.
+
+A template only lays out: every value passes through `yaml.safe_dump`, so that neither a
+quote nor a newline in a value can change the document, and what comes out is parsed and
+has to equal what went in.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from envtune import upstream
+from envtune.config import RunConfig, Value
+from envtune.errors import Problem, Refused
+
+_INSTALLED = Path(__file__).parent / "templates"
+_CHECKOUT = Path(__file__).parents[2] / "templates"
+TEMPLATES = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
+AXOLOTL_TEMPLATE = TEMPLATES / "axolotl.yaml.j2"
+
+
+class _Plain(str):
+    """Text of the template's own that needs no quoting."""
+
+
+def render_axolotl(config: RunConfig, template: Path = AXOLOTL_TEMPLATE) -> str:
+    """Axolotl's YAML. Raises Refused when the template loses or changes a value."""
+    text = _render(
+        template, values=config.axolotl, axolotl_version=upstream.axolotl()["version"]
+    )
+    _compare(text, config.plain(), template)
+    return text
+
+
+def render_accelerate(config: RunConfig) -> str:
+    """The file for `accelerate launch --config_file`."""
+    return _render(TEMPLATES / "accelerate" / "single.yaml.j2", config=config)
+
+
+def _render(template: Path, **context: Any) -> str:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"plain": _Plain, "block": _block, "origin": _origin}
+    environment.tests["structured"] = lambda value: isinstance(value, list | dict) and bool(value)
+    try:
+        return environment.from_string(template.read_text()).render(**context)
+    except OSError as error:
+        raise _refused(template, f"cannot be read: {error.strerror}") from None
+    except jinja2.TemplateError as error:
+        raise _refused(template, f"line {getattr(error, 'lineno', '?')}: {error}") from None
+
+
+def _finalize(value: Any) -> str:
+    if isinstance(value, _Plain):
+        return str(value)
+    return _dump(value, default_flow_style=True).removesuffix("...\n").rstrip("\n")
+
+
+def _block(value: Any) -> _Plain:
+    """A list or object over several lines, two spaces in."""
+    lines = _dump(value, default_flow_style=False).rstrip("\n").split("\n")
+    return _Plain("\n".join("  " + line if line else line for line in lines))
+
+
+def _dump(value: Any, *, default_flow_style: bool) -> str:
+    return yaml.safe_dump(
+        value,
+        default_flow_style=default_flow_style,
+        sort_keys=False,
+        allow_unicode=True,
+        width=2**20,
+    )
+
+
+def _origin(value: Value) -> _Plain:
+    """Where a value came from, as the text of a comment."""
+    text = f"{value.source}: {value.reason}" if value.reason else value.source
+    return _Plain(" ".join(text.split()))
+
+
+def _compare(text: str, wanted: Mapping[str, Any], template: Path) -> None:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _refused(template, f"does not make YAML: {error}") from None
+    found = found if isinstance(found, Mapping) else {}
+    wrong = sorted(
+        str(key)
+        for key in {*found, *wanted}
+        if key not in found or key not in wanted or not _same(found[key], wanted[key])
+    )
+    if wrong:
+        raise _refused(template, f"loses or changes {', '.join(wrong)}")
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Equal, and of the same type: 1, 1.0 and True are three things here."""
+    if type(found) is not type(wanted):
+        return False
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(_same, found, wanted))
+    if isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(_same(found[k], wanted[k]) for k in wanted)
+    return bool(found == wanted)
+
+
+def _refused(template: Path, message: str) -> Refused:
+    return Refused([Problem("", f"template {template} {message}")])

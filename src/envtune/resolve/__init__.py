@@ -1,0 +1,75 @@
+"""Settings and facts -> RunConfig, by ordered pure rules.
+
+The user's values are there first and no rule touches them. A rule looks at the facts and
+at what is chosen so far and returns a Choice, or None when it has nothing to say. The
+order of RULES is the order of the YAML.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from envtune.config import Choice, Facts, RunConfig, Value
+from envtune.contract import OWN
+from envtune.resolve import batch, data, method, owned, precision, saving, tracking
+from envtune.settings import Settings
+
+Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    *method.RULES,
+    *data.RULES,
+    *batch.RULES,
+    *precision.RULES,
+    *saving.RULES,
+    *tracking.RULES,
+)
+
+DEFAULT = "envtune"
+
+
+def resolve(settings: Settings, facts: Facts) -> RunConfig:
+    """Every value that the YAML will hold, each with its source."""
+    values = {key: Value(s.value, s.name) for key, s in settings.axolotl.items()}
+    output_dir, resume_from = (_taken(values, key) for key in ("output_dir", "resume_from_checkpoint"))
+    values = data.with_types(values, facts)
+    for key, rule in RULES:
+        if key not in values:
+            choice = rule(facts, {name: v.value for name, v in values.items()})
+            if choice is not None:
+                values[key] = Value(choice.value, DEFAULT, choice.reason)
+    values |= owned.ours(values)
+    return RunConfig(
+        axolotl=_ordered(values),
+        own=_own(settings),
+        device=facts.device,
+        processes=facts.processes,
+        output_dir=output_dir,
+        resume_from=resume_from,
+        offline=_nothing_to_fetch(facts, values),
+        warnings=settings.warnings,
+    )
+
+
+def _taken(values: dict[str, Value], key: str) -> str | None:
+    """A value that leaves the YAML because another part of the run carries it."""
+    value = values.pop(key, None)
+    return str(value.value) if value is not None and value.value is not None else None
+
+
+def _own(settings: Settings) -> dict[str, Value]:
+    return {
+        name: Value(settings.get(name), name if name in settings.own else DEFAULT) for name in OWN
+    }
+
+
+def _ordered(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The rules' order first, then what no rule knows, by name."""
+    known = list(dict.fromkeys(["base_model", "datasets", *(key for key, _ in RULES)]))
+    rest = sorted(key for key in values if key not in known)
+    return {key: values[key] for key in [*known, *rest] if key in values}
+
+
+def _nothing_to_fetch(facts: Facts, values: Mapping[str, Value]) -> bool:
+    """Whether no part of the run has a reason to ask the Hub."""
+    local = facts.model.local and all(d.local for d in facts.data)
+    return local and "hub_model_id" not in values

@@ -1,0 +1,58 @@
+"""How long a sequence is and how many make a step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from envtune.config import Choice, Facts, RunConfig
+
+Chosen = Mapping[str, Any]
+
+_SEQUENCE = 2048
+_GLOBAL = 16
+_MICRO = 4
+
+
+def sequence_len(facts: Facts, chosen: Chosen) -> Choice | None:
+    context = facts.model.context
+    if context is not None and context < _SEQUENCE:
+        return Choice(context, "the model's context")
+    return Choice(_SEQUENCE, "covers most instruction data")
+
+
+def micro(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(_MICRO, "fits small memory")
+
+
+def accumulation(facts: Facts, chosen: Chosen) -> Choice | None:
+    if "batch_size" in chosen:
+        return None
+    per_step = chosen["micro_batch_size"] * facts.processes
+    return Choice(max(1, _GLOBAL // per_step), f"towards {_GLOBAL} sequences a step")
+
+
+def packing(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(False, "Axolotl 0.19 resumes a packed run on other batches")
+
+
+def padding(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(False, "pad to the longest of a batch only")
+
+
+RULES = (
+    ("sequence_len", sequence_len),
+    ("micro_batch_size", micro),
+    ("gradient_accumulation_steps", accumulation),
+    ("sample_packing", packing),
+    ("pad_to_sequence_len", padding),
+)
+
+
+def batch_sum(config: RunConfig) -> str:
+    """The arithmetic of a step as one line."""
+    plain, world = config.plain(), config.processes
+    size = plain["micro_batch_size"]
+    steps = plain.get("gradient_accumulation_steps")
+    if steps is None:
+        total = plain["batch_size"]
+        return f"{size} micro x {total // size} accumulation x {world} world = {total * world} global"
+    return f"{size} micro x {steps} accumulation x {world} world = {size * steps * world} global"

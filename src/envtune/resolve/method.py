@@ -1,0 +1,90 @@
+"""What is trained, and how fast it learns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from envtune.config import Choice, Facts
+
+Chosen = Mapping[str, Any]
+
+_LORA = ("lora", "qlora")
+_RANK = 16
+# LoRA needs about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA
+# Without Regret"); 2e-4 is QLoRA's own for models up to 13B (Dettmers et al. 2023).
+_RATE_LORA, _RATE_FULL = 2e-4, 2e-5
+
+
+def is_lora(chosen: Chosen) -> bool:
+    """Whether an adapter of LoRA's family is trained."""
+    return chosen.get("adapter") in _LORA
+
+
+def adapter(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice("lora", "an adapter trains in little memory; null trains all weights")
+
+
+def rank(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(_RANK, "enough for most instruction data") if is_lora(chosen) else None
+
+
+def alpha(facts: Facts, chosen: Chosen) -> Choice | None:
+    if not is_lora(chosen):
+        return None
+    return Choice(2 * chosen["lora_r"], "twice the rank: a scale of 2")
+
+
+def dropout(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(0.0, "no dropout: few epochs") if is_lora(chosen) else None
+
+
+def targets(facts: Facts, chosen: Chosen) -> Choice | None:
+    if not is_lora(chosen) or chosen.get("lora_target_modules"):
+        return None
+    return Choice(True, "all linear layers learn best and let the fused kernels work")
+
+
+def learning_rate(facts: Facts, chosen: Chosen) -> Choice | None:
+    if is_lora(chosen):
+        return Choice(_RATE_LORA, "usual for LoRA")
+    return Choice(_RATE_FULL, "usual when all weights are trained")
+
+
+def epochs(facts: Facts, chosen: Chosen) -> Choice | None:
+    if chosen.get("max_steps"):
+        return None
+    return Choice(3, "usual for instruction data")
+
+
+def optimizer(facts: Facts, chosen: Chosen) -> Choice | None:
+    if facts.device == "cpu":
+        return Choice("adamw_torch", "CPU")
+    return Choice("adamw_torch_fused", "one kernel for all parameters")
+
+
+def scheduler(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice("cosine", "decays to nothing without a setting of its own")
+
+
+def warmup(facts: Facts, chosen: Chosen) -> Choice | None:
+    if "warmup_steps" in chosen:
+        return None
+    return Choice(0.03, "3 % of the steps")
+
+
+def seed(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(42, "the same environment gives the same adapter")
+
+
+RULES = (
+    ("adapter", adapter),
+    ("lora_r", rank),
+    ("lora_alpha", alpha),
+    ("lora_dropout", dropout),
+    ("lora_target_linear", targets),
+    ("learning_rate", learning_rate),
+    ("num_epochs", epochs),
+    ("optimizer", optimizer),
+    ("lr_scheduler", scheduler),
+    ("warmup_ratio", warmup),
+    ("seed", seed),
+)

@@ -1,0 +1,72 @@
+"""Number formats, attention, kernels and recompute, by what the device can do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from envtune.config import Choice, Facts
+
+Chosen = Mapping[str, Any]
+
+_AMPERE = (8, 0)
+_LEGACY_ATTENTION = (
+    "flash_attention", "sdp_attention", "eager_attention", "xformers_attention",
+    "flex_attention", "sage_attention", "s2_attention",
+)  # fmt: skip
+
+
+def _bf16_capable(facts: Facts) -> bool:
+    return bool(facts.machine.gpus) and facts.machine.gpus[0].capability >= _AMPERE
+
+
+def bf16(facts: Facts, chosen: Chosen) -> Choice | None:
+    if facts.device == "cpu":
+        return Choice(False, "CPU trains in fp32")
+    if chosen.get("fp16"):
+        return Choice(False, "fp16 was asked for")
+    if _bf16_capable(facts):
+        return Choice(True, "the GPU has it")
+    return Choice(False, "needs an Ampere GPU or newer")
+
+
+def fp16(facts: Facts, chosen: Chosen) -> Choice | None:
+    if facts.device == "cpu":
+        return Choice(False, "CPU trains in fp32")
+    return Choice(not chosen.get("bf16"), "where bf16 is not")
+
+
+def attention(facts: Facts, chosen: Chosen) -> Choice | None:
+    if any(chosen.get(name) for name in _LEGACY_ATTENTION):
+        return None
+    return Choice("sdpa", "PyTorch's own: right everywhere, nothing to install")
+
+
+def kernel(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(False, "Triton kernels need a GPU") if facts.device == "cpu" else None
+
+
+def checkpointing(facts: Facts, chosen: Chosen) -> Choice | None:
+    if facts.device == "cpu":
+        return Choice(False, "recompute saves GPU memory only")
+    return Choice(True, "fits first; false is faster where memory allows")
+
+
+def workers(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(0, "no second process on CPU") if facts.device == "cpu" else None
+
+
+def pinned(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(False, "no GPU to copy to") if facts.device == "cpu" else None
+
+
+RULES = (
+    ("bf16", bf16),
+    ("fp16", fp16),
+    ("attn_implementation", attention),
+    ("lora_mlp_kernel", kernel),
+    ("lora_qkv_kernel", kernel),
+    ("lora_o_kernel", kernel),
+    ("lora_embedding_kernel", kernel),
+    ("gradient_checkpointing", checkpointing),
+    ("dataloader_num_workers", workers),
+    ("dataloader_pin_memory", pinned),
+)

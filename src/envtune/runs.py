@@ -1,0 +1,249 @@
+"""Run folders: finding the one of a key, claiming the next name, holding it.
+
+Two starts at once never train the same thing twice: finding and claiming happens under
+a lock on the outputs folder, and training under the run's own lease.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from envtune import control, naming
+from envtune.config import RunConfig
+from envtune.errors import Problem, Refused
+from envtune.naming import RunName
+
+RECORD = "run.json"
+COMPLETE = ".complete"
+LEASE = "lease"
+LATEST = "latest.txt"
+# Seconds without a beat after which another machine's lease is dead.
+STALE = 60.0
+_BEAT = 10.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, the folder of its logs, its name and its key."""
+
+    name: str
+    folder: Path
+    logs: Path
+    key: str
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / COMPLETE).exists()
+
+    def log(self, stage: str) -> Path:
+        """The log of a stage; its folder is there afterwards."""
+        folder = self.logs / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "run.log"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json, or nothing where there is none."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        return record
+    except (OSError, ValueError):
+        return {}
+
+
+def open_run(folder: Path) -> Run:
+    """The run that a folder holds. Raises Refused when it holds none."""
+    record = read_record(folder)
+    if not record:
+        raise Refused([Problem("", f"{folder} holds no run ({RECORD} is missing or damaged)")])
+    return Run(record["name"], folder, Path(record["logs"]), record["key"])
+
+
+def find(config: RunConfig, key: str, outputs: Path) -> Path | None:
+    """The newest folder with this key, or None."""
+    if config.output_dir is not None:
+        return Path(config.output_dir) if read_record(Path(config.output_dir)) else None
+    records = {path.parent: read_record(path.parent) for path in outputs.glob(f"*/{RECORD}")}
+    mine = [f for f, r in records.items() if r.get("key") == key and _named(config, r)]
+    return max(mine, key=lambda folder: records[folder]["number"], default=None)
+
+
+def _named(config: RunConfig, record: dict[str, Any]) -> bool:
+    """Whether a run has the name that the user insists on, if any."""
+    if config.setting("USE_LEGACY_NAMING"):
+        wanted = config.setting("LEGACY_RUN_NAME") or naming.legacy_name(config)
+        return bool(record["name"] == wanted)
+    name, index = config.setting("FORCE_RUN_NAME"), config.setting("FORCE_RUN_INDEX")
+    if name is not None:
+        return bool(record["name"] == name)
+    return index is None or record["number"] == index
+
+
+def preview(config: RunConfig, key: str, outputs: Path, logs: Path) -> tuple[RunName, Path]:
+    """The name and folder that the next start would use. Creates nothing."""
+    existing = find(config, key, outputs)
+    reuse = existing is not None and _reusable(config, key, existing)
+    name = _next(config, outputs, logs) if not reuse else _recorded(config, existing)
+    folder = Path(config.output_dir) if config.output_dir else outputs / name.name
+    return name, folder
+
+
+def claim(config: RunConfig, key: str, outputs: Path, logs: Path) -> Run:
+    """The unfinished or finished run of this key, or a new one under the next name."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    with _locked(outputs / ".lock"):
+        existing = find(config, key, outputs)
+        if existing is not None and _reusable(config, key, existing):
+            return open_run(existing)
+        while True:
+            name = _next(config, outputs, logs)
+            folder = Path(config.output_dir) if config.output_dir else outputs / name.name
+            if _made(folder, config):
+                break
+        run = Run(name.name, folder, logs / name.name, key)
+        control.write_json(folder / RECORD, _first_record(run, name))
+        for base, target in ((outputs, folder), (logs, run.logs)):
+            base.mkdir(parents=True, exist_ok=True)
+            control.write_text(base / LATEST, f"{_pointer(base, target)}\n")
+        return run
+
+
+def _reusable(config: RunConfig, key: str, folder: Path) -> bool:
+    """Whether a start goes on with what is in `folder`. Raises Refused where it cannot."""
+    record = read_record(folder)
+    finished = (folder / COMPLETE).exists()
+    rerun = config.setting("SFT_RERUN") and finished
+    if record.get("key") == key and not rerun:
+        return True
+    if config.output_dir is not None:
+        why = "a finished run" if rerun else "a run of another configuration"
+        raise Refused(
+            [Problem("AXOLOTL_OUTPUT_DIR", f"{folder} holds {why}; name another folder")]
+        )
+    return False
+
+
+def _next(config: RunConfig, outputs: Path, logs: Path) -> RunName:
+    bases = [base for base in (outputs, logs) if base.is_dir()]
+    existing = {entry.name for base in bases for entry in base.iterdir() if entry.is_dir()}
+    name = naming.next_name(config, existing, datetime.now())
+    if name.name in existing and not config.output_dir:
+        setting = "LEGACY_RUN_NAME" if config.setting("USE_LEGACY_NAMING") else "FORCE_RUN_NAME"
+        raise Refused(
+            [Problem(setting, f"{name.name} exists with another configuration; choose another name")]
+        )
+    return name
+
+
+def _recorded(config: RunConfig, folder: Path | None) -> RunName:
+    assert folder is not None
+    record = read_record(folder)
+    return RunName(record["name"], record["prefix"], record["number"], *naming.parts(config))
+
+
+def _made(folder: Path, config: RunConfig) -> bool:
+    """Makes the folder; False when another start was faster."""
+    try:
+        folder.mkdir(parents=True, exist_ok=config.output_dir is not None)
+    except FileExistsError:
+        return False
+    ours = {"adapter", "model", "checkpoints", "config", "data"}
+    if taken := sorted(ours & {entry.name for entry in folder.iterdir()}):
+        raise Refused(
+            [
+                Problem(
+                    "AXOLOTL_OUTPUT_DIR",
+                    f"{folder} has {', '.join(taken)} in it and no {RECORD}; name an empty folder",
+                )
+            ]
+        )
+    return True
+
+
+def _first_record(run: Run, name: RunName) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "prefix": name.prefix,
+        "number": name.index,
+        "key": run.key,
+        "logs": str(run.logs),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _pointer(base: Path, target: Path) -> str:
+    """Relative where it can be, so that it holds in a container and on its host."""
+    return target.name if target.parent == base else str(target)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+class Lease:
+    """The right to train a run: a lock that dies with its holder, and a beat.
+
+    The lock tells processes of one machine apart; on volumes that several machines share
+    it may tell nothing, so the file's age does.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.path = run.folder / LEASE
+        self.stream: TextIO | None = None
+        self.beaten = 0.0
+
+    def __enter__(self) -> "Lease":
+        self.stream = self.path.open("a+")
+        try:
+            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused([self._held()]) from None
+        while self._alive_elsewhere():
+            time.sleep(1)
+        self.stream.truncate(0)
+        self.stream.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+        self.stream.flush()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Empties the file. Removing it would let two others lock two files of that name."""
+        assert self.stream is not None
+        self.stream.truncate(0)
+        self.stream.close()
+
+    def beat(self) -> None:
+        """Shows other machines that the holder lives. Cheap enough to call often."""
+        if time.monotonic() > self.beaten + _BEAT:
+            self.beaten = time.monotonic()
+            os.utime(self.path)
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            holder: dict[str, Any] = json.loads(self.path.read_text())
+            return holder
+        except ValueError:
+            return {}
+
+    def _alive_elsewhere(self) -> bool:
+        holder = self._holder()
+        foreign = bool(holder) and holder.get("host") != socket.gethostname()
+        return foreign and time.time() - self.path.stat().st_mtime < STALE
+
+    def _held(self) -> Problem:
+        holder = self._holder()
+        return Problem(
+            "",
+            f"{self.path.parent} is being trained by process {holder.get('pid', '?')} on "
+            f"{holder.get('host', '?')}; wait for it or end it",
+        )

@@ -1,0 +1,282 @@
+"""Gives a text or a structured value the type that a JSON schema node asks for.
+
+Environment variables are text; Axolotl's settings are typed. The rules:
+
+- `null`, `none` and `~` are null where null is allowed.
+- `true/false`, `yes/no`, `on/off` (any case) are booleans; `1` and `0` too where the
+  setting takes no number.
+- Numbers may be written `.0002`, `2e-4` or `1_000`; `nan` and `inf` are refused.
+- A setting that takes only text gets the text as it is: `2024` stays `"2024"`.
+- Lists and objects are JSON; a list of scalars may also be separated by commas.
+- In a JSON value a scalar in quotes is read like a text.
+
+Nothing here knows where a value came from: a `Mismatch` holds the path inside the
+value and what is allowed there, and the caller names the variable.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Node = Mapping[str, Any]
+
+_TRUE = {"true", "yes", "on"}
+_FALSE = {"false", "no", "off"}
+_NULL = {"null", "none", "~"}
+
+
+@dataclass
+class Mismatch(Exception):
+    """A value that its node does not allow. `path` is empty for the value itself."""
+
+    path: tuple[str | int, ...]
+    value: Any
+    allowed: str
+    hint: str = ""
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The name that was probably meant, or None when nothing is close."""
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The settings of one upstream: a node a key, and the definitions that nodes refer to."""
+
+    fields: Mapping[str, Node]
+    defs: Mapping[str, Node]
+
+    def parse(self, text: str, node: Node) -> Any:
+        """The value that `text` stands for. Raises Mismatch."""
+        kinds = self._kinds(node)
+        stripped = text.strip()
+        if "null" in kinds and stripped.lower() in _NULL:
+            return None
+        if stripped[:1] in ("[", "{") and kinds & {"array", "object", "any"}:
+            return self.accept(_json(stripped, self.describe(node)), node)
+        flat = [o for o in self._options(node) if self._flat_list(o)]
+        if flat and "," in text:
+            return self.accept(_commas(text), flat[0])
+        for scalar in _scalars(stripped, text, kinds):
+            for option in self._options(node):
+                if _allows(option, scalar):
+                    return scalar
+        if flat:
+            return self.accept(_commas(text), flat[0])
+        raise Mismatch((), text, self.describe(node), self._enum_hint(stripped, node))
+
+    def accept(self, value: Any, node: Node) -> Any:
+        """`value` (of JSON's types) as the node wants it. Raises Mismatch."""
+        options = self._options(node)
+        if isinstance(value, str) and not any(_takes_text(o) for o in options):
+            return self.parse(value, node)
+        problems: list[Mismatch] = []
+        for option in options:
+            try:
+                return self._accept_one(value, option)
+            except Mismatch as problem:
+                problems.append(problem)
+        # The option that got furthest into the value explains the problem best.
+        deepest = max(problems, key=lambda p: len(p.path), default=None)
+        if deepest is not None and deepest.path:
+            raise deepest
+        raise Mismatch((), value, self.describe(node), self._enum_hint(value, node))
+
+    def at(self, node: Node, path: Sequence[str | int]) -> Node:
+        """The node below `node` at `path`. Raises Mismatch when there is none."""
+        for depth, part in enumerate(path):
+            below = [found for o in self._options(node) if (found := self._child(o, part))]
+            if not below:
+                names = [name for o in self._options(node) for name in o.get("properties", {})]
+                hint = nearest(str(part), names)
+                raise Mismatch(
+                    tuple(path[: depth + 1]),
+                    part,
+                    "one of " + ", ".join(sorted(set(names))[:12]) if names else "nothing below",
+                    f"did you mean {hint}?" if hint else "",
+                )
+            node = below[0] if len(below) == 1 else {"anyOf": below}
+        return node
+
+    def describe(self, node: Node) -> str:
+        """What a reader may write there, in a few words with an example."""
+        options = [o for o in self._options(node) if o.get("type") != "null"]
+        words = list(dict.fromkeys(_words(option, self) for option in options))
+        if any(o.get("type") == "null" for o in self._options(node)):
+            words.append("null")
+        return " or ".join(words) if words else "any value"
+
+    def _options(self, node: Node) -> list[Node]:
+        """The node's alternatives, references followed. An empty node allows anything."""
+        if "$ref" in node:
+            return self._options(self.defs[node["$ref"].rsplit("/", 1)[1]])
+        if "anyOf" in node:
+            return [option for part in node["anyOf"] for option in self._options(part)]
+        return [node]
+
+    def _kinds(self, node: Node) -> set[str]:
+        return {_kind(option) for option in self._options(node)}
+
+    def _flat_list(self, node: Node) -> bool:
+        return _kind(node) == "array" and not self._structured(node.get("items", {}))
+
+    def _structured(self, node: Node) -> bool:
+        return bool(self._kinds(node) & {"object", "array"})
+
+    def _child(self, node: Node, part: str | int) -> Node | None:
+        if isinstance(part, int):
+            return node.get("items", {}) if node.get("type") == "array" else None
+        if part in node.get("properties", {}):
+            child: Node = node["properties"][part]
+            return child
+        free = _free(node)
+        return free if node.get("type") == "object" and free is not None else None
+
+    def _accept_one(self, value: Any, node: Node) -> Any:
+        kind = _kind(node)
+        if kind == "array" and isinstance(value, list):
+            return [self._inside(item, node.get("items", {}), i) for i, item in enumerate(value)]
+        if kind == "object" and isinstance(value, Mapping):
+            return self._accept_object(value, node)
+        if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if _allows(node, value):
+            return value
+        raise Mismatch((), value, _words(node, self))
+
+    def _accept_object(self, value: Mapping[str, Any], node: Node) -> dict[str, Any]:
+        result = {}
+        for name, item in value.items():
+            child = self._child(node, name)
+            if child is None:
+                hint = nearest(name, list(node["properties"]))
+                raise Mismatch(
+                    (name,), item, "no such name here", f"did you mean {hint}?" if hint else ""
+                )
+            result[name] = self._inside(item, child, name)
+        return result
+
+    def _inside(self, value: Any, node: Node, part: str | int) -> Any:
+        try:
+            return self.accept(value, node)
+        except Mismatch as problem:
+            problem.path = (part, *problem.path)
+            raise
+
+    def _enum_hint(self, value: Any, node: Node) -> str:
+        names = [str(v) for o in self._options(node) for v in o.get("enum", ())]
+        hint = nearest(str(value), names)
+        return f"did you mean {hint}?" if hint else ""
+
+
+def _kind(node: Node) -> str:
+    if "enum" in node or "const" in node:
+        return "enum"
+    return str(node.get("type", "any"))
+
+
+def _takes_text(node: Node) -> bool:
+    return _kind(node) in ("string", "any")
+
+
+def _free(node: Node) -> Node | None:
+    """The node for names that an object does not list, or None when it takes no others."""
+    extra = node.get("additionalProperties", "properties" not in node)
+    if extra is True:
+        return {}
+    return extra or None
+
+
+def _scalars(stripped: str, text: str, kinds: set[str]) -> list[Any]:
+    """The readings of a text, the narrowest first; which one holds is the node's to say."""
+    readings: list[Any] = []
+    if stripped.lower() in _TRUE | _FALSE:
+        readings.append(stripped.lower() in _TRUE)
+    elif stripped in ("0", "1") and not kinds & {"integer", "number"}:
+        readings.append(stripped == "1")
+    for number in (int, float):
+        try:
+            readings.append(number(stripped))
+        except ValueError:
+            continue
+    return [*readings, stripped, text]
+
+
+def _allows(node: Node, value: Any) -> bool:
+    kind = _kind(node)
+    if kind == "any":
+        return True
+    if kind == "enum":
+        allowed = node.get("enum", [node.get("const")])
+        return any(value == v and type(value) is type(v) for v in allowed)
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if kind == "integer":
+        return isinstance(value, int) and not isinstance(value, bool) and _in_range(node, value)
+    if kind == "number":
+        return isinstance(value, float) and math.isfinite(value) and _in_range(node, value)
+    if kind == "string":
+        return isinstance(value, str)
+    return kind == "null" and value is None
+
+
+def _in_range(node: Node, value: float) -> bool:
+    return (
+        node.get("minimum", value) <= value <= node.get("maximum", value)
+        and value > node.get("exclusiveMinimum", -math.inf)
+        and value < node.get("exclusiveMaximum", math.inf)
+    )
+
+
+def _words(node: Node, schema: Schema) -> str:
+    kind = _kind(node)
+    if kind == "enum":
+        return "one of " + ", ".join(str(v) for v in node.get("enum", [node.get("const")]))
+    if kind == "array":
+        items = node.get("items", {})
+        if schema._structured(items):
+            return 'a JSON list, e.g. [{"path": "data.jsonl"}]'
+        return "a list, e.g. a,b or " + ('["a","b"]' if "string" in str(items) else "[1,2]")
+    if kind in ("integer", "number"):
+        return _NUMBER_WORDS[kind] + _range_words(node)
+    return _SCALAR_WORDS[kind]
+
+
+_NUMBER_WORDS = {"integer": "a whole number, e.g. 4", "number": "a number, e.g. 0.0002 or 2e-4"}
+_SCALAR_WORDS = {
+    "boolean": "true or false",
+    "string": "text",
+    "object": 'a JSON object, e.g. {"name": "value"}',
+    "null": "null",
+    "any": "any value",
+}
+
+
+def _range_words(node: Node) -> str:
+    signs = {
+        "minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<",
+    }  # fmt: skip
+    limits = [f"{sign} {node[name]}" for name, sign in signs.items() if name in node]
+    return f" ({', '.join(limits)})" if limits else ""
+
+
+def _commas(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _json(text: str, allowed: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise Mismatch((), text, allowed, f"not JSON: {error}") from None
+    except RecursionError:
+        raise Mismatch((), text, allowed, "nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")

@@ -1,0 +1,73 @@
+"""What people read at the start and at the end of a run. Pure text."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from envtune.config import RunConfig, Value
+from envtune.resolve.batch import batch_sum
+
+_VALUE_WIDTH = 44
+
+USAGE = """\
+envtune trains what the environment says. Nothing is set yet. Set at least
+  AXOLOTL_BASE_MODEL   a model of the Hub or a local folder
+  AXOLOTL_DATASETS     what to train on, as a JSON list
+for example
+  docker run --gpus all -v ./outputs:/workspace/outputs \\
+    -e AXOLOTL_BASE_MODEL=NousResearch/Llama-3.2-1B \\
+    -e AXOLOTL_DATASETS='[{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]' envtune
+Every other key of Axolotl works too: AXOLOTL_<KEY>. HF_TOKEN and WANDB_API_KEY log in.
+`idle` keeps the container for a shell; any other command runs as it is. See README.md.
+"""
+
+
+def configuration(config: RunConfig) -> str:
+    """Every resolved value, its source and reason, and the batch sum."""
+    rows = [(key, _shown(value), _why(value)) for key, value in config.axolotl.items()]
+    rows.append(("batch", batch_sum(config), "sequences a step"))
+    return columns(("setting", "value", "from"), rows)
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under a head, each column as wide as it needs; the last one wraps nowhere."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
+    limit = shutil.get_terminal_size((160, 24)).columns
+    lines = []
+    for row in (head, ["-" * len(word) for word in head], *rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip()[:limit])
+    return "\n".join(lines)
+
+
+def _shown(value: Value) -> str:
+    text = str(value.value)
+    if value.value is None or isinstance(value.value, bool):
+        text = {None: "null", True: "true", False: "false"}[value.value]
+    return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."
+
+
+def _why(value: Value) -> str:
+    return f"{value.source}: {value.reason}" if value.reason else value.source
+
+
+def summary(report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str) -> str:
+    """The end of a run on one screen, and what to do next."""
+    rate = report["tokens_per_second"]
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["stage_seconds"].items())
+    rows = [
+        ("outcome", outcome),
+        ("steps", str(report["steps"])),
+        ("loss", f"{_loss(report['first_loss'])} -> {_loss(report['last_loss'])}"),
+        ("speed", f"{rate:,.0f} real tokens/s, {report['total_tokens']:,} in all" if rate else "-"),
+        ("stages", stages),
+        (artifact, f"{run_dir}/{artifact}"),
+        ("look at it", f"cat {run_dir}/report.json; less {run_dir}/metrics.jsonl"),
+        ("again", "change a variable and start again, or SFT_RERUN=true"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name.ljust(width)}  {text}" for name, text in rows)
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}"
