@@ -133,7 +133,9 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="envtune", description="Environment variables in, a fine-tuned model out.")
+    parser = argparse.ArgumentParser(
+        prog="envtune", description="Environment variables in, a fine-tuned model out."
+    )
     parser.add_argument("--version", action="store_true", help="print the versions of all parts")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
@@ -196,7 +198,9 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
         return exit_, f"{error.filename or 'a file'}: {error.strerror}"
     except Exception:
         secrets = sources.read().secrets
-        return Exit.BUG, sources.redact(f"envtune failed; this is a bug\n{traceback.format_exc()}", secrets)
+        return Exit.BUG, sources.redact(
+            f"envtune failed; this is a bug\n{traceback.format_exc()}", secrets
+        )
 
 
 def _nothing_set(args: argparse.Namespace) -> bool:

@@ -151,7 +151,7 @@ def tensors(path: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError("its length is not what its header says")
     for name, entry in header.items():
         start, end = entry["data_offsets"]
-        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        dtype: Any = np.dtype(_DTYPES[entry["dtype"]])
         values = np.fromfile(
             path, dtype, (end - start) // dtype.itemsize, offset=8 + length + start
         )

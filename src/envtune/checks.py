@@ -55,7 +55,9 @@ def _conflicts(settings: Settings) -> Iterator[Problem]:
 def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
     wanted, gpus = settings.get("SFT_DEVICE"), facts.machine.gpus
     if wanted == "cuda" and not gpus:
-        yield Problem("SFT_DEVICE", "is cuda and no GPU is visible; check --gpus all and the driver")
+        yield Problem(
+            "SFT_DEVICE", "is cuda and no GPU is visible; check --gpus all and the driver"
+        )
     elif wanted == "auto" and facts.machine.flavor == "cuda" and not gpus:
         yield Problem(
             "SFT_DEVICE",
@@ -71,7 +73,8 @@ def _half_on_cpu(settings: Settings) -> Iterator[Problem]:
         setting = settings.axolotl.get(key)
         if setting is not None and setting.value not in (False, None):
             yield Problem(
-                setting.name, f"{setting.value!r} needs a GPU; training on the CPU is fp32: unset it"
+                setting.name,
+                f"{setting.value!r} needs a GPU; training on the CPU is fp32: unset it",
             )
 
 

@@ -86,4 +86,4 @@ def process_stamp(pid: int) -> str | None:
 
 def alive(stamp: str) -> bool:
     """Whether the process behind a stamp still runs."""
-    return process_stamp(int(stamp.split(":")[0])) == stamp
+    return process_stamp(int(stamp.split(":", maxsplit=1)[0])) == stamp

@@ -149,17 +149,24 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
 def _sample(path: str, target: Path, head: bytes, kind: str | None) -> DataFacts:
     if not head.strip():
         return DataFacts(path, True, ds_type=kind, problem=f"{target} is empty")
-    if kind != "json":
-        return DataFacts(path, True, ds_type=kind)
-    line = head.lstrip().split(b"\n", 1)[0]
-    if line.startswith(b"[") or len(line) == _LINE_LIMIT:
-        return DataFacts(path, True, ds_type=kind)
     try:
-        row = json.loads(line)
+        columns = _columns(head) if kind == "json" else ()
     except ValueError as error:
-        if line == b"{":  # one object over many lines: JSON, not JSON lines
+        if len(head) == _LINE_LIMIT:  # one row longer than the sample
             return DataFacts(path, True, ds_type=kind)
-        return DataFacts(path, True, ds_type=kind, problem=f"{target}:1: not JSON: {error}")
+        return DataFacts(path, True, ds_type=kind, problem=f"{target}:1: {error}")
+    return DataFacts(path, True, columns, kind)
+
+
+def _columns(head: bytes) -> tuple[str, ...]:
+    """The names in the first object of JSON lines or of a JSON list. Raises ValueError."""
+    try:
+        text = head[: head.rfind(b"\n") + 1 or None].decode().lstrip("[ \t\r\n")
+        row, _ = json.JSONDecoder().raw_decode(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
     if not isinstance(row, dict):
-        return DataFacts(path, True, ds_type=kind, problem=f"{target}:1: not a JSON object")
-    return DataFacts(path, True, tuple(row), kind)
+        raise ValueError("not a JSON object")  # noqa: TRY004  # the data's type, not the code's
+    return tuple(row)

@@ -59,7 +59,7 @@ def _environment(
         "OMP_NUM_THREADS": str(max(1, place.cores // config.processes)),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
-        **_tracking(config, environ),
+        **_tracking(environ),
     }
     if config.offline:
         # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
@@ -76,7 +76,7 @@ def _environment(
     return env
 
 
-def _tracking(config: RunConfig, environ: Mapping[str, str]) -> dict[str, str]:
+def _tracking(environ: Mapping[str, str]) -> dict[str, str]:
     """W&B never prompts: without a key and without a mode it is off."""
     if environ.get("WANDB_API_KEY"):
         return {}

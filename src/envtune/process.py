@@ -78,7 +78,7 @@ class StopSignals:
     def deadline(self) -> float:
         """When the child must be gone; each further signal quarters what is left."""
         budget = max(self.grace - _RESERVE, 0.5)
-        return self.first + budget / 4 ** (len(self.received) - 1)
+        return self.first + budget / 4.0 ** (len(self.received) - 1)
 
 
 def adopt_orphans() -> None:

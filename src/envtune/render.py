@@ -29,9 +29,7 @@ class _Plain(str):
 
 def render_axolotl(config: RunConfig, template: Path = AXOLOTL_TEMPLATE) -> str:
     """Axolotl's YAML. Raises Refused when the template loses or changes a value."""
-    text = _render(
-        template, values=config.axolotl, axolotl_version=upstream.axolotl()["version"]
-    )
+    text = _render(template, values=config.axolotl, axolotl_version=upstream.axolotl()["version"])
     _compare(text, config.plain(), template)
     return text
 
@@ -72,13 +70,14 @@ def _block(value: Any) -> _Plain:
 
 
 def _dump(value: Any, *, default_flow_style: bool) -> str:
-    return yaml.safe_dump(
+    text: str = yaml.safe_dump(
         value,
         default_flow_style=default_flow_style,
         sort_keys=False,
         allow_unicode=True,
         width=2**20,
     )
+    return text
 
 
 def _origin(value: Value) -> _Plain:

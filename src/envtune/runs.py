@@ -1,20 +1,17 @@
 """Run folders: finding the one of a key, claiming the next name, holding it.
 
 Two starts at once never train the same thing twice: finding and claiming happens under
-a lock on the outputs folder, and training under the run's own lease.
+a lock on the outputs folder, and training under the run's own lease (`lease`).
 """
 
 import fcntl
 import json
-import os
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from envtune import control, naming
 from envtune.config import RunConfig
@@ -23,11 +20,7 @@ from envtune.naming import RunName
 
 RECORD = "run.json"
 COMPLETE = ".complete"
-LEASE = "lease"
 LATEST = "latest.txt"
-# Seconds without a beat after which another machine's lease is dead.
-STALE = 60.0
-_BEAT = 10.0
 
 
 @dataclass(frozen=True)
@@ -125,9 +118,7 @@ def _reusable(config: RunConfig, key: str, folder: Path) -> bool:
         return True
     if config.output_dir is not None:
         why = "a finished run" if rerun else "a run of another configuration"
-        raise Refused(
-            [Problem("AXOLOTL_OUTPUT_DIR", f"{folder} holds {why}; name another folder")]
-        )
+        raise Refused([Problem("AXOLOTL_OUTPUT_DIR", f"{folder} holds {why}; name another folder")])
     return False
 
 
@@ -138,7 +129,11 @@ def _next(config: RunConfig, outputs: Path, logs: Path) -> RunName:
     if name.name in existing and not config.output_dir:
         setting = "LEGACY_RUN_NAME" if config.setting("USE_LEGACY_NAMING") else "FORCE_RUN_NAME"
         raise Refused(
-            [Problem(setting, f"{name.name} exists with another configuration; choose another name")]
+            [
+                Problem(
+                    setting, f"{name.name} exists with another configuration; choose another name"
+                )
+            ]
         )
     return name
 
@@ -189,61 +184,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-class Lease:
-    """The right to train a run: a lock that dies with its holder, and a beat.
-
-    The lock tells processes of one machine apart; on volumes that several machines share
-    it may tell nothing, so the file's age does.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.path = run.folder / LEASE
-        self.stream: TextIO | None = None
-        self.beaten = 0.0
-
-    def __enter__(self) -> "Lease":
-        self.stream = self.path.open("a+")
-        try:
-            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused([self._held()]) from None
-        while self._alive_elsewhere():
-            time.sleep(1)
-        self.stream.truncate(0)
-        self.stream.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-        self.stream.flush()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Empties the file. Removing it would let two others lock two files of that name."""
-        assert self.stream is not None
-        self.stream.truncate(0)
-        self.stream.close()
-
-    def beat(self) -> None:
-        """Shows other machines that the holder lives. Cheap enough to call often."""
-        if time.monotonic() > self.beaten + _BEAT:
-            self.beaten = time.monotonic()
-            os.utime(self.path)
-
-    def _holder(self) -> dict[str, Any]:
-        try:
-            holder: dict[str, Any] = json.loads(self.path.read_text())
-            return holder
-        except ValueError:
-            return {}
-
-    def _alive_elsewhere(self) -> bool:
-        holder = self._holder()
-        foreign = bool(holder) and holder.get("host") != socket.gethostname()
-        return foreign and time.time() - self.path.stat().st_mtime < STALE
-
-    def _held(self) -> Problem:
-        holder = self._holder()
-        return Problem(
-            "",
-            f"{self.path.parent} is being trained by process {holder.get('pid', '?')} on "
-            f"{holder.get('host', '?')}; wait for it or end it",
-        )

@@ -209,24 +209,20 @@ def _scalars(stripped: str, text: str, kinds: set[str]) -> list[Any]:
 
 def _allows(node: Node, value: Any) -> bool:
     kind = _kind(node)
-    if kind == "any":
-        return True
     if kind == "enum":
         allowed = node.get("enum", [node.get("const")])
         return any(value == v and type(value) is type(v) for v in allowed)
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if kind == "integer":
-        return isinstance(value, int) and not isinstance(value, bool) and _in_range(node, value)
-    if kind == "number":
-        return isinstance(value, float) and math.isfinite(value) and _in_range(node, value)
-    if kind == "string":
-        return isinstance(value, str)
-    return kind == "null" and value is None
+    if kind in ("integer", "number"):
+        number: Any = value if type(value) is _PYTHON[kind] else math.nan
+        return math.isfinite(number) and _in_range(node, number)
+    return kind == "any" or (kind in _PYTHON and type(value) is _PYTHON[kind])
+
+
+_PYTHON = {"boolean": bool, "integer": int, "number": float, "string": str, "null": type(None)}
 
 
 def _in_range(node: Node, value: float) -> bool:
-    return (
+    return bool(
         node.get("minimum", value) <= value <= node.get("maximum", value)
         and value > node.get("exclusiveMinimum", -math.inf)
         and value < node.get("exclusiveMaximum", math.inf)

@@ -85,13 +85,11 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    looks = value.startswith(("tcp://", "udp://", "sctp://")) or name.endswith("_SERVICE_HOST")
-    return bool(_SERVICE_LINK.search(name)) and (looks or _links_beside(name, value))
-
-
-def _links_beside(name: str, value: str) -> bool:
-    """The members of a link that hold a bare port, address or protocol."""
-    return "_SERVICE_PORT" in name or ("_PORT_" in name and bool(re.search(r"TCP|UDP", name)))
+    """A bare `SFT_TRAINER_PORT` needs an address to be one; the longer names speak alone."""
+    match = _SERVICE_LINK.search(name)
+    if match is None:
+        return False
+    return match[0] != "_PORT" or value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:

@@ -54,7 +54,9 @@ def _why(value: Value) -> str:
 def summary(report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str) -> str:
     """The end of a run on one screen, and what to do next."""
     rate = report["tokens_per_second"]
-    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["stage_seconds"].items())
+    stages = ", ".join(
+        f"{name} {seconds:.1f} s" for name, seconds in report["stage_seconds"].items()
+    )
     rows = [
         ("outcome", outcome),
         ("steps", str(report["steps"])),

@@ -43,17 +43,21 @@ _COLOURS = {
 
 def rows() -> list[dict[str, list[dict[str, str]]]]:
     """Some three hundred short conversations in the `messages` form."""
-    pairs = [(f"What is the capital of {c}?", f"The capital of {c} is {t}.")
-             for c, t in _CAPITALS.items()]  # fmt: skip
-    pairs += [(f"Name the opposite of {a}.", f"The opposite of {a} is {b}.")
-              for a, b in {**_OPPOSITES, **{b: a for a, b in _OPPOSITES.items()}}.items()]  # fmt: skip
-    pairs += [(f"What colour is {thing}?", f"{thing.capitalize()} is {colour}.")
-              for thing, colour in _COLOURS.items()]  # fmt: skip
-    pairs += [(f"Add {a} and {b}.", f"{a} plus {b} is {a + b}.")
-              for a in range(12) for b in range(12)]  # fmt: skip
-    pairs += [(f"Count to {n}.", ", ".join(str(i) for i in range(1, n + 1)) + ".")
-              for n in range(2, 21)]  # fmt: skip
-    pairs += [(f"Which number comes after {n}?", f"After {n} comes {n + 1}.") for n in range(100)]
+    both_ways = {**_OPPOSITES, **{b: a for a, b in _OPPOSITES.items()}}
+    pairs = [
+        *(
+            (f"What is the capital of {c}?", f"The capital of {c} is {t}.")
+            for c, t in _CAPITALS.items()
+        ),
+        *(
+            (f"Name the opposite of {a}.", f"The opposite of {a} is {b}.")
+            for a, b in both_ways.items()
+        ),
+        *((f"What colour is {t}?", f"{t.capitalize()} is {c}.") for t, c in _COLOURS.items()),
+        *((f"Add {a} and {b}.", f"{a} plus {b} is {a + b}.") for a in range(12) for b in range(12)),
+        *((f"Count to {n}.", ", ".join(map(str, range(1, n + 1))) + ".") for n in range(2, 21)),
+        *((f"Which number comes after {n}?", f"After {n} comes {n + 1}.") for n in range(100)),
+    ]
     return [
         {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
         for q, a in pairs

@@ -89,9 +89,7 @@ def _report_exceptions(account: Account) -> None:
     """An exception that ends this process becomes the outcome, whichever rank it is."""
     previous = sys.excepthook
 
-    def hook(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         seen = control.read_outcome(account.run_dir)
         if kind is not KeyboardInterrupt and (seen is None or seen.state != "failed"):
             text = f"{kind.__module__}.{kind.__qualname__}: {error}"

@@ -30,7 +30,9 @@ DEFAULT = "envtune"
 def resolve(settings: Settings, facts: Facts) -> RunConfig:
     """Every value that the YAML will hold, each with its source."""
     values = {key: Value(s.value, s.name) for key, s in settings.axolotl.items()}
-    output_dir, resume_from = (_taken(values, key) for key in ("output_dir", "resume_from_checkpoint"))
+    output_dir, resume_from = (
+        _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
+    )
     values = data.with_types(values, facts)
     for key, rule in RULES:
         if key not in values:

@@ -54,5 +54,7 @@ def batch_sum(config: RunConfig) -> str:
     steps = plain.get("gradient_accumulation_steps")
     if steps is None:
         total = plain["batch_size"]
-        return f"{size} micro x {total // size} accumulation x {world} world = {total * world} global"
+        return (
+            f"{size} micro x {total // size} accumulation x {world} world = {total * world} global"
+        )
     return f"{size} micro x {steps} accumulation x {world} world = {size * steps * world} global"

@@ -14,9 +14,10 @@ PREPARED = "data/prepared"
 
 _REFUSED = {
     "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
-    "auto_resume_from_checkpoints": "an unfinished run always resumes; SFT_RERUN=true starts afresh",
+    "auto_resume_from_checkpoints": "an unfinished run always resumes; SFT_RERUN=true trains anew",
     "hub_token": "a token in a configuration gets published with it; set HF_TOKEN",
 }
+
 
 def refusals(settings: Settings) -> list[Problem]:
     """A problem for each key that the user may not set."""

@@ -1,0 +1,53 @@
+"""What every stage gets and returns, and how a run ends early."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from envtune import checkpoints
+from envtune.config import RunConfig
+from envtune.errors import Exit
+from envtune.lease import Lease
+from envtune.process import StopSignals
+from envtune.resolve.owned import CHECKPOINTS
+from envtune.runs import Run
+from envtune.sources import redact
+
+LOG = logging.getLogger("envtune")
+
+# The record of a stage: `outcome` (done, stopped or failed), and `exit` and `message` where
+# it is not done; the stage's own figures beside them.
+StageRecord = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage gets."""
+
+    run: Run
+    config: RunConfig
+    environ: Mapping[str, str]
+    secrets: tuple[str, ...]
+    stops: StopSignals
+    lease: Lease
+
+    def clean(self, text: str) -> str:
+        """`text` without the secrets."""
+        return redact(text, self.secrets)
+
+
+@dataclass
+class Ended(Exception):
+    """The run ends here: the exit code and the one line that says why."""
+
+    exit: Exit
+    message: str
+
+
+def stopped(context: Context, where: str) -> Ended:
+    """The end of a run by a signal: 143 or 130, and what is saved."""
+    newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
+    saved = f"{newest.name} is committed" if newest else "nothing to save yet"
+    code = Exit.INTERRUPTED if context.stops.interrupted else Exit.STOPPED
+    return Ended(code, f"stopped at {where}: {saved}; the next start goes on from there")
