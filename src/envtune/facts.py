@@ -161,7 +161,8 @@ def _sample(path: str, target: Path, head: bytes, kind: str | None) -> DataFacts
 def _columns(head: bytes) -> tuple[str, ...]:
     """The names in the first object of JSON lines or of a JSON list. Raises ValueError."""
     try:
-        text = head[: head.rfind(b"\n") + 1 or None].decode().lstrip("[ \t\r\n")
+        whole = head if len(head) < _LINE_LIMIT else head[: head.rfind(b"\n") + 1]
+        text = whole.decode().lstrip("[ \t\r\n")
         row, _ = json.JSONDecoder().raw_decode(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
