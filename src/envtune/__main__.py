@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(tables.USAGE, end="")
         return Exit.CONFIG
     exit_, message = _guarded(VERBS[args.verb], args)
-    if message:
+    if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     terminate(message or args.verb)
     return int(exit_)
@@ -190,6 +190,7 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
     except Refused as refused:
         if _nothing_set(args):
             print(tables.USAGE, end="", file=sys.stderr)
+            return refused.exit, tables.USAGE
         return refused.exit, "\n".join(map(str, refused.problems))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED, "interrupted"

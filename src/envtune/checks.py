@@ -1,7 +1,8 @@
 """Facts -> Problem or None, one function a question. `check` prints all of them at once."""
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from envtune.config import Facts
@@ -19,13 +20,16 @@ def before_facts(settings: Settings) -> list[Problem]:
     return [*_missing(settings), *owned.refusals(settings), *_conflicts(settings)]
 
 
-def preflight(settings: Settings, facts: Facts, folders: list[str]) -> list[Problem]:
-    """What is wrong with the settings on this machine, with this model and this data."""
+def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> list[Problem]:
+    """What is wrong with the settings on this machine, with this model and this data.
+
+    `folders` maps the setting that moves a folder to the folder.
+    """
     return [
         *_device(settings, facts),
         *_model(settings, facts),
         *_data(settings, facts),
-        *(p for folder in folders if (p := writable(folder))),
+        *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
 
 
@@ -106,17 +110,26 @@ def _untyped(data: DataFacts) -> str:
     )
 
 
-def writable(folder: str) -> Problem | None:
+def writable(name: str, folder: str) -> Problem | None:
     """A problem when nothing can be written under `folder` (it need not exist yet)."""
     path = Path(folder)
     if path.exists() and not path.is_dir():
-        return Problem("", f"{path} is a file; the runs need a folder there")
+        return Problem(name, f"{path} is a file; the runs need a folder there")
     while not path.exists():
         path = path.parent
-    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-        return Problem(
-            "",
-            f"{folder} cannot be written by uid {os.getuid()} ({path} forbids it); mount a "
-            "writable volume there or set SFT_OUTPUTS_DIR and SFT_LOGS_DIR",
-        )
-    return None
+    if path.is_dir() and os.access(path, os.W_OK | os.X_OK) and not _refuses(path):
+        return None
+    return Problem(
+        name,
+        f"{folder} cannot be written by uid {os.getuid()} ({path} forbids it); mount a "
+        "writable volume there or name another folder",
+    )
+
+
+def _refuses(path: Path) -> bool:
+    """Whether a file system takes no files although its permissions allow them (/proc)."""
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return False
+    except OSError:
+        return True

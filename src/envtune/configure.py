@@ -35,8 +35,9 @@ def configure(
         raise Refused(problems)
     seen = _facts(given, inputs.environ)
     outputs, logs = folders(given, inputs.environ)
-    named = given.axolotl.get("output_dir")
-    targets = [str(named.value) if named else outputs, logs]
+    targets = {"SFT_OUTPUTS_DIR": outputs, "SFT_LOGS_DIR": logs}
+    if named := given.axolotl.get("output_dir"):
+        targets[named.name] = str(named.value)
     if problems := checks.preflight(given, seen, targets):
         raise Refused(problems)
     return Configuration(resolve(given, seen), inputs, seen, outputs, logs)

@@ -9,6 +9,16 @@ from typing import Any
 _TEXT = {"type": "string"}
 _FLAG = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 1}
+_FOLDER = {
+    "type": "string",
+    "pattern": r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
+    "title": "one folder name",
+}
+_RUN_NAME = {
+    "type": "string",
+    "pattern": r"^[a-z0-9][a-z0-9-]{0,117}-run[0-9]{1,5}$",
+    "title": "<prefix>-run<N> of a-z, 0-9 and hyphens, at most 128 characters, e.g. my-model-run42",
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,8 @@ OWN: dict[str, Own] = {
         "model_dataset",
         "which runs share one counter",
     ),
-    "FORCE_RUN_NAME": Own(_TEXT, None, "the run's whole name, <prefix>-run<N>"),
+    "FORCE_RUN_NAME": Own(_RUN_NAME, None, "the run's whole name, <prefix>-run<N>"),
     "FORCE_RUN_INDEX": Own(_COUNT, None, "the run's number; the prefix is computed"),
-    "LEGACY_RUN_NAME": Own(_TEXT, None, "the run's folder with USE_LEGACY_NAMING=1"),
+    "LEGACY_RUN_NAME": Own(_FOLDER, None, "the run's folder with USE_LEGACY_NAMING=1"),
     "USE_LEGACY_NAMING": Own(_FLAG, False, "folders named <dataset>_<size>_<model>, not counted"),
 }

@@ -67,8 +67,8 @@ def next_name(config: RunConfig, existing: Iterable[str], now: datetime) -> RunN
         name = config.setting("LEGACY_RUN_NAME") or legacy_name(config)
         return RunName(name, name, 0, model, dataset, size)
     if forced := config.setting("FORCE_RUN_NAME"):
-        prefix, index = _split(forced)
-        return RunName(forced, prefix, index, model, dataset, size)
+        prefix, _, index = forced.rpartition("-run")
+        return RunName(forced, prefix, int(index), model, dataset, size)
     prefix = f"{model}-{dataset}-{size}"
     scope = config.setting("SFT_RUN_COUNTER_SCOPE")
     taken = {int(m["index"]) for name in existing if (m := _counted(name, scope, model, prefix))}
@@ -85,21 +85,6 @@ def legacy_name(config: RunConfig) -> str:
     """The folder name of before the counter: `<dataset>_<size>_<model>`."""
     model, dataset, size = (part.replace("-", "_") for part in parts(config))
     return f"{dataset}_{size}_{model}"
-
-
-def _split(forced: str) -> tuple[str, int]:
-    match = _RUN.match(forced)
-    if match is None or len(forced) > NAME:
-        raise Refused(
-            [
-                Problem(
-                    "FORCE_RUN_NAME",
-                    f"{forced!r} is not allowed; allowed: <prefix>-run<N> of a-z, 0-9 and "
-                    f"hyphens, at most {NAME} characters, e.g. my-model-run42",
-                )
-            ]
-        )
-    return match["prefix"], int(match["index"])
 
 
 def _counted(name: str, scope: str, model: str, prefix: str) -> re.Match[str] | None:

@@ -17,6 +17,7 @@ value and what is allowed there, and the caller names the variable.
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -215,6 +216,8 @@ def _allows(node: Node, value: Any) -> bool:
     if kind in ("integer", "number"):
         number: Any = value if type(value) is _PYTHON[kind] else math.nan
         return math.isfinite(number) and _in_range(node, number)
+    if kind == "string" and "pattern" in node:
+        return isinstance(value, str) and bool(re.search(node["pattern"], value))
     return kind == "any" or (kind in _PYTHON and type(value) is _PYTHON[kind])
 
 
@@ -240,7 +243,7 @@ def _words(node: Node, schema: Schema) -> str:
         return "a list, e.g. a,b or " + ('["a","b"]' if "string" in str(items) else "[1,2]")
     if kind in ("integer", "number"):
         return _NUMBER_WORDS[kind] + _range_words(node)
-    return _SCALAR_WORDS[kind]
+    return str(node.get("title", _SCALAR_WORDS[kind]))
 
 
 _NUMBER_WORDS = {"integer": "a whole number, e.g. 4", "number": "a number, e.g. 0.0002 or 2e-4"}

@@ -1,0 +1,149 @@
+"""Starts the real entrypoint as a user would, and looks at what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+AUTORUN = ROOT / "scripts" / "autorun.sh"
+SHARED = ROOT.parent / "shared" / "data"
+_MARK = "ENVTUNE_TEST_MARK"
+
+# No network: the Hub is a port that nothing listens on.
+NOWHERE = "http://127.0.0.1:9"
+
+
+def clean_environ(**settings: str) -> dict[str, str]:
+    """The environment of a fresh container, with `settings`."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/root"),
+        "LANG": "C.UTF-8",
+        "HF_HUB_OFFLINE": "1",
+        "HF_ENDPOINT": NOWHERE,
+        **settings,
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The messages of the log, without time."""
+        return [line.split(" ", 2)[-1] for line in self.err.splitlines()]
+
+
+@dataclass
+class Start:
+    """A running entrypoint. `code` is 128+n for death by signal n, as a shell says it."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    folder: Path
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 300) -> Result:
+        out, err = self.process.communicate(timeout=seconds)
+        code = self.process.returncode
+        return Result(128 - code if code < 0 else code, out, err)
+
+    def until(self, reached: Callable[[], bool], seconds: float = 200) -> None:
+        """Waits for a condition; fails when the process ends before it holds."""
+        deadline = time.monotonic() + seconds
+        while not reached():
+            assert self.process.poll() is None, self.process.communicate()[1][-3000:]
+            assert time.monotonic() < deadline, "it takes too long"
+            time.sleep(0.02)
+
+    def until_step(self, step: int) -> None:
+        self.until(lambda: any(m["step"] >= step for m in metrics(self.only_run())))
+
+    def only_run(self) -> Path:
+        """The run's folder, or a path that does not exist yet."""
+        found = sorted(path.parent for path in self.folder.glob("outputs/*/run.json"))
+        return found[-1] if found else self.folder / "outputs" / "none"
+
+    def left_over(self) -> list[int]:
+        """Every process that descends from this start, whatever session it is in."""
+        needle = f"{_MARK}={self.mark}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if needle in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+        return found
+
+
+@dataclass
+class Entrypoint:
+    """scripts/autorun.sh in a folder of its own with settings of its own."""
+
+    folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: str, **more: str) -> Start:
+        mark = uuid.uuid4().hex
+        process = subprocess.Popen(
+            [str(AUTORUN), *arguments],
+            cwd=self.folder,
+            env=clean_environ(**{**self.settings, **more, _MARK: mark}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return Start(process, mark, self.folder)
+
+    def run(self, *arguments: str, **more: str) -> Result:
+        return self.start(*arguments, **more).wait()
+
+    def train(self, **more: str) -> Path:
+        """Trains to the end and returns the run's folder."""
+        start = self.start(**more)
+        result = start.wait()
+        assert result.code == 0, result.err[-4000:]
+        return start.only_run()
+
+
+def envtune(*arguments: str, cwd: Path, environ: Mapping[str, str]) -> Result:
+    """Runs a verb of the command."""
+    return execute([str(ROOT / ".venv" / "bin" / "envtune"), *arguments], cwd, environ)
+
+
+def execute(argv: Sequence[str], cwd: Path, environ: Mapping[str, str]) -> Result:
+    """Runs any command to its end."""
+    done = subprocess.run(argv, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The whole lines of metrics.jsonl."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def losses(run: Path) -> list[tuple[int, float, float]]:
+    """What a resumed run has to repeat bit for bit: step, loss, gradient norm."""
+    return [(m["step"], m["loss"], m["grad_norm"]) for m in metrics(run)]
