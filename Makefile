@@ -13,10 +13,13 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+$(VENV)/.requirements: requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -r requirements.txt
-	$(BIN)/pip install --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.requirements pyproject.toml
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt

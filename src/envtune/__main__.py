@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from envtune import configure as flow
 from envtune import control, settings, sources, tables
@@ -29,7 +30,7 @@ def check(args: argparse.Namespace) -> Result:
     """check the environment and print every resolved value with its source"""
     made = flow.configure(args.overrides)
     _warn(made)
-    print(tables.configuration(made.config))
+    print(tables.configuration(made.config, _width(sys.stdout)))
     return Exit.DONE, "the configuration is valid"
 
 
@@ -44,7 +45,8 @@ def configure(args: argparse.Namespace) -> Result:
         return Exit.DONE, "the configuration is valid"
     _warn(made)
     LOG.info("configuration on %s:", made.facts.machine)
-    print(tables.configuration(made.config), file=sys.stderr, flush=True)
+    table = tables.configuration(made.config, _width(sys.stderr))
+    print(table, file=sys.stderr, flush=True)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         control.write_text(Path(args.output), text)
@@ -157,6 +159,11 @@ def _override(text: str) -> str:
     if "=" not in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
     return text
+
+
+def _width(stream: TextIO) -> int | None:
+    """The terminal's width, or None where the stream is none."""
+    return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else None
 
 
 def _warn(made: flow.Configuration) -> None:

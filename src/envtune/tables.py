@@ -1,6 +1,5 @@
 """What people read at the start and at the end of a run. Pure text."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,21 +22,23 @@ Read README.md first, then `envtune --help`.
 """
 
 
-def configuration(config: RunConfig) -> str:
-    """Every resolved value, its source and reason, and the batch sum."""
+def configuration(config: RunConfig, width: int | None = None) -> str:
+    """Every resolved value, its source and reason, and the batch sum.
+
+    `width` in characters cuts the lines for a terminal; None leaves them whole.
+    """
     rows = [(key, _shown(value), _why(value)) for key, value in config.axolotl.items()]
     rows.append(("batch", batch_sum(config), "sequences a step"))
-    return columns(("setting", "value", "from"), rows)
+    return columns(("setting", "value", "from"), rows, width)
 
 
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a head, each column as wide as it needs; the last one wraps nowhere."""
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Rows under a head, each column as wide as it needs."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
-    limit = shutil.get_terminal_size((160, 24)).columns
     lines = []
     for row in (head, ["-" * len(word) for word in head], *rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip()[:limit])
+        lines.append("  ".join([*cells, row[-1]]).rstrip()[:width])
     return "\n".join(lines)
 
 
@@ -63,10 +64,11 @@ def summary(report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str
         ("steps", str(report["steps"])),
         ("loss", f"{_loss(report['first_loss'])} -> {_loss(report['last_loss'])}"),
         ("speed", f"{rate:,.0f} real tokens/s, {report['total_tokens']:,} in all" if rate else "-"),
-        ("stages", stages),
+        ("stages", f"{stages} ({report['elapsed_seconds']:.1f} s in steps)"),
         (artifact, f"{run_dir}/{artifact}"),
-        ("look at it", f"cat {run_dir}/report.json; less {run_dir}/metrics.jsonl"),
-        ("again", "change a variable and start again, or SFT_RERUN=true"),
+        ("look", f"less {run_dir}/metrics.jsonl"),
+        ("", f"cat {run_dir}/report.json {run_dir}/run.json"),
+        ("go on", "set another variable and start again; SFT_RERUN=true repeats this one"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name.ljust(width)}  {text}" for name, text in rows)
