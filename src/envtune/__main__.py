@@ -9,10 +9,12 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from envtune import configure as flow
@@ -184,11 +186,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         print(tables.USAGE, end="")
         return Exit.CONFIG
+    signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(VERBS[args.verb], args)
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     terminate(message or args.verb)
     return int(exit_)
+
+
+class _Terminated(BaseException):
+    """SIGTERM outside of the stages, which have a handler of their own."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namespace) -> Result:
@@ -200,7 +211,9 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
             return refused.exit, tables.USAGE
         return refused.exit, "\n".join(map(str, refused.problems))
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED, "interrupted"
+        return Exit.INTERRUPTED, "interrupted before training"
+    except _Terminated:
+        return Exit.STOPPED, "stopped before training: nothing to save yet"
     except OSError as error:
         exit_ = Exit.DISK if error.errno in (28, 122) else Exit.CONFIG
         return exit_, f"{error.filename or 'a file'}: {error.strerror}"

@@ -9,7 +9,7 @@ from envtune.config import Facts
 from envtune.errors import Exit, Problem
 from envtune.facts import DataFacts
 from envtune.resolve import data as data_types
-from envtune.resolve import owned
+from envtune.resolve import owned, passes_through
 from envtune.settings import Settings
 
 _DATA_KEYS = ("datasets", "pretraining_dataset")
@@ -45,6 +45,12 @@ def _missing(settings: Settings) -> Iterator[Problem]:
             "AXOLOTL_DATASETS",
             "is not set; name what to train on, e.g. "
             'AXOLOTL_DATASETS=\'[{"path": "data.jsonl", "type": "alpaca"}]\'',
+        )
+    if passes_through(settings) and "learning_rate" not in settings.axolotl:
+        yield Problem(
+            "AXOLOTL_LEARNING_RATE",
+            "is not set; RL and vision configurations are not tuned for you, e.g. "
+            "AXOLOTL_LEARNING_RATE=5e-6",
         )
 
 
@@ -93,10 +99,11 @@ def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:
         return
     name = settings.axolotl["datasets"].name
     given = settings.axolotl["datasets"].value or []
+    tells = passes_through(settings)  # RL's types follow from `rl`
     for index, (item, data) in enumerate(zip(given, facts.data, strict=True)):
         if data.problem:
             yield Problem(name, data.problem, Exit.DATA)
-        elif "type" not in item and not data_types.detect(data.columns):
+        elif "type" not in item and not (tells or data_types.detect(data.columns)):
             yield Problem(f"{name}__{index}__TYPE", _untyped(data), Exit.DATA)
 
 

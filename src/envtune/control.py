@@ -26,9 +26,13 @@ STATES = ("starting", "data", "model", "training", "stopped", "finished", "faile
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far training is. `checkpoint` is the last committed one, relative to the run."""
+    """How far training is. `checkpoint` is the last committed one, relative to the run.
+
+    `phase` is the state that a failed one was in.
+    """
 
     state: str = "starting"
+    phase: str = "starting"
     step: int = 0
     max_steps: int = 0
     checkpoint: str | None = None

@@ -103,7 +103,9 @@ FAILURES = (
     ),
     _failure(
         Exit.ACCESS,
-        r"OfflineModeIsEnabled|LocalEntryNotFoundError|couldn't connect to .* to load",
+        r"OfflineModeIsEnabled|LocalEntryNotFoundError|couldn't connect to .* to load|"
+        r"Can't load the (configuration|tokenizer|model|feature extractor)|"
+        r"is not a local folder and is not a valid model identifier",
         "a file of the model or data set is neither local nor in the cache",
         "unset HF_HUB_OFFLINE, or give a local folder",
     ),
@@ -129,6 +131,26 @@ FAILURES = (
         "check the rows against the data set's type",
     ),
 )
+
+
+# Python's words for a wrong value. Before the first step they mean the configuration, or
+# the data while the data is read: the same start would fail again.
+_WRONG_VALUE = re.compile(
+    r"^(ValueError|KeyError|TypeError|AssertionError|FileNotFoundError|NotImplementedError|"
+    r"ImportError|ModuleNotFoundError)\b"
+)
+_BEFORE_TRAINING = {"starting": Exit.CONFIG, "data": Exit.DATA, "model": Exit.CONFIG}
+
+
+def wrong_value(error: str, phase: str) -> Exit | None:
+    """The exit code of an exception that is the user's to mend, or None."""
+    return _BEFORE_TRAINING.get(phase) if _WRONG_VALUE.match(error) else None
+
+
+def gist(error: str) -> str:
+    """An exception's text on one line; of a pydantic report only what it complains of."""
+    said = re.findall(r"(?:Value error, )?(\S[^\n]*?) \[type=", error)
+    return " ".join("; ".join(said or [error]).split())
 
 
 def recognise(text: str) -> Failure | None:

@@ -6,13 +6,18 @@ may tell nothing, so the file's age does.
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from envtune.errors import Problem, Refused
+from envtune.errors import Exit, Problem, Refused
+
+LOG = logging.getLogger("envtune")
 
 # Seconds without a beat after which another machine's lease is dead.
 STALE = 60.0
@@ -22,8 +27,9 @@ _BEAT = 10.0
 class Lease:
     """Held while a run's folder is worked on. Raises Refused when somebody else holds it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
         self.path = folder / "lease"
+        self.cancelled = cancelled
         self.stream: TextIO | None = None
         self.beaten = 0.0
 
@@ -33,8 +39,7 @@ class Lease:
             fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused([self._held()]) from None
-        while self._alive_elsewhere():
-            time.sleep(1)
+        self._wait_for_others()
         self.stream.truncate(0)
         self.stream.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         self.stream.flush()
@@ -51,6 +56,15 @@ class Lease:
         if time.monotonic() > self.beaten + _BEAT:
             self.beaten = time.monotonic()
             os.utime(self.path)
+
+    def _wait_for_others(self) -> None:
+        """Until a lease of another machine is stale. Raises Refused when cancelled."""
+        if self._alive_elsewhere():
+            LOG.info("waiting up to %.0f s for the lease of %s", STALE, self._holder()["host"])
+        while self._alive_elsewhere():
+            if self.cancelled():
+                raise Refused([replace(self._held(), exit=Exit.STOPPED)])
+            time.sleep(0.5)
 
     def _holder(self) -> dict[str, Any]:
         try:

@@ -50,7 +50,7 @@ def execute(run: Run, environ: Mapping[str, str], secrets: tuple[str, ...]) -> t
         return Exit.DONE, f"already done: {run.folder} (SFT_RERUN=true trains again)"
     process.adopt_orphans()
     stops = StopSignals(config.setting("SFT_GRACE_SECONDS")).install()
-    with Lease(run.folder) as lease:
+    with Lease(run.folder, lambda: stops.asked) as lease:
         context = Context(run, config, environ, secrets, stops, lease)
         try:
             for name, stage in STAGES:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from envtune import checkpoints, control, hardware, launch, process
 from envtune.control import Outcome
-from envtune.errors import Exit, recognise
-from envtune.progress import Progress
+from envtune.errors import Exit, gist, recognise, wrong_value
+from envtune.progress import PHASES, Progress
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.stage import LOG, Context, StageRecord, stopped
 
@@ -35,7 +35,7 @@ def train(context: Context) -> StageRecord:
         code = process.run(_plan(context, resume), run.log("train"), watcher, context.stops)
     finally:
         watcher.progress.close()
-    outcome = control.read_outcome(run.folder) or Outcome()
+    outcome = control.read_outcome(run.folder) or Outcome(state="silent")
     return _judge(context, outcome, code, watcher.tail, hardware.oom_kills() > kills)
 
 
@@ -99,11 +99,12 @@ def _judge(
         end = stopped(context, f"step {outcome.step} of {outcome.max_steps or '?'}")
         return told | {"outcome": "stopped", "exit": end.exit, "message": end.message}
     exit_, message = _failed(outcome, code, tail, oom)
-    LOG.error(
-        "train: the engine's last lines:\n%s", "\n".join(context.clean(t) for t in tail[-20:])
-    )
+    if exit_ >= Exit.STOPPED:  # nothing that the user could mend by reading one line
+        last = "\n".join(context.clean(text) for text in tail[-20:])
+        LOG.error("train: the engine's last lines:\n%s", last)
+    where = f"at step {outcome.step}" if outcome.step else "before the first step"
     log = context.run.log("train")
-    message = context.clean(f"training failed at step {outcome.step}: {message} (log: {log})")
+    message = context.clean(f"training failed {where}: {message} (log: {log})")
     return told | {"outcome": "failed", "exit": exit_, "message": message}
 
 
@@ -123,12 +124,15 @@ def _publish(context: Context) -> StageRecord:
 
 
 def _failed(outcome: Outcome, code: int, tail: list[str], oom: bool) -> tuple[Exit, str]:
-    text = "\n".join([outcome.error, *tail])
-    if code == -9 and oom:
+    silent_death = outcome.state in PHASES
+    if silent_death and oom:
         return Exit.MEMORY, "the kernel killed it: the container's memory was not enough"
-    if failure := recognise(text):
-        said = outcome.error or next((t for t in reversed(tail) if failure.pattern.search(t)), "")
+    said = gist(outcome.error)
+    if failure := recognise("\n".join([outcome.error, *tail])):
+        said = said or next((t for t in reversed(tail) if failure.pattern.search(t)), "")
         return failure.exit, f"{failure.cause}: {said}; {failure.fix}"
-    if code == -9:
-        return Exit.HARDWARE, "a process was killed from outside"
-    return Exit.BUG, outcome.error or f"the engine ended with code {code} and no reason"
+    if exit_ := wrong_value(outcome.error, outcome.phase):
+        return exit_, said
+    if silent_death:
+        return Exit.HARDWARE, "the training process was killed from outside"
+    return Exit.BUG, said or f"the engine ended with code {code} and no reason"

@@ -92,8 +92,12 @@ def _report_exceptions(account: Account) -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         seen = control.read_outcome(account.run_dir)
         if kind is not KeyboardInterrupt and (seen is None or seen.state != "failed"):
-            text = f"{kind.__module__}.{kind.__qualname__}: {error}"
-            replace(account.outcome, state="failed", error=text).write(account.run_dir)
+            module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+            text = f"{module}{kind.__qualname__}: {error}"
+            failed = replace(
+                account.outcome, state="failed", phase=account.outcome.state, error=text
+            )
+            failed.write(account.run_dir)
         previous(kind, error, trace)
 
     sys.excepthook = hook

@@ -15,16 +15,12 @@ from envtune.settings import Settings
 
 Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
 
-RULES: tuple[tuple[str, Rule], ...] = (
-    *method.RULES,
-    *data.RULES,
-    *batch.RULES,
-    *precision.RULES,
-    *saving.RULES,
-    *tracking.RULES,
-)
+TUNING: tuple[tuple[str, Rule], ...] = (*method.RULES, *data.RULES, *batch.RULES)
+RUNNING: tuple[tuple[str, Rule], ...] = (*precision.RULES, *saving.RULES, *tracking.RULES)
+RULES = (*TUNING, *RUNNING)
 
 DEFAULT = "envtune"
+_UNTUNED = ("rl", "reward_model", "process_reward_model", "processor_type")
 
 
 def resolve(settings: Settings, facts: Facts) -> RunConfig:
@@ -34,7 +30,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
     )
     values = data.with_types(values, facts)
-    for key, rule in RULES:
+    for key, rule in RUNNING if passes_through(settings) else RULES:
         if key not in values:
             choice = rule(facts, {name: v.value for name, v in values.items()})
             if choice is not None:
@@ -50,6 +46,11 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         offline=_nothing_to_fetch(facts, values),
         warnings=settings.warnings,
     )
+
+
+def passes_through(settings: Settings) -> bool:
+    """Whether the user runs one of Axolotl's RL or vision configurations: launched, not tuned."""
+    return any(key in settings.axolotl and settings.axolotl[key].value for key in _UNTUNED)
 
 
 def _taken(values: dict[str, Value], key: str) -> str | None:

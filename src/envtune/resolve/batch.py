@@ -19,7 +19,7 @@ def sequence_len(facts: Facts, chosen: Chosen) -> Choice | None:
     return Choice(_SEQUENCE, "covers most instruction data")
 
 
-def micro(facts: Facts, chosen: Chosen) -> Choice | None:
+def micro_batch(facts: Facts, chosen: Chosen) -> Choice | None:
     return Choice(_MICRO, "fits small memory")
 
 
@@ -40,7 +40,7 @@ def padding(facts: Facts, chosen: Chosen) -> Choice | None:
 
 RULES = (
     ("sequence_len", sequence_len),
-    ("micro_batch_size", micro),
+    ("micro_batch_size", micro_batch),
     ("gradient_accumulation_steps", accumulation),
     ("sample_packing", packing),
     ("pad_to_sequence_len", padding),
@@ -50,11 +50,8 @@ RULES = (
 def batch_sum(config: RunConfig) -> str:
     """The arithmetic of a step as one line."""
     plain, world = config.plain(), config.processes
-    size = plain["micro_batch_size"]
+    micro = plain.get("micro_batch_size") or 1  # Axolotl's own default
     steps = plain.get("gradient_accumulation_steps")
     if steps is None:
-        total = plain["batch_size"]
-        return (
-            f"{size} micro x {total // size} accumulation x {world} world = {total * world} global"
-        )
-    return f"{size} micro x {steps} accumulation x {world} world = {size * steps * world} global"
+        steps = (plain.get("batch_size") or micro) // micro
+    return f"{micro} micro x {steps} accumulation x {world} world = {micro * steps * world} global"

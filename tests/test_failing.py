@@ -1,0 +1,50 @@
+"""Trainings that Axolotl itself refuses or that die: one line, the right code, no lost run."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Entrypoint
+
+FAILURES = [
+    pytest.param({"AXOLOTL_OPTIMIZER": "adamww"}, 1, "adamww is not a valid OptimizerNames", id="optimizer"),
+    pytest.param(
+        {"AXOLOTL_SAVE_STEPS": "2", "AXOLOTL_SAVES_PER_EPOCH": "1"}, 1,
+        "save_steps and saves_per_epoch are mutually exclusive", id="two settings",
+    ),
+    pytest.param({"AXOLOTL_DATASETS__0__PATH": "bad.jsonl"}, 3, "the data could not be read", id="rows"),
+    pytest.param({"AXOLOTL_BASE_MODEL": "org/nowhere"}, 4, "neither local nor in the cache", id="model"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "code", "message"), FAILURES)
+def test_what_axolotl_refuses_is_one_line_without_a_traceback(
+    change: dict[str, str], code: int, message: str, entrypoint: Entrypoint
+) -> None:
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (entrypoint.folder / "bad.jsonl").write_text(f'{row}\n{{"messages": "nonsense"}}\n')
+    told = entrypoint.folder / "termination"
+    start = entrypoint.start(TERMINATION_LOG_FILE=str(told), **change)
+    result = start.wait()
+    assert result.code == code, result.err[-3000:]
+    assert message in told.read_text()
+    assert len(told.read_text().splitlines()) == 1
+    assert "Traceback" not in result.err
+    assert not start.left_over()
+    assert not list(entrypoint.folder.glob("outputs/*/.complete"))
+
+
+def test_a_full_disk_is_worth_a_retry(entrypoint: Entrypoint, tmp_path: Path) -> None:
+    """A file size limit stands in for a full disk: the same error at the same write."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        start = entrypoint.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    result = start.wait()
+    assert result.code != 0
+    assert not list(tmp_path.glob("outputs/*/.complete"))
+    assert not list(tmp_path.glob("outputs/*/adapter"))

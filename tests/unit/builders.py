@@ -1,0 +1,103 @@
+"""What the unit tests are made of: machines, facts, settings, configurations, weights."""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from envtune import settings, sources
+from envtune.config import Facts, RunConfig, Tracking, Value
+from envtune.contract import OWN
+from envtune.errors import Refused
+from envtune.facts import DataFacts, ModelFacts
+from envtune.hardware import Gpu, Machine
+from envtune.resolve import resolve
+from envtune.settings import Settings
+
+GIB = 2**30
+CPU = Machine((), 4, 16 * GIB)
+AMPERE = Machine((Gpu("NVIDIA A100-SXM4-40GB", 40 * GIB, (8, 0)),), 16, 128 * GIB)
+HOPPER = Machine((Gpu("NVIDIA H100 80GB HBM3", 80 * GIB, (9, 0)),), 16, 128 * GIB)
+TURING = Machine((Gpu("Tesla T4", 16 * GIB, (7, 5)),), 8, 32 * GIB)
+UNTRACKED = Tracking()
+
+MODEL_AND_DATA = {
+    "AXOLOTL_BASE_MODEL": "acme/Tiny-Llama",
+    "AXOLOTL_DATASETS": '[{"path": "acme/rows", "type": "alpaca"}]',
+}
+
+
+def load(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
+    """The settings of an environment and a command line."""
+    return settings.load(sources.read(arguments, environ))
+
+
+def values(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Axolotl's keys alone, without where they came from."""
+    return {key: s.value for key, s in load(environ, arguments).axolotl.items()}
+
+
+def problems(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> list[str]:
+    """The lines that the user reads; empty where nothing is refused."""
+    try:
+        load(environ, arguments)
+    except Refused as refused:
+        return [str(problem) for problem in refused.problems]
+    return []
+
+
+def make_facts(
+    machine: Machine = CPU,
+    columns: Sequence[Sequence[str]] = ((),),
+    tracking: Tracking = UNTRACKED,
+    *,
+    local: bool = False,
+    **model: Any,
+) -> Facts:
+    """Facts of a machine; `columns` of each data set; `model` is its config.json."""
+    return Facts(
+        machine=machine,
+        model=ModelFacts("acme/Tiny-Llama", local, model),
+        data=tuple(
+            DataFacts("rows.jsonl", local, tuple(c), "json" if local else None) for c in columns
+        ),
+        device="cuda" if machine.gpus else "cpu",
+        tracking=tracking,
+    )
+
+
+def resolved(environ: Mapping[str, str] | None = None, facts: Facts | None = None) -> RunConfig:
+    """The configuration of MODEL_AND_DATA and more variables."""
+    return resolve(load({**MODEL_AND_DATA, **(environ or {})}), facts or make_facts())
+
+
+def run_config(
+    axolotl: Mapping[str, Any] | None = None, output_dir: str | None = None, **own: Any
+) -> RunConfig:
+    """A configuration made by hand, past every rule."""
+    keys = {"base_model": "acme/Tiny-Llama", "datasets": [{"path": "acme/rows"}], **(axolotl or {})}
+    return RunConfig(
+        axolotl={key: Value(value, f"AXOLOTL_{key.upper()}") for key, value in keys.items()},
+        own={name: Value(own.get(name, OWN[name].default), name) for name in OWN},
+        device="cpu",
+        processes=1,
+        output_dir=output_dir,
+    )
+
+
+def write_weights(path: Path, tensors: Mapping[str, tuple[str, list[int], bytes]]) -> None:
+    """A safetensors file: dtype, shape and bytes of each tensor."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    body = b""
+    for name, (dtype, shape, data) in tensors.items():
+        offsets = [len(body), len(body) + len(data)]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        body += data
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def floats(*numbers: float) -> tuple[str, list[int], bytes]:
+    """A float32 tensor for `write_weights`."""
+    return "F32", [len(numbers)], struct.pack(f"<{len(numbers)}f", *numbers)

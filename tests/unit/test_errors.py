@@ -1,0 +1,104 @@
+"""What the end of a child's log tells."""
+
+from functools import partial
+
+import pytest
+
+from envtune.errors import Exit, Problem, Refused, recognise
+
+BUG = partial(pytest.mark.xfail, strict=True)
+TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    train()\n'
+WARNED = "/opt/venv/lib/site.py:12: DeprecationWarning: `foo` is deprecated, use `bar`\n"
+
+
+@pytest.mark.parametrize(
+    ("tail", "exit_"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", Exit.MEMORY),
+        ("torch.cuda.OutOfMemoryError: CUDA out of memory", Exit.MEMORY),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: "
+         "can't allocate memory: you tried to allocate 8589934592 bytes.", Exit.MEMORY),
+        ("OSError: [Errno 12] Cannot allocate memory", Exit.MEMORY),
+        ("MemoryError", Exit.MEMORY),
+        pytest.param(TRACE + "MemoryError", Exit.MEMORY,
+                     marks=BUG(reason="^MemoryError without re.MULTILINE")),
+        pytest.param(TRACE + "torch.AcceleratorError: CUDA error: out of memory", Exit.MEMORY,
+                     marks=BUG(reason="`CUDA error` stands for hardware and is retried")),
+        ("OSError: [Errno 28] No space left on device: '/w/checkpoint-4'", Exit.DISK),
+        ("OSError: [Errno 122] Disk quota exceeded", Exit.DISK),
+        ("safetensors_rust.SafetensorError: I/O error: No space left on device", Exit.DISK),
+        ("torch.distributed.DistBackendError: NCCL error in: ../NCCLUtils.hpp:317", Exit.HARDWARE),
+        ("RuntimeError: CUDA error: an illegal memory access was encountered", Exit.HARDWARE),
+        ("CUDA error: uncorrectable ECC error encountered", Exit.HARDWARE),
+        ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", Exit.HARDWARE),
+        ("RuntimeError: Connection closed by peer [10.0.0.2]:4321", Exit.HARDWARE),
+        ("huggingface_hub.errors.GatedRepoError: 403 Client Error. (Request ID: x)", Exit.ACCESS),
+        ("RepositoryNotFoundError: 401 Client Error.", Exit.ACCESS),
+        ("OfflineModeIsEnabled: Cannot reach https://huggingface.co", Exit.ACCESS),
+        ("OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't "
+         "find them in the cached files.", Exit.ACCESS),
+        ("requests.exceptions.ConnectionError: HTTPSConnectionPool: Max retries exceeded",
+         Exit.NETWORK),
+        ("httpx.ConnectError: [Errno -3] Temporary failure in name resolution", Exit.NETWORK),
+        ("httpx.ReadTimeout: The read operation timed out", Exit.NETWORK),
+        pytest.param(
+            "socket.gaierror: [Errno -2] Name or service not known\n\nhuggingface_hub.errors."
+            "LocalEntryNotFoundError: An error happened while trying to locate the file on the Hub",
+            Exit.NETWORK, marks=BUG(reason="an outage ends in LocalEntryNotFoundError: no retry")),
+        ("pydantic_core._pydantic_core.ValidationError: 1 validation error for AxolotlInputConfig",
+         Exit.CONFIG),
+        ("  Value error, please set only one of gradient_accumulation_steps or batch_size",
+         Exit.CONFIG),
+        ("datasets.exceptions.DatasetGenerationError: An error occurred while generating",
+         Exit.DATA),
+        ("json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)", Exit.DATA),
+        ("datasets.data_files.DataFilesNotFoundError: no file", Exit.DATA),
+        pytest.param(WARNED + TRACE + "datasets.exceptions.DatasetGenerationError: bad row",
+                     Exit.DATA, marks=BUG(reason="any DeprecationWarning is a refusal")),
+        ("{'loss': 1.2}\n" + TRACE + "OSError: [Errno 28] No space left on device", Exit.DISK),
+    ],
+)  # fmt: skip
+def test_a_failure_is_recognised_by_the_end_of_its_log(tail: str, exit_: Exit) -> None:
+    found = recognise(tail)
+    assert found is not None
+    assert found.exit == exit_
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "",
+        "{'loss': 1.2, 'epoch': 0.5}",
+        TRACE + "KeyError: 'foo'",
+        TRACE + "AssertionError",
+        pytest.param(WARNED + TRACE + "KeyError: 'foo'",
+                     marks=BUG(reason="any DeprecationWarning is a refusal")),
+        pytest.param(TRACE + "KeyError: 'carbon dioxide'",
+                     marks=BUG(reason="Xid in any case inside any word is hardware")),
+        pytest.param("Loading /data/oxidation.jsonl\n" + TRACE + "IndexError: out of range",
+                     marks=BUG(reason="Xid in any case inside any word is hardware")),
+    ],
+)  # fmt: skip
+def test_an_unknown_failure_is_not_taken_for_a_known_one(tail: str) -> None:
+    assert recognise(tail) is None
+
+
+@pytest.mark.parametrize("message", ["two\nlines", "a\r\nb", "tab\there", " spaces  around "])
+def test_a_problem_is_one_line(message: str) -> None:
+    line = str(Problem("AXOLOTL_LORA_R", message))
+    assert line.splitlines() == [line]
+    assert line == " ".join(line.split())
+    assert line.startswith("AXOLOTL_LORA_R: ")
+    assert str(Problem("", message)) == " ".join(message.split())
+
+
+def test_a_refusal_holds_every_problem_and_the_first_ones_exit_code() -> None:
+    refused = Refused([Problem("A", "x", Exit.ACCESS), Problem("B", "y", Exit.DATA)])
+    assert refused.exit == Exit.ACCESS
+    assert str(refused) == "A: x\nB: y"
+
+
+def test_the_codes_that_a_user_must_act_on_are_below_128_and_the_others_are_not() -> None:
+    acted = {Exit.CONFIG, Exit.DATA, Exit.ACCESS, Exit.MEMORY, Exit.ARTIFACT, Exit.BUDGET}
+    assert all(1 <= code <= 127 for code in acted)
+    assert all(code >= 128 for code in Exit if code not in acted | {Exit.DONE})

@@ -1,0 +1,104 @@
+"""The control plane starts at once: nothing heavy is imported for a wrong variable."""
+
+import importlib.metadata
+import os
+import pkgutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import envtune
+
+BUG = partial(pytest.mark.xfail, strict=True)
+HEAVY = {"torch", "transformers", "axolotl", "vllm", "numpy", "datasets"}
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(envtune.__path__, "envtune.")
+    if not module.name.startswith("envtune.engine")
+)
+
+
+def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A fresh Python that sees no variable of the caller's but PATH."""
+    env = {"PATH": os.environ["PATH"], **environ}
+    return subprocess.run(
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def check(cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`envtune check` under -X importtime, which lists every import on stderr."""
+    return python("-X", "importtime", "-m", "envtune", "check", SFT_OUTPUTS_DIR=str(cwd), **environ)
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join(li for li in done.stderr.splitlines() if not li.startswith("import time:"))
+
+
+def test_no_module_of_the_control_plane_imports_an_engine() -> None:
+    assert "envtune.resolve.batch" in MODULES
+    script = f"""
+import importlib, sys
+for name in {MODULES}:
+    importlib.import_module(name)
+    print(name, *sorted({HEAVY} & sys.modules.keys()))
+"""
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == MODULES
+
+
+def test_a_wrong_name_ends_with_1_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    done = check(tmp_path, AXOLOTL_LERNING_RATE="1", AXOLOTL_LORA_R="x")
+    assert done.returncode == 1
+    assert "AXOLOTL_LEARNING_RATE" in told(done)
+    assert "AXOLOTL_LORA_R" in told(done)
+    assert "Traceback" not in done.stderr
+    assert "envtune" in imported(done)
+    assert not HEAVY & imported(done)
+
+
+def test_a_valid_configuration_is_checked_without_an_engine_too(tmp_path: Path) -> None:
+    done = check(
+        tmp_path,
+        AXOLOTL_BASE_MODEL="acme/tiny",
+        AXOLOTL_DATASETS='[{"path": "acme/rows", "type": "alpaca"}]',
+        SFT_DEVICE="cpu",
+    )
+    assert done.returncode == 0, told(done)
+    assert "learning_rate" in done.stdout
+    assert not HEAVY & imported(done)
+
+
+@BUG(reason="__main__.main hands SFT_LOG_LEVEL to logging before it is checked")
+@pytest.mark.parametrize("level", ["loud", ""])
+def test_a_log_level_that_does_not_exist_is_no_traceback(tmp_path: Path, level: str) -> None:
+    done = check(tmp_path, SFT_LOG_LEVEL=level)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@BUG(reason="__main__._guarded does not redact the lines of a refusal")
+def test_a_secret_in_the_wrong_variable_is_not_shown(tmp_path: Path) -> None:
+    done = check(tmp_path, HF_TOKEN="hf_plant", AXOLOTL_LORA_R="hf_plant")
+    assert done.returncode == 1
+    assert "hf_plant" not in done.stdout + done.stderr
+
+
+def test_the_last_word_goes_to_the_termination_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    check(tmp_path, AXOLOTL_LORA_R="x", TERMINATION_LOG_FILE=str(log))
+    assert "AXOLOTL_LORA_R" in log.read_text()
+
+
+def test_only_what_the_control_plane_needs_is_a_dependency() -> None:
+    named = {line.split(";")[0].strip() for line in importlib.metadata.requires("envtune") or ()}
+    assert {name.lower() for name in named} == {"pyyaml", "jinja2", "tqdm"}
