@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> Result:
         made = flow.configure(args.overrides)
         _warn(made)
         claimed = stages.prepare_folder(made)
-    exit_, message = stages.execute(claimed, inputs.environ, inputs.secrets)
+    exit_, message = stages.execute(claimed, inputs.passed_on, inputs.secrets)
     if exit_ == Exit.DONE:
         report = json.loads((claimed.folder / "report.json").read_text())
         artifact = "adapter" if (claimed.folder / "adapter").is_dir() else "model"
@@ -84,7 +84,7 @@ def login(args: argparse.Namespace) -> Result:
     from envtune import hub
 
     for service in (hub.hugging_face, hub.weights_and_biases):
-        LOG.info("%s", service(os.environ))
+        LOG.info("%s", service(sources.read().environ))
     return Exit.DONE, ""
 
 
@@ -176,7 +176,9 @@ def _warn(made: flow.Configuration) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; every way out has its exit code and its termination message."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    LOG.setLevel(os.environ.get("SFT_LOG_LEVEL", "INFO").upper())
+    inputs = sources.read()
+    level = logging.getLevelName(inputs.environ.get("SFT_LOG_LEVEL", "INFO"))
+    LOG.setLevel(level if isinstance(level, int) else logging.INFO)
     args = _parser().parse_args(argv)
     if args.version:
         from envtune import record
@@ -188,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.CONFIG
     signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(VERBS[args.verb], args)
+    message = sources.redact(message, inputs.secrets)
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     terminate(message or args.verb)
@@ -218,10 +221,7 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
         exit_ = Exit.DISK if error.errno in (28, 122) else Exit.CONFIG
         return exit_, f"{error.filename or 'a file'}: {error.strerror}"
     except Exception:
-        secrets = sources.read().secrets
-        return Exit.BUG, sources.redact(
-            f"envtune failed; this is a bug\n{traceback.format_exc()}", secrets
-        )
+        return Exit.BUG, f"envtune failed; this is a bug\n{traceback.format_exc()}"
 
 
 def _nothing_set(args: argparse.Namespace) -> bool:
@@ -233,8 +233,9 @@ def _nothing_set(args: argparse.Namespace) -> bool:
 
 def terminate(message: str) -> None:
     """Leaves the last word where Kubernetes looks for it."""
-    target = os.environ.get("TERMINATION_LOG_FILE") or _KUBERNETES_LOG
-    if "TERMINATION_LOG_FILE" not in os.environ and not Path(target).exists():
+    named = sources.read().environ.get("TERMINATION_LOG_FILE")
+    target = named or _KUBERNETES_LOG
+    if not named and not Path(target).exists():
         return
     data = message.encode()
     if len(data) > _MESSAGE_LIMIT:

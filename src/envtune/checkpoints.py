@@ -6,6 +6,7 @@ that nothing here needs torch.
 """
 
 import json
+import math
 import os
 import shutil
 import struct
@@ -38,7 +39,11 @@ def newest(folder: Path) -> Path | None:
 
 def drop_uncommitted(folder: Path) -> list[Path]:
     """Removes checkpoints that a kill left half written; returns what was removed."""
-    halves = [path for path in folder.glob(f"{_FOLDER}*") if not committed(path)]
+    halves = [
+        path
+        for path in folder.glob(f"{_FOLDER}*")
+        if _step(path) >= 0 and path.is_dir() and not path.is_symlink() and not committed(path)
+    ]
     for path in halves:
         shutil.rmtree(path)
     return halves
@@ -49,8 +54,8 @@ def committed(folder: Path) -> bool:
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
-        return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False  # the manifest is missing, damaged, or tells of a file that is
 
 
 def _step(folder: Path) -> int:
@@ -79,9 +84,13 @@ def publish(source: Path, target: Path, names: list[str]) -> None:
         shutil.copy2(source / name, aside / name)
         with (aside / name).open("rb") as stream:
             os.fsync(stream.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(aside, target)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
     _sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def artifact_files(folder: Path, *, adapter: bool) -> list[str]:
@@ -94,7 +103,8 @@ def artifact_files(folder: Path, *, adapter: bool) -> list[str]:
     ]
     extras = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges",
               "chat_template", "generation_config")  # fmt: skip
-    return wanted + [p.name for p in sorted(folder.iterdir()) if p.name.startswith(extras)]
+    beside = [p for p in sorted(folder.iterdir()) if p.name.startswith(extras) and p.is_file()]
+    return wanted + [path.name for path in beside]
 
 
 def weight_problems(folder: Path, *, adapter: bool) -> list[str]:
@@ -102,21 +112,33 @@ def weight_problems(folder: Path, *, adapter: bool) -> list[str]:
     stem = "adapter_model" if adapter else "model"
     config = folder / ("adapter_config.json" if adapter else "config.json")
     files = sorted(folder.glob(f"{stem}*.safetensors"))
-    if not files:
-        return [f"{folder} has no {stem}*.safetensors"]
-    problems = [] if _is_json(config) else [f"{config} is missing or no JSON"]
+    problems = [f"{folder} has no {name}" for name in _lost_shards(folder, stem, files)]
+    problems += [] if _is_json(config) else [f"{config} is missing or no JSON"]
     learned = False
     for path in files:
         try:
             for name, values in tensors(path):
-                problems += [f"{path.name}: {name} has NaN or infinity"] * bool(_bad(values))
+                if _bad(values):
+                    problems.append(f"{path.name}: {name} has NaN or infinity")
                 # LoRA starts with B at zero: what was learned shows there.
                 learned = learned or ((not adapter or "lora_A" not in name) and bool(values.any()))
-        except (OSError, ValueError, KeyError, struct.error) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
             problems.append(f"{path.name} cannot be read: {error}")
     if not learned and not problems:
         problems.append(f"{folder}: every weight that training changes is zero")
     return problems
+
+
+def _lost_shards(folder: Path, stem: str, files: list[Path]) -> list[str]:
+    """The weight files that should be there: one, or those that the index names."""
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.exists():
+        return [] if files else [f"{stem}*.safetensors"]
+    try:
+        named = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return [f"readable {index.name}"]
+    return sorted(named - {path.name for path in files})
 
 
 def _is_json(path: Path) -> bool:
@@ -152,6 +174,8 @@ def tensors(path: Path) -> Iterator[tuple[str, Any]]:
     for name, entry in header.items():
         start, end = entry["data_offsets"]
         dtype: Any = np.dtype(_DTYPES[entry["dtype"]])
+        if math.prod(entry["shape"]) * dtype.itemsize != end - start:
+            raise ValueError(f"the shape of {name} does not fit its bytes")
         values = np.fromfile(
             path, dtype, (end - start) // dtype.itemsize, offset=8 + length + start
         )

@@ -55,6 +55,10 @@ def _missing(settings: Settings) -> Iterator[Problem]:
 
 
 def _conflicts(settings: Settings) -> Iterator[Problem]:
+    if {"FORCE_RUN_NAME", "FORCE_RUN_INDEX"} <= settings.own.keys():
+        yield Problem("FORCE_RUN_INDEX", "is set and so is FORCE_RUN_NAME, which has its number")
+    if "LEGACY_RUN_NAME" in settings.own and not settings.get("USE_LEGACY_NAMING"):
+        yield Problem("LEGACY_RUN_NAME", "does nothing without USE_LEGACY_NAMING=1; set both")
     on = {key for key, s in settings.axolotl.items() if s.value is True}
     if {"bf16", "fp16"} <= on:
         yield Problem("AXOLOTL_FP16", "is true and so is AXOLOTL_BF16; choose one of the two")

@@ -8,7 +8,9 @@ from typing import Any
 
 _TEXT = {"type": "string"}
 _FLAG = {"type": "boolean"}
-_COUNT = {"type": "integer", "minimum": 1}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": 9999}
+# The name of a run that has a number.
+RUN_NAME = r"^(?P<prefix>[a-z0-9][a-z0-9-]{0,122})-run(?P<index>[0-9]{1,4})$"
 _FOLDER = {
     "type": "string",
     "pattern": r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
@@ -16,7 +18,7 @@ _FOLDER = {
 }
 _RUN_NAME = {
     "type": "string",
-    "pattern": r"^[a-z0-9][a-z0-9-]{0,117}-run[0-9]{1,5}$",
+    "pattern": RUN_NAME,
     "title": "<prefix>-run<N> of a-z, 0-9 and hyphens, at most 128 characters, e.g. my-model-run42",
 }
 

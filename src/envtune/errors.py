@@ -64,33 +64,33 @@ class Failure:
 
 
 def _failure(exit: Exit, pattern: str, cause: str, fix: str) -> Failure:
-    return Failure(exit, re.compile(pattern, re.IGNORECASE), cause, fix)
+    return Failure(exit, re.compile(pattern, re.IGNORECASE | re.MULTILINE), cause, fix)
 
 
 # The first match counts, so the narrower patterns stand first.
 FAILURES = (
     _failure(
         Exit.MEMORY,
-        r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory",
+        r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory",
         "the GPU's memory was not enough",
         "lower AXOLOTL_MICRO_BATCH_SIZE or AXOLOTL_SEQUENCE_LEN, or set "
         "AXOLOTL_GRADIENT_CHECKPOINTING=true",
     ),
     _failure(
         Exit.MEMORY,
-        r"DefaultCPUAllocator: can't allocate memory|^MemoryError|Cannot allocate memory",
+        r"DefaultCPUAllocator: can't allocate memory|^MemoryError\b|Cannot allocate memory",
         "the host's memory was not enough",
         "give the container more memory or choose a smaller model",
     ),
     _failure(
         Exit.DISK,
-        r"No space left on device|Disk quota exceeded|ENOSPC",
+        r"No space left on device|Disk quota exceeded|ENOSPC|\[Errno 27\]|os error 27",
         "the disk is full",
         "free space under SFT_OUTPUTS_DIR; the next start resumes",
     ),
     _failure(
         Exit.HARDWARE,
-        r"NCCL error|ncclInternalError|ncclSystemError|CUDA error|Xid|"
+        r"NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
         r"RendezvousTimeoutError|Connection closed by peer",
         "a GPU or the link between GPUs failed",
         "the next start resumes; if it comes back, use another machine",
@@ -102,6 +102,13 @@ FAILURES = (
         "set HF_TOKEN and accept the licence on the repository's page",
     ),
     _failure(
+        Exit.NETWORK,
+        r"ConnectionError|ConnectTimeout|ReadTimeout|Max retries exceeded|Name or service not "
+        r"known|Temporary failure in name resolution",
+        "the network failed",
+        "the next start resumes",
+    ),
+    _failure(
         Exit.ACCESS,
         r"OfflineModeIsEnabled|LocalEntryNotFoundError|couldn't connect to .* to load|"
         r"Can't load the (configuration|tokenizer|model|feature extractor)|"
@@ -110,16 +117,9 @@ FAILURES = (
         "unset HF_HUB_OFFLINE, or give a local folder",
     ),
     _failure(
-        Exit.NETWORK,
-        r"ConnectionError|ConnectTimeout|ReadTimeout|Max retries exceeded|Name or service not "
-        r"known|Temporary failure in name resolution",
-        "the network failed",
-        "the next start resumes",
-    ),
-    _failure(
         Exit.CONFIG,
         r"pydantic_core\._pydantic_core\.ValidationError|validation errors? for AxolotlInputConfig"
-        r"|Value error, |DeprecationWarning: ",
+        r"|^\s*Value error, |^DeprecationWarning: ",
         "Axolotl refused the configuration",
         "see the line above; `envtune check` shows where each value came from",
     ),

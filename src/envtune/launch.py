@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from envtune import control, sources
+from envtune import control
 from envtune.config import RunConfig
 
 _OLD_TOKENS = ("HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
@@ -46,38 +46,33 @@ def train(
 def _environment(
     config: RunConfig, place: Place, environ: Mapping[str, str], resume: str | None
 ) -> dict[str, str]:
-    env = {
-        name: value
-        for name, value in environ.items()
-        if not sources.is_ours(name) and name not in _NEVER
-    }
-    defaults = {
-        "AXOLOTL_DO_NOT_TRACK": "1",
-        # Axolotl counts the host's cores, not the container's.
-        "AXOLOTL_DATASET_NUM_PROC": str(place.cores),
-        "AXOLOTL_TEE_STDOUT": "0",
-        "OMP_NUM_THREADS": str(max(1, place.cores // config.processes)),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-        **_tracking(environ),
-    }
-    if config.offline:
-        # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
-        defaults["HF_HUB_OFFLINE"] = "1"
-    if token := next((environ[n] for n in _OLD_TOKENS if environ.get(n)), None):
-        defaults["HF_TOKEN"] = token
-    env = {**defaults, **env}
+    """`environ` as `Inputs.passed_on` gives it; an empty variable counts as not set."""
+    env = {name: value for name, value in environ.items() if value and name not in _NEVER}
     if config.device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
     env[control.RUN_DIR] = str(place.run_dir)
     env[control.SUPERVISOR] = place.supervisor
     if resume:
         env[control.RESUME] = resume
-    return env
+    return {**_defaults(config, place, env), **env}
 
 
-def _tracking(environ: Mapping[str, str]) -> dict[str, str]:
-    """W&B never prompts: without a key and without a mode it is off."""
-    if environ.get("WANDB_API_KEY"):
-        return {}
-    return {"WANDB_MODE": "disabled"}
+def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[str, str]:
+    defaults = {
+        "AXOLOTL_DO_NOT_TRACK": "1",
+        "AXOLOTL_TEE_STDOUT": "0",
+        "OMP_NUM_THREADS": str(max(1, place.cores // config.processes)),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if "AXOLOTL_DATASET_PROCESSES" not in env:  # its old name, which it reads second
+        # Axolotl counts the host's cores, not the container's.
+        defaults["AXOLOTL_DATASET_NUM_PROC"] = str(place.cores)
+    if "WANDB_API_KEY" not in env:
+        defaults["WANDB_MODE"] = "disabled"  # without a key W&B would prompt
+    if config.offline:
+        # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
+        defaults["HF_HUB_OFFLINE"] = "1"
+    if token := next((env[name] for name in _OLD_TOKENS if name in env), None):
+        defaults["HF_TOKEN"] = token
+    return defaults

@@ -7,17 +7,18 @@ those of the compose pipeline that users come from.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from envtune.config import RunConfig
+from envtune.contract import RUN_NAME
 from envtune.errors import Problem, Refused
 
 SEGMENT, NAME, LAST_INDEX = 64, 128, 9999
-_RUN = re.compile(r"^(?P<prefix>[a-z0-9-]+)-run(?P<index>\d+)$")
+_RUN = re.compile(RUN_NAME)
 _SLICE = re.compile(r"\[:(\d+)\]$")
-_SUFFIXES = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|zst))?$")
+_SUFFIXES = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|zst))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def parts(config: RunConfig) -> tuple[str, str, str]:
     )
 
 
-def next_name(config: RunConfig, existing: Iterable[str], now: datetime) -> RunName:
+def next_name(config: RunConfig, existing: Collection[str], now: datetime) -> RunName:
     """The name of the next run beside the `existing` ones. Raises Refused."""
     model, dataset, size = parts(config)
     if config.setting("USE_LEGACY_NAMING"):
@@ -71,20 +72,37 @@ def next_name(config: RunConfig, existing: Iterable[str], now: datetime) -> RunN
         return RunName(forced, prefix, int(index), model, dataset, size)
     prefix = f"{model}-{dataset}-{size}"
     scope = config.setting("SFT_RUN_COUNTER_SCOPE")
-    taken = {int(m["index"]) for name in existing if (m := _counted(name, scope, model, prefix))}
+    taken = {
+        int(match["index"]): name
+        for name in existing
+        if (match := _counted(name, scope, model, prefix))
+    }
     index = config.setting("FORCE_RUN_INDEX")
     if index is not None and index in taken:
-        raise Refused([_taken(index, prefix)])
+        raise Refused([_taken(index, taken[index])])
     index = index or max(taken, default=0) + 1
-    ending = f"-run{index}" if index <= LAST_INDEX else f"-ts{now:%Y%m%d%H%M%S}"
+    if index > LAST_INDEX:
+        name = _timestamped(prefix, existing, now)
+        return RunName(name, prefix, 0, model, dataset, size)
+    ending = f"-run{index}"
     name = cut(prefix, NAME - len(ending)) + ending
-    return RunName(name, prefix, index if index <= LAST_INDEX else 0, model, dataset, size)
+    return RunName(name, prefix, index, model, dataset, size)
+
+
+def _timestamped(prefix: str, existing: Collection[str], now: datetime) -> str:
+    """A name where the counter has run out; a second later where another start was faster."""
+    while True:
+        ending = f"-ts{now:%Y%m%d%H%M%S}"
+        name = cut(prefix, NAME - len(ending)) + ending
+        if name not in existing:
+            return name
+        now += timedelta(seconds=1)
 
 
 def legacy_name(config: RunConfig) -> str:
     """The folder name of before the counter: `<dataset>_<size>_<model>`."""
     model, dataset, size = (part.replace("-", "_") for part in parts(config))
-    return f"{dataset}_{size}_{model}"
+    return cut(f"{dataset}_{size}_{model}", NAME)
 
 
 def _counted(name: str, scope: str, model: str, prefix: str) -> re.Match[str] | None:
@@ -97,9 +115,9 @@ def _counted(name: str, scope: str, model: str, prefix: str) -> re.Match[str] | 
     return match if match["prefix"] == cut(prefix, len(match["prefix"])) else None
 
 
-def _taken(index: int, prefix: str) -> Problem:
+def _taken(index: int, name: str) -> Problem:
     return Problem(
         "FORCE_RUN_INDEX",
-        f"{index} is taken: {prefix}-run{index} exists with another configuration; "
-        "choose another number or unset it",
+        f"{index} is taken by {name}, which has another configuration; choose another number or "
+        "unset it",
     )

@@ -5,6 +5,7 @@ quote nor a newline in a value can change the document, and what comes out is pa
 has to equal what went in.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,17 @@ _INSTALLED = Path(__file__).parent / "templates"
 _CHECKOUT = Path(__file__).parents[2] / "templates"
 TEMPLATES = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 AXOLOTL_TEMPLATE = TEMPLATES / "axolotl.yaml.j2"
+
+
+# Unicode's own line breaks, which PyYAML writes raw and reads back as something else.
+_BREAKS = set("\x85\u2028\u2029\ufeff")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a value that occurs twice out twice: nobody reads anchors gladly."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class _Plain(str):
@@ -51,10 +63,12 @@ def _render(template: Path, **context: Any) -> str:
     environment.tests["structured"] = lambda value: isinstance(value, list | dict) and bool(value)
     try:
         return environment.from_string(template.read_text()).render(**context)
-    except OSError as error:
-        raise _refused(template, f"cannot be read: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(template, f"cannot be read: {error}") from None
     except jinja2.TemplateError as error:
         raise _refused(template, f"line {getattr(error, 'lineno', '?')}: {error}") from None
+    except Exception as error:  # a template is a program of the user's
+        raise _refused(template, f"fails: {type(error).__name__}: {error}") from None
 
 
 def _finalize(value: Any) -> str:
@@ -70,11 +84,12 @@ def _block(value: Any) -> _Plain:
 
 
 def _dump(value: Any, *, default_flow_style: bool) -> str:
-    text: str = yaml.safe_dump(
+    text: str = yaml.dump(
         value,
+        Dumper=_Dumper,
         default_flow_style=default_flow_style,
         sort_keys=False,
-        allow_unicode=True,
+        allow_unicode=not _BREAKS & set(json.dumps(value, ensure_ascii=False, default=str)),
         width=2**20,
     )
     return text
@@ -89,7 +104,7 @@ def _origin(value: Value) -> _Plain:
 def _compare(text: str, wanted: Mapping[str, Any], template: Path) -> None:
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise _refused(template, f"does not make YAML: {error}") from None
     found = found if isinstance(found, Mapping) else {}
     wrong = sorted(

@@ -21,6 +21,7 @@ from envtune.naming import RunName
 RECORD = "run.json"
 COMPLETE = ".complete"
 LATEST = "latest.txt"
+_KEYS = {"name", "prefix", "number", "key", "logs"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Run:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json, or nothing where there is none."""
+    """run.json, or nothing where there is none or one that is not ours."""
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
-        return record
+        record = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
         return {}
+    ours = isinstance(record, dict) and record.keys() >= _KEYS
+    return record if ours else {}
 
 
 def open_run(folder: Path) -> Run:
@@ -102,6 +104,7 @@ def claim(config: RunConfig, key: str, outputs: Path, logs: Path) -> Run:
             if _made(folder, config):
                 break
         run = Run(name.name, folder, logs / name.name, key)
+        run.logs.mkdir(parents=True, exist_ok=True)  # takes the name there too
         control.write_json(folder / RECORD, _first_record(run, name))
         for base, target in ((outputs, folder), (logs, run.logs)):
             base.mkdir(parents=True, exist_ok=True)
@@ -149,6 +152,8 @@ def _made(folder: Path, config: RunConfig) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=config.output_dir is not None)
     except FileExistsError:
+        if not folder.is_dir():
+            raise Refused([Problem("", f"{folder} is a file; the run needs its name")]) from None
         return False
     ours = {"adapter", "model", "checkpoints", "config", "data"}
     if taken := sorted(ours & {entry.name for entry in folder.iterdir()}):

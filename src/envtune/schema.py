@@ -6,9 +6,10 @@ Environment variables are text; Axolotl's settings are typed. The rules:
 - `true/false`, `yes/no`, `on/off` (any case) are booleans; `1` and `0` too where the
   setting takes no number.
 - Numbers may be written `.0002`, `2e-4` or `1_000`; `nan` and `inf` are refused.
-- A setting that takes only text gets the text as it is: `2024` stays `"2024"`.
+- A setting that takes only text gets the text as it is: `2024` stays `"2024"`, spaces stay.
+- A member of an enumeration is that member, also `none`.
 - Lists and objects are JSON; a list of scalars may also be separated by commas.
-- In a JSON value a scalar in quotes is read like a text.
+- In a JSON value a scalar in quotes is read like a text where no text is allowed.
 
 Nothing here knows where a value came from: a `Mismatch` holds the path inside the
 value and what is allowed there, and the caller names the variable.
@@ -56,17 +57,17 @@ class Schema:
         """The value that `text` stands for. Raises Mismatch."""
         kinds = self._kinds(node)
         stripped = text.strip()
-        if "null" in kinds and stripped.lower() in _NULL:
+        if "null" in kinds and stripped.lower() in _NULL and not self._names(stripped, node):
             return None
         if stripped[:1] in ("[", "{") and kinds & {"array", "object", "any"}:
             return self.accept(_json(stripped, self.describe(node)), node)
         flat = [o for o in self._options(node) if self._flat_list(o)]
         if flat and "," in text:
             return self.accept(_commas(text), flat[0])
-        for scalar in _scalars(stripped, text, kinds):
+        for scalar in _scalars(stripped, kinds):
             for option in self._options(node):
                 if _allows(option, scalar):
-                    return scalar
+                    return text if _kind(option) == "string" else scalar
         if flat:
             return self.accept(_commas(text), flat[0])
         raise Mismatch((), text, self.describe(node), self._enum_hint(stripped, node))
@@ -88,21 +89,28 @@ class Schema:
             raise deepest
         raise Mismatch((), value, self.describe(node), self._enum_hint(value, node))
 
-    def at(self, node: Node, path: Sequence[str | int]) -> Node:
-        """The node below `node` at `path`. Raises Mismatch when there is none."""
-        for depth, part in enumerate(path):
-            below = [found for o in self._options(node) if (found := self._child(o, part))]
+    def at(self, node: Node, parts: Sequence[str]) -> tuple[tuple[str | int, ...], Node]:
+        """The path that `parts` spell below `node`, and the node there.
+
+        A number is an index where a list may be, else a name. Raises Mismatch.
+        """
+        path: tuple[str | int, ...] = ()
+        for part in parts:
+            options = self._options(node)
+            listed = part.isdigit() and any(_kind(o) == "array" for o in options)
+            path = (*path, int(part) if listed else part)
+            found = [self._child(o, path[-1]) for o in options]
+            below = [child for child in found if child is not None]
             if not below:
-                names = [name for o in self._options(node) for name in o.get("properties", {})]
-                hint = nearest(str(part), names)
-                raise Mismatch(
-                    tuple(path[: depth + 1]),
-                    part,
-                    "one of " + ", ".join(sorted(set(names))[:12]) if names else "nothing below",
-                    f"did you mean {hint}?" if hint else "",
-                )
+                raise self._nothing_there(path, options)
             node = below[0] if len(below) == 1 else {"anyOf": below}
-        return node
+        return path, node
+
+    def _nothing_there(self, path: tuple[str | int, ...], options: Sequence[Node]) -> Mismatch:
+        names = sorted({name for o in options for name in o.get("properties", {})})
+        allowed = "one of " + ", ".join(names[:12]) if names else "no part of its own"
+        hint = nearest(str(path[-1]), names)
+        return Mismatch(path, path[-1], allowed, f"did you mean {hint}?" if hint else "")
 
     def describe(self, node: Node) -> str:
         """What a reader may write there, in a few words with an example."""
@@ -123,6 +131,10 @@ class Schema:
     def _kinds(self, node: Node) -> set[str]:
         return {_kind(option) for option in self._options(node)}
 
+    def _names(self, text: str, node: Node) -> bool:
+        """Whether `text` is a member of one of the node's enumerations."""
+        return any(text in option.get("enum", ()) for option in self._options(node))
+
     def _flat_list(self, node: Node) -> bool:
         return _kind(node) == "array" and not self._structured(node.get("items", {}))
 
@@ -131,7 +143,7 @@ class Schema:
 
     def _child(self, node: Node, part: str | int) -> Node | None:
         if isinstance(part, int):
-            return node.get("items", {}) if node.get("type") == "array" else None
+            return _item(node, part) if node.get("type") == "array" else None
         if part in node.get("properties", {}):
             child: Node = node["properties"][part]
             return child
@@ -141,10 +153,10 @@ class Schema:
     def _accept_one(self, value: Any, node: Node) -> Any:
         kind = _kind(node)
         if kind == "array" and isinstance(value, list):
-            return [self._inside(item, node.get("items", {}), i) for i, item in enumerate(value)]
+            return [self._inside(item, _item(node, i), i) for i, item in enumerate(value)]
         if kind == "object" and isinstance(value, Mapping):
             return self._accept_object(value, node)
-        if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
+        if kind == "number" and type(value) is int and _in_range(node, value):
             return value
         if _allows(node, value):
             return value
@@ -155,7 +167,7 @@ class Schema:
         for name, item in value.items():
             child = self._child(node, name)
             if child is None:
-                hint = nearest(name, list(node["properties"]))
+                hint = nearest(name, list(node.get("properties", {})))
                 raise Mismatch(
                     (name,), item, "no such name here", f"did you mean {hint}?" if hint else ""
                 )
@@ -193,7 +205,14 @@ def _free(node: Node) -> Node | None:
     return extra or None
 
 
-def _scalars(stripped: str, text: str, kinds: set[str]) -> list[Any]:
+def _item(node: Node, index: int) -> Node:
+    """The node of a list's item: by its place where the list is a tuple."""
+    places: Sequence[Node] = node.get("prefixItems", ())
+    child: Node = places[index] if index < len(places) else node.get("items", {})
+    return child
+
+
+def _scalars(stripped: str, kinds: set[str]) -> list[Any]:
     """The readings of a text, the narrowest first; which one holds is the node's to say."""
     readings: list[Any] = []
     if stripped.lower() in _TRUE | _FALSE:
@@ -205,7 +224,7 @@ def _scalars(stripped: str, text: str, kinds: set[str]) -> list[Any]:
             readings.append(number(stripped))
         except ValueError:
             continue
-    return [*readings, stripped, text]
+    return [*readings, stripped]
 
 
 def _allows(node: Node, value: Any) -> bool:
@@ -218,7 +237,9 @@ def _allows(node: Node, value: Any) -> bool:
         return math.isfinite(number) and _in_range(node, number)
     if kind == "string" and "pattern" in node:
         return isinstance(value, str) and bool(re.search(node["pattern"], value))
-    return kind == "any" or (kind in _PYTHON and type(value) is _PYTHON[kind])
+    if kind == "any":
+        return not isinstance(value, float) or math.isfinite(value)
+    return kind in _PYTHON and type(value) is _PYTHON[kind]
 
 
 _PYTHON = {"boolean": bool, "integer": int, "number": float, "string": str, "null": type(None)}
@@ -270,11 +291,18 @@ def _commas(text: str) -> list[str]:
 
 def _json(text: str, allowed: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError as error:
         raise Mismatch((), text, allowed, f"not JSON: {error}") from None
     except RecursionError:
         raise Mismatch((), text, allowed, "nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
 
 
 def _refuse_constant(name: str) -> None:

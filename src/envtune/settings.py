@@ -4,6 +4,7 @@ Only the keys that are set exist. A name is `AXOLOTL_<KEY>`, `AXOLOTL_<KEY>__<PA
 value inside, or one of envtune's own.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,23 @@ from envtune import upstream
 from envtune.contract import OWN
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
-from envtune.sources import AXOLOTL, Entry, Inputs
+from envtune.sources import AXOLOTL, Entry, Inputs, Layer
 
-# Axolotl takes any text here and fails hours later, or trains at a wrong rate.
-_STRICTER: dict[str, Node] = {"learning_rate": {"type": "number", "exclusiveMinimum": 0}}
+_POSITIVE = {"type": "integer", "minimum": 1}
+
+# Where Axolotl takes what fails hours later, trains at a wrong rate or divides by zero.
+_STRICTER: dict[str, Node] = {
+    "learning_rate": {"type": "number", "exclusiveMinimum": 0},
+    "num_epochs": {"type": "number", "exclusiveMinimum": 0},
+    **dict.fromkeys(
+        ("micro_batch_size", "gradient_accumulation_steps", "batch_size", "sequence_len", "lora_r"),
+        _POSITIVE,
+    ),
+}
+
+Path = tuple[str | int, ...]
+
+_USERINFO = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -61,9 +75,7 @@ class _Loader:
 
     def load(self, inputs: Inputs) -> Settings:
         for layer in inputs.layers:
-            # A whole value first, so that a path can reach into it.
-            for entry in sorted(layer.entries, key=lambda e: (e.name.count("__"), e.name)):
-                self._take(entry, layer.name)
+            self._take(layer)
         for key, setting in self.axolotl.items():
             self._check_whole(key, setting)
         strict = self.own["SFT_STRICT"].value if "SFT_STRICT" in self.own else True
@@ -72,33 +84,55 @@ class _Loader:
         warnings = (*inputs.notes, *(str(p) for p in self.unknown))
         return Settings(self.axolotl, self.own, warnings)
 
-    def _take(self, entry: Entry, layer: str) -> None:
+    def _take(self, layer: Layer) -> None:
+        """Types the layer's entries, wholes before parts, and puts them over the weaker ones."""
+        places = sorted(filter(None, map(self._place, layer.entries)), key=_order)
+        taken: dict[tuple[str, Path], str] = {}
+        for place in places:
+            try:
+                value = self.types.parse(place.entry.text, place.node)
+                self._put(place, value, layer.name, taken)
+            except Mismatch as problem:
+                self.problems.append(explain(place.entry.name, problem, place.entry.text))
+
+    def _place(self, entry: Entry) -> "_Place | None":
+        """Where an entry belongs, or None when it has been noted as a problem."""
+        if _USERINFO.search(entry.text):
+            message = (
+                "holds a URL with a password in it; leave it out and use the tool's own variable"
+            )
+            self.problems.append(Problem(entry.name, message))
+            return None
+        if entry.name in OWN:
+            return _Place(entry, entry.name, (), OWN[entry.name].node)
+        key, *parts = entry.name.removeprefix(AXOLOTL).lower().split("__")
+        named = entry.name.startswith(AXOLOTL) and entry.name == entry.name.upper()
+        if not named or key not in self.types.fields:
+            self.unknown.append(_unknown(entry.name, self.types))
+            return None
         try:
-            if entry.name in OWN:
-                value = self.types.parse(entry.text, OWN[entry.name].node)
-                self.own[entry.name] = Setting(value, entry.name, layer)
-            elif entry.name.startswith(AXOLOTL):
-                self._take_axolotl(entry, layer)
-            else:
-                self.unknown.append(_unknown(entry.name, self.types))
+            path, node = self.types.at(self.types.fields[key], parts)
         except Mismatch as problem:
             self.problems.append(explain(entry.name, problem, entry.text))
+            return None
+        return _Place(entry, key, path, node)
 
-    def _take_axolotl(self, entry: Entry, layer: str) -> None:
-        key, *parts = entry.name.removeprefix(AXOLOTL).lower().split("__")
-        if key not in self.types.fields:
-            self.unknown.append(_unknown(entry.name, self.types))
-            return
-        path = [int(part) if part.isdigit() else part for part in parts]
-        node = self.types.at(self.types.fields[key], path)
-        value = self.types.parse(entry.text, node)
-        if path:
-            inner = self.axolotl.get(key)
-            value = _placed(inner.value if inner else None, path, value, entry.name)
-        self.axolotl[key] = Setting(value, entry.name if not path else AXOLOTL + key.upper(), layer)
+    def _put(
+        self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]
+    ) -> None:
+        name, settings = place.entry.name, self.own if place.key in OWN else self.axolotl
+        for leaf in _leaves(value, place.path):
+            if other := _overlap(place.key, leaf, taken):
+                raise Mismatch((), value, f"one variable for one value; {other} sets it too")
+            taken[place.key, leaf] = name
+        if place.path:
+            weaker = settings.get(place.key)
+            value = _with(weaker.value if weaker else None, place.path, value)
+            name = AXOLOTL + place.key.upper()
+        settings[place.key] = Setting(value, name, layer)
 
     def _check_whole(self, key: str, setting: Setting) -> None:
-        """A value built from paths has to be allowed as a whole too."""
+        """A value built from parts has to be allowed as a whole too."""
         if isinstance(setting.value, list | dict):
             try:
                 self.types.accept(setting.value, self.types.fields[key])
@@ -106,20 +140,52 @@ class _Loader:
                 self.problems.append(explain(setting.name, problem, ""))
 
 
-def _placed(whole: Any, path: list[str | int], value: Any, name: str) -> Any:
+@dataclass(frozen=True)
+class _Place:
+    """An entry, the key and path that its name spells, and the node there."""
+
+    entry: Entry
+    key: str
+    path: Path
+    node: Node
+
+
+def _order(place: _Place) -> tuple[str, list[tuple[bool, str | int]]]:
+    """Wholes before parts, and indices as numbers: 2 before 10."""
+    return place.key, [(isinstance(part, str), part) for part in place.path]
+
+
+def _leaves(value: Any, path: Path) -> Iterator[Path]:
+    """The paths of every scalar in a value."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, (*path, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path
+
+
+def _overlap(key: str, leaf: Path, taken: Mapping[tuple[str, Path], str]) -> str | None:
+    """The variable of this layer that sets `leaf` or a part around it already."""
+    ends = (taken.get((key, leaf[:length])) for length in range(len(leaf) + 1))
+    return next(filter(None, ends), None)
+
+
+def _with(whole: Any, path: Path, value: Any) -> Any:
     """`whole` with `value` at `path`; lists grow by one at a time."""
-    part, *rest = path
+    if not path:
+        return value
+    part, rest = path[0], path[1:]
     if isinstance(part, int):
         items = list(whole) if isinstance(whole, list) else []
         if part > len(items):
             raise Mismatch((), part, f"the next index, {len(items)}, first (no gap)")
-        below = items[part] if part < len(items) else None
-        items[part : part + 1] = [_placed(below, rest, value, name) if rest else value]
+        items[part : part + 1] = [_with(items[part] if part < len(items) else None, rest, value)]
         return items
     names = dict(whole) if isinstance(whole, Mapping) else {}
-    if not rest and part in names:
-        raise Mismatch((part,), value, "one variable only, and another sets it too")
-    names[part] = _placed(names.get(part), rest, value, name) if rest else value
+    names[part] = _with(names.get(part), rest, value)
     return names
 
 
@@ -144,4 +210,5 @@ def _unknown(name: str, types: Schema) -> Problem:
 
 def _names(types: Schema) -> Iterator[str]:
     yield from (AXOLOTL + key.upper() for key in types.fields)
+    yield from upstream.axolotl()["reserved"]
     yield from OWN

@@ -8,12 +8,16 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher, get_close_matches
 
 from envtune import upstream
 from envtune.contract import OWN
 
 AXOLOTL = "AXOLOTL_"
 SFT = "SFT_"
+_CHANNEL = "ENVTUNE_"
+# How alike a name has to be to one of ours before it counts as a slip, 0 to 1.
+_NEAR = 0.87
 
 # Kubernetes puts SFT_TRAINER_PORT=tcp://10.0.0.1:80 and the like into every pod when a
 # Service is called sft-trainer or axolotl.
@@ -53,6 +57,15 @@ class Inputs:
     notes: tuple[str, ...]
 
     @property
+    def passed_on(self) -> dict[str, str]:
+        """The environment that children see: without settings and without our own channel."""
+        return {
+            name: value
+            for name, value in self.environ.items()
+            if not is_ours(name) and not name.startswith(_CHANNEL)
+        }
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Values that may appear nowhere."""
         return tuple(value for name in SECRETS if (value := self.environ.get(name)))
@@ -61,27 +74,41 @@ class Inputs:
 def is_ours(name: str) -> bool:
     """Whether a variable is one that envtune takes for a setting. `axolotl_x` is too: a
     wrong case is refused later, with the right name, instead of being passed over."""
-    reserved = upstream.axolotl()["reserved"]
-    return (name.upper().startswith((AXOLOTL, SFT)) or name in OWN) and name not in reserved
+    if name in upstream.axolotl()["reserved"]:
+        return False
+    return name.upper().startswith((AXOLOTL, SFT)) or name.upper() in OWN
+
+
+def _nearly_ours(name: str) -> bool:
+    """Whether a variable was probably meant for envtune: AXOLTL_X, AXOLOTLBASE_MODEL, SF_RERUN."""
+    if name in upstream.axolotl()["reserved"]:
+        return False
+    start = SequenceMatcher(None, name[: len(AXOLOTL)].upper(), AXOLOTL)
+    return start.ratio() > _NEAR or bool(get_close_matches(name.upper(), OWN, n=1, cutoff=_NEAR))
 
 
 def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Inputs:
     """Reads the environment and `NAME=VALUE` arguments."""
     environ = dict(os.environ if environ is None else environ)
     entries, notes = [], []
-    for name in sorted(filter(is_ours, environ)):
+    for name in sorted(n for n in environ if is_ours(n) or _nearly_ours(n)):
         if _is_service_link(name, environ[name]):
             notes.append(f"{name} looks like a Kubernetes service link and is ignored")
-        elif environ[name] == "":
-            notes.append(f"{name} is empty and counts as not set")
         else:
             entries.append(Entry(name, environ[name]))
+    given = [Entry(*argument.split("=", 1)) for argument in arguments]
+    notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
+    entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
         Layer("environment", tuple(e for e in entries if not e.name.startswith(AXOLOTL))),
         Layer("environment", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
-        Layer("command line", tuple(Entry(*a.split("=", 1)) for a in arguments)),
+        Layer("command line", tuple(given)),
     ]
     return Inputs(tuple(layers), environ, tuple(notes))
+
+
+def _empty(entry: Entry) -> bool:
+    return not entry.text.strip()
 
 
 def _is_service_link(name: str, value: str) -> bool:
@@ -94,6 +121,6 @@ def _is_service_link(name: str, value: str) -> bool:
 
 def redact(text: str, secrets: Sequence[str]) -> str:
     """`text` without the secrets."""
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "[secret]")
     return text

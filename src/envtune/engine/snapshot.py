@@ -15,7 +15,8 @@ UPSTREAM = Path(__file__).resolve().parent.parent / "upstream"
 
 # Keys of a JSON schema node that say something about the type or help a reader.
 _KEPT = {
-    "$ref", "type", "anyOf", "items", "properties", "additionalProperties", "enum", "const",
+    "$ref", "type", "anyOf", "items", "prefixItems",
+    "properties", "additionalProperties", "enum", "const",
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "required", "description",
     "deprecated",
 }  # fmt: skip
@@ -66,7 +67,7 @@ def _prune(node: Any) -> Any:
         value = node[key]
         if key == "properties":
             kept[key] = _prune_all(value)
-        elif key == "anyOf":
+        elif key in ("anyOf", "prefixItems"):
             kept[key] = [_prune(option) for option in value]
         elif key == "description":
             kept[key] = " ".join(value.split())

@@ -1,5 +1,6 @@
 """The data sets: a type for those that have none, told by the columns of the first row."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,8 @@ _BY_COLUMNS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 
 def detect(columns: tuple[str, ...]) -> dict[str, Any] | None:
     """The keys of an Axolotl data set for rows with these columns, or None."""
-    return next((keys for names, keys in _BY_COLUMNS if set(names) <= set(columns)), None)
+    found = next((keys for names, keys in _BY_COLUMNS if set(names) <= set(columns)), None)
+    return copy.deepcopy(found)
 
 
 def with_types(values: dict[str, Value], facts: Facts) -> dict[str, Value]:

@@ -15,7 +15,7 @@ PREPARED = "data/prepared"
 _REFUSED = {
     "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
     "auto_resume_from_checkpoints": "an unfinished run always resumes; SFT_RERUN=true trains anew",
-    "hub_token": "a token in a configuration gets published with it; set HF_TOKEN",
+    "comet_api_key": "a key in a configuration gets published with it; set COMET_API_KEY",
 }
 
 
