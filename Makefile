@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 
-.PHONY: help setup demo test check generate lock clean
+.PHONY: help setup demo test check generate lock bench-cold clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -15,15 +16,17 @@ setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtun
 
 $(VENV)/.requirements: requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
+	$(PIP) --constraint requirements.txt torch  # with NVIDIA's libraries where its build wants them
+	$(PIP) --no-deps -r requirements.txt        # a whole lock: nothing is left to resolve
+	$(BIN)/pip check
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.requirements pyproject.toml
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --editable .
+	$(PIP) --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	$(PIP) --quiet --no-deps -r requirements-dev.txt
 	touch $@
 
 demo: setup $(DEMO)/instructions.jsonl ## train the embedded tiny model on the CPU, in about a minute
@@ -47,6 +50,9 @@ generate: $(VENV)/.installed ## derive the snapshots of upstream from the instal
 lock: $(VENV)/.installed ## write the installed versions to requirements.txt
 	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
 	mv $(VENV)/lock requirements.txt
+
+bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
+	$(BIN)/python bench/cold.py
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
