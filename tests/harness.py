@@ -14,7 +14,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 AUTORUN = ROOT / "scripts" / "autorun.sh"
 SHARED = ROOT.parent / "shared" / "data"
-_MARK = "ENVTUNE_TEST_MARK"
+# Not ENVTUNE_...: children do not see those of their caller.
+_MARK = "STARTED_BY_TEST"
 
 # No network: the Hub is a port that nothing listens on.
 NOWHERE = "http://127.0.0.1:9"
@@ -72,6 +73,7 @@ class Start:
 
     def until_step(self, step: int) -> None:
         self.until(lambda: any(m["step"] >= step for m in metrics(self.only_run())))
+        assert len(self.left_over()) > 1, "the mark does not reach the children"
 
     def only_run(self) -> Path:
         """The run's folder, or a path that does not exist yet."""
