@@ -5,7 +5,8 @@
 #   autorun.sh idle         keeps the container for a shell
 #   autorun.sh COMMAND ...  runs that command untouched
 #
-# Sourced, it only defines its functions.
+# Sourced, it only defines its functions. As process 1 of a container it needs an init in
+# front (tini -g, docker run --init): the kernel drops a SIGTERM that process 1 does not handle.
 set -Eeuo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -15,6 +16,9 @@ use_environment() {
   if [[ -x "$here/.venv/bin/envtune" ]]; then
     PATH="$here/.venv/bin:$PATH"
     export PATH
+  elif ! command -v envtune > /dev/null; then
+    echo "envtune is not installed: run \`make setup\` in $here first" >&2
+    exit 1
   fi
 }
 
@@ -39,10 +43,13 @@ idle() {
 }
 
 main() {
-  use_environment
+  case "${1:-}" in
+    "" | -* | idle) use_environment ;;
+  esac
   case "${1:-}" in
     "") ;;
     idle) idle ;;
+    -*) exec envtune "$@" ;;
     *) exec "$@" ;;
   esac
   check

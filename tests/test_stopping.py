@@ -1,8 +1,10 @@
 """Signals and kills at random moments: nothing is lost, nothing is left, nothing differs."""
 
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -131,3 +133,24 @@ def test_a_second_sigterm_shortens_the_deadline(entrypoint: Entrypoint) -> None:
         time.sleep(0.2)
     assert start.wait(30).code == 143
     assert _gone(start)
+
+
+@pytest.mark.parametrize("state", ["finished", "training"])
+def test_a_kill_after_the_last_step_publishes_without_another(
+    entrypoint: Entrypoint, lora: Path, state: str
+) -> None:
+    """What such a kill leaves: every step in a checkpoint, and no record of the stage."""
+    run = entrypoint.folder / "outputs" / lora.name
+    shutil.copytree(lora, run)
+    shutil.rmtree(run / "adapter")
+    (run / ".complete").unlink()
+    record, outcome = read(run / "run.json"), read(run / "outcome.json")
+    (run / "run.json").write_text(json.dumps(record | {"stages": {}}))
+    (run / "outcome.json").write_text(json.dumps(outcome | {"state": state}))
+    result = entrypoint.run()
+    assert result.code == 0, result.err[-3000:]
+    assert "every step was done before" in result.err
+    assert (run / ADAPTER).read_bytes() == (lora / ADAPTER).read_bytes()
+    assert read(run / "report.json") | {"stage_seconds": 0, "peak_process_memory_bytes": 0} == (
+        read(lora / "report.json") | {"stage_seconds": 0, "peak_process_memory_bytes": 0}
+    )

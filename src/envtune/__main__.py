@@ -5,6 +5,7 @@ happen inside the verbs that need them, so that a wrong variable is told at once
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -17,13 +18,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from envtune import configure as flow
-from envtune import control, settings, sources, tables
-from envtune.errors import Exit, Refused
+from envtune import files, flow, settings, sources, tables
+from envtune.errors import Exit, Problem, Refused
 
 LOG = logging.getLogger("envtune")
 _MESSAGE_LIMIT = 4096
 _KUBERNETES_LOG = "/dev/termination-log"
+# A volume that is full or does not answer; the next start may find it well.
+_VOLUME = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
 
 Result = tuple[Exit, str]
 
@@ -51,7 +53,7 @@ def configure(args: argparse.Namespace) -> Result:
     print(table, file=sys.stderr, flush=True)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        control.write_text(Path(args.output), text)
+        files.write_text(Path(args.output), text)
         return Exit.DONE, f"wrote {args.output}"
     folder = run.prepare_folder(made, template).folder
     print(folder)
@@ -64,6 +66,9 @@ def run(args: argparse.Namespace) -> Result:
     from envtune import runs
 
     inputs = sources.read()
+    if args.folder and args.overrides:
+        what = "a run folder has its configuration; leave the NAME=VALUE out, or --folder"
+        raise Refused([Problem(args.overrides[0].split("=")[0], what)])
     if args.folder:
         claimed = runs.open_run(Path(args.folder).resolve())
     else:
@@ -75,8 +80,16 @@ def run(args: argparse.Namespace) -> Result:
         report = json.loads((claimed.folder / "report.json").read_text())
         artifact = "adapter" if (claimed.folder / "adapter").is_dir() else "model"
         shown = os.path.relpath(claimed.folder)
-        print(tables.summary(report, message.split(":")[0], shown, artifact), flush=True)
+        _show(tables.summary(report, message.split(":")[0], shown, artifact))
     return exit_, message
+
+
+def _show(text: str) -> None:
+    """Prints; a reader that has gone away changes nothing about the run."""
+    try:
+        print(text, flush=True)
+    except (BrokenPipeError, AttributeError, ValueError):
+        sys.stdout = None  # nothing is left to flush at exit
 
 
 def login(args: argparse.Namespace) -> Result:
@@ -163,12 +176,15 @@ def _override(text: str) -> str:
     return text
 
 
-def _width(stream: TextIO) -> int | None:
-    """The terminal's width, or None where the stream is none."""
-    return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else None
+def _width(stream: TextIO | None) -> int | None:
+    """The terminal's width, or None where the stream is closed or none."""
+    if stream is None or not stream.isatty():
+        return None
+    return os.get_terminal_size(stream.fileno()).columns
 
 
 def _warn(made: flow.Configuration) -> None:
+    LOG.setLevel(made.config.setting("SFT_LOG_LEVEL"))
     for warning in made.config.warnings:
         LOG.warning("%s", warning)
 
@@ -190,10 +206,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.CONFIG
     signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(VERBS[args.verb], args)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
     message = sources.redact(message, inputs.secrets)
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
-    terminate(message or args.verb)
+    if args.verb == "run" or exit_ != Exit.DONE:
+        terminate(message)
     return int(exit_)
 
 
@@ -218,7 +236,7 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
     except _Terminated:
         return Exit.STOPPED, "stopped before training: nothing to save yet"
     except OSError as error:
-        exit_ = Exit.DISK if error.errno in (28, 122) else Exit.CONFIG
+        exit_ = Exit.DISK if error.errno in _VOLUME else Exit.CONFIG
         return exit_, f"{error.filename or 'a file'}: {error.strerror}"
     except Exception:
         return Exit.BUG, f"envtune failed; this is a bug\n{traceback.format_exc()}"

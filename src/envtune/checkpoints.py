@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from envtune.control import write_json
+from envtune.files import write_json
 
 MANIFEST = "envtune.json"
 _FOLDER = "checkpoint-"
@@ -35,6 +35,15 @@ def newest(folder: Path) -> Path | None:
     """The committed checkpoint with the highest step below `folder`, or None."""
     found = sorted(folder.glob(f"{_FOLDER}*"), key=_step)
     return next((path for path in reversed(found) if committed(path)), None)
+
+
+def is_last(folder: Path) -> bool:
+    """Whether a checkpoint was made at the last step of its training."""
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text())
+        return bool(0 < state["max_steps"] <= state["global_step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def drop_uncommitted(folder: Path) -> list[Path]:
@@ -81,7 +90,7 @@ def publish(source: Path, target: Path, names: list[str]) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for name in names:
-        shutil.copy2(source / name, aside / name)
+        _link_or_copy(source / name, aside / name)
         with (aside / name).open("rb") as stream:
             os.fsync(stream.fileno())
     old = target.with_name(f".{target.name}.old")
@@ -93,6 +102,14 @@ def publish(source: Path, target: Path, names: list[str]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name costs nothing; volumes without hard links get a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def artifact_files(folder: Path, *, adapter: bool) -> list[str]:
     """The files that make an adapter or a model: weights, configuration, tokenizer."""
     stem = "adapter_" if adapter else ""
@@ -102,7 +119,8 @@ def artifact_files(folder: Path, *, adapter: bool) -> list[str]:
         if path.is_file() and path.name.startswith((f"{stem}model", f"{stem}config.json"))
     ]
     extras = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges",
-              "chat_template", "generation_config")  # fmt: skip
+              "chat_template", "generation_config", "preprocessor_config", "processor_config",
+              "spiece", "sentencepiece", "tekken")  # fmt: skip
     beside = [p for p in sorted(folder.iterdir()) if p.name.startswith(extras) and p.is_file()]
     return wanted + [path.name for path in beside]
 
@@ -115,18 +133,26 @@ def weight_problems(folder: Path, *, adapter: bool) -> list[str]:
     problems = [f"{folder} has no {name}" for name in _lost_shards(folder, stem, files)]
     problems += [] if _is_json(config) else [f"{config} is missing or no JSON"]
     learned = False
+    # LoRA starts with B at zero: what was learned shows there and nowhere else.
+    telling = "lora_B" if adapter and _has_lora(files) else ""
     for path in files:
         try:
             for name, values in tensors(path):
                 if _bad(values):
                     problems.append(f"{path.name}: {name} has NaN or infinity")
-                # LoRA starts with B at zero: what was learned shows there.
-                learned = learned or ((not adapter or "lora_A" not in name) and bool(values.any()))
+                learned = learned or (telling in name and bool(values.any()))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
             problems.append(f"{path.name} cannot be read: {error}")
     if not learned and not problems:
         problems.append(f"{folder}: every weight that training changes is zero")
     return problems
+
+
+def _has_lora(files: list[Path]) -> bool:
+    try:
+        return any("lora_B" in name for path in files for name in header(path))
+    except (OSError, ValueError, AttributeError, struct.error):
+        return False
 
 
 def _lost_shards(folder: Path, stem: str, files: list[Path]) -> list[str]:
@@ -151,8 +177,26 @@ def _is_json(path: Path) -> bool:
 # numpy has no bfloat16 or float8; their bits are enough to tell zero and NaN.
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
-    "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "<u1",
+    "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "<u1", "F8_E4M3": "<u1", "F8_E5M2": "<u1",
 }  # fmt: skip
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The entries of a safetensors file: name -> dtype, shape, data_offsets."""
+    length = _header_length(path)
+    if length > path.stat().st_size:
+        raise ValueError("its header is longer than the file")
+    with path.open("rb") as stream:
+        stream.seek(8)
+        entries = json.loads(stream.read(length))
+    if not isinstance(entries, dict):
+        raise ValueError("its header is no JSON object")  # noqa: TRY004
+    return {name: entry for name, entry in entries.items() if name != "__metadata__"}
+
+
+def _header_length(path: Path) -> int:
+    with path.open("rb") as stream:
+        return int(struct.unpack("<Q", stream.read(8))[0])
 
 
 def tensors(path: Path) -> Iterator[tuple[str, Any]]:
@@ -162,23 +206,16 @@ def tensors(path: Path) -> Iterator[tuple[str, Any]]:
     """
     import numpy as np
 
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > path.stat().st_size:
-            raise ValueError("its header is longer than the file")
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    size = path.stat().st_size - 8 - length
-    if size != max((entry["data_offsets"][1] for entry in header.values()), default=0):
+    entries, begin = header(path), _header_length(path) + 8
+    end_of_data = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    if path.stat().st_size != begin + end_of_data:
         raise ValueError("its length is not what its header says")
-    for name, entry in header.items():
+    for name, entry in entries.items():
         start, end = entry["data_offsets"]
         dtype: Any = np.dtype(_DTYPES[entry["dtype"]])
         if math.prod(entry["shape"]) * dtype.itemsize != end - start:
             raise ValueError(f"the shape of {name} does not fit its bytes")
-        values = np.fromfile(
-            path, dtype, (end - start) // dtype.itemsize, offset=8 + length + start
-        )
+        values = np.fromfile(path, dtype, (end - start) // dtype.itemsize, offset=begin + start)
         if entry["dtype"] == "BF16":
             values = (values.astype(np.uint32) << 16).view(np.float32)
         yield name, values

@@ -62,8 +62,34 @@ def _conflicts(settings: Settings) -> Iterator[Problem]:
     on = {key for key, s in settings.axolotl.items() if s.value is True}
     if {"bf16", "fp16"} <= on:
         yield Problem("AXOLOTL_FP16", "is true and so is AXOLOTL_BF16; choose one of the two")
+    if "save_only_model" in on:
+        name = settings.axolotl["save_only_model"].name
+        yield Problem(name, "makes checkpoints that cannot be resumed; unset it")
     if {"load_in_4bit", "load_in_8bit"} <= on:
         yield Problem("AXOLOTL_LOAD_IN_8BIT", "is true and so is AXOLOTL_LOAD_IN_4BIT; choose one")
+
+
+_UNPROVED = "a resumed run may see other batches than one never stopped"
+_WARNED = {
+    "sample_packing": f"Axolotl 0.19 packs anew after a resume: {_UNPROVED}",
+    "streaming": _UNPROVED,
+    "group_by_length": _UNPROVED,
+    "curriculum_sampling": _UNPROVED,
+}
+
+
+def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
+    """What the user may do and should know."""
+    set_on = {key: s.name for key, s in settings.axolotl.items() if s.value}
+    told = [f"{set_on[key]}: {text}" for key, text in _WARNED.items() if key in set_on]
+    strategy = settings.axolotl.get("save_strategy")
+    if strategy is not None and strategy.value == "no":
+        told.append(f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing")
+    if facts.device == "cuda" and len(facts.machine.gpus) > facts.processes:
+        told.append(f"{facts.processes} of {len(facts.machine.gpus)} visible GPUs is used")
+    if settings.get("SFT_RERUN"):
+        told.append("SFT_RERUN: every start after a finished one trains again")
+    return tuple(told)
 
 
 def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:

@@ -27,6 +27,7 @@ class Facts:
     model: ModelFacts
     data: tuple[DataFacts, ...]
     device: str
+    local: bool = True  # nothing has to come from the Hub
     tracking: Tracking = Tracking()
 
     @property
@@ -41,6 +42,18 @@ class Choice:
 
     value: Any
     reason: str
+
+
+# Keys that change what is shown or kept, not what is learned: with another value it is
+# the same run.
+_INDIFFERENT = (
+    "logging_steps", "save_steps", "save_strategy", "saves_per_epoch", "save_total_limit",
+    "use_wandb", "wandb_", "use_mlflow", "mlflow_", "hf_mlflow_", "use_comet", "comet_",
+    "use_trackio", "trackio_", "use_tensorboard", "hub_", "push_to_hub", "otel_", "use_otel_",
+)  # fmt: skip
+
+# What is chosen so far, as a rule sees it: Axolotl's keys and plain values.
+Chosen = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,10 @@ class RunConfig:
         in for the path, so a moved file is the same and a changed file is another run.
         """
         decisive = {
-            "axolotl": _replaced(self.plain(), contents),
+            "axolotl": _replaced(
+                {key: v for key, v in self.plain().items() if not key.startswith(_INDIFFERENT)},
+                contents,
+            ),
             "device": self.device,
             "processes": self.processes,
             "resume_from": contents.get(self.resume_from or "", self.resume_from),

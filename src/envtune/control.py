@@ -6,10 +6,10 @@ part of it: torchrun, accelerate and Axolotl each lose or change it.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from envtune.files import write_json
 
 STOP = "stop"
 OUTCOME = "outcome.json"
@@ -22,21 +22,28 @@ RESUME = "ENVTUNE_RESUME"
 
 # The states of an outcome, in order; the last three are final.
 STATES = ("starting", "data", "model", "training", "stopped", "finished", "failed")
+FINAL = STATES[4:]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How far training is. `checkpoint` is the last committed one, relative to the run.
 
-    `phase` is the state that a failed one was in.
+    `phase` is the state that a failed one was in, `owner` the stamp of the supervisor that
+    started it, `early` that a rule of the configuration ended it before the last step.
+    `tokens` without padding and `seconds` in steps count all starts of the run.
     """
 
+    owner: str = ""
     state: str = "starting"
     phase: str = "starting"
     step: int = 0
     max_steps: int = 0
     checkpoint: str | None = None
     resumed_from: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    early: bool = False
     world_size: int = 1
     error: str = ""
 
@@ -45,12 +52,16 @@ class Outcome:
         write_json(run_dir / OUTCOME, asdict(self), durable=durable)
 
 
-def read_outcome(run_dir: Path) -> Outcome | None:
-    """The account that is there, or None before the plugin has written one."""
+def read_outcome(run_dir: Path, owner: str | None = None) -> Outcome | None:
+    """The account that is there, or None before the plugin has written one.
+
+    With an `owner` only the account of a process that this supervisor started.
+    """
     try:
-        return replace(Outcome(), **json.loads((run_dir / OUTCOME).read_text()))
-    except FileNotFoundError:
+        outcome = replace(Outcome(), **json.loads((run_dir / OUTCOME).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
+    return outcome if owner is None or outcome.owner == owner else None
 
 
 def request_stop(run_dir: Path) -> None:
@@ -63,27 +74,11 @@ def clear(run_dir: Path) -> None:
     (run_dir / OUTCOME).unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Writes JSON aside, syncs it and moves it to its name."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n", durable=durable)
-
-
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Writes text aside, syncs it (unless not `durable`) and moves it to its name."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w") as stream:
-        stream.write(text)
-        if durable:
-            stream.flush()
-            os.fsync(stream.fileno())
-    os.replace(aside, path)
-
-
 def process_stamp(pid: int) -> str | None:
     """A name for a process that no later process of the same number shares."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return None
     return None if fields[0] == "Z" else f"{pid}:{fields[19]}"
 

@@ -22,12 +22,16 @@ _DATA_TYPES = {
 _LINE_LIMIT = 1 << 20
 
 # Settings that may hold a local path, and those that hold data sets.
-_PATHS = (
+PATHS = (
     "base_model", "base_model_config", "tokenizer_config", "processor_config", "lora_model_dir",
     "deepspeed", "chat_template_jinja", "resume_from_checkpoint", "output_dir",
 )  # fmt: skip
+_TOKENIZERS = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}
+_FROM_THE_HUB = (
+    "base_model", "base_model_config", "tokenizer_config", "processor_config", "lora_model_dir",
+)  # fmt: skip
 _ALWAYS_LOCAL = ("resume_from_checkpoint", "output_dir")
-_DATASETS = ("datasets", "test_datasets", "pretraining_dataset")
+DATASETS = ("datasets", "test_datasets", "pretraining_dataset")
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,11 @@ def is_local(path: str) -> bool:
 def located(settings: Settings) -> Settings:
     """`settings` with each local path absolute: the child works in the run folder."""
     changed = dict(settings.axolotl)
-    for key in _PATHS:
+    for key in PATHS:
         if key in changed and isinstance(value := changed[key].value, str):
             local = key in _ALWAYS_LOCAL or ("\n" not in value and is_local(value))
             changed[key] = replace(changed[key], value=absolute(value) if local else value)
-    for key in _DATASETS:
+    for key in DATASETS:
         if key in changed and isinstance(changed[key].value, list):
             items = [_located(item) for item in changed[key].value]
             changed[key] = replace(changed[key], value=items)
@@ -92,13 +96,34 @@ def _located(dataset: Any) -> Any:
     changed = dict(dataset)
     if isinstance(path := dataset.get("path"), str) and is_local(path):
         changed["path"] = absolute(path)
-    if isinstance(files := dataset.get("data_files"), list):
-        changed["data_files"] = [absolute(f) if os.path.exists(f) else f for f in files]
+    files = dataset.get("data_files")
+    if isinstance(files, str):
+        changed["data_files"] = _here(files)
+    elif isinstance(files, list):
+        changed["data_files"] = [_here(file) for file in files]
     return changed
 
 
-def read_model(path: str) -> ModelFacts:
-    """The model's facts; `problem` says what is wrong with a local folder."""
+def _here(file: str) -> str:
+    return absolute(file) if os.path.exists(file) else file
+
+
+def everything_local(settings: Settings) -> bool:
+    """Whether no model, tokenizer or data set has to come from the Hub."""
+    values = [settings.axolotl[key].value for key in _FROM_THE_HUB if key in settings.axolotl]
+    for key in DATASETS:
+        given = settings.axolotl[key].value if key in settings.axolotl else None
+        values += [item.get("path") for item in given or () if isinstance(item, Mapping)]
+        values += [given] if isinstance(given, str) else []
+    local = all(value.startswith("/") for value in values if isinstance(value, str))
+    return local and "hub_model_id" not in settings.axolotl
+
+
+def read_model(path: str, *, own_tokenizer: bool = True) -> ModelFacts:
+    """The model's facts; `problem` says what is wrong with a local folder.
+
+    Without `own_tokenizer` the tokenizer comes from elsewhere and may be missing here.
+    """
     if not is_local(path):
         return ModelFacts(path, local=False)
     folder = Path(absolute(path))
@@ -110,15 +135,17 @@ def read_model(path: str) -> ModelFacts:
         return ModelFacts(path, True, problem=f"{folder} has no config.json: it is no model folder")
     except (OSError, ValueError) as error:
         return ModelFacts(path, True, problem=f"{folder}/config.json cannot be read: {error}")
-    missing = _missing_files(folder)
+    if not isinstance(config, dict):
+        return ModelFacts(path, True, problem=f"{folder}/config.json is no JSON object")
+    missing = _missing_files(folder, own_tokenizer=own_tokenizer)
     return ModelFacts(path, True, config, f"{folder} has no {missing}" if missing else "")
 
 
-def _missing_files(folder: Path) -> str:
+def _missing_files(folder: Path, *, own_tokenizer: bool) -> str:
     names = {entry.name for entry in folder.iterdir()}
     if not any(n.endswith((".safetensors", ".bin")) for n in names):
         return "weights (*.safetensors)"
-    if not names & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}:
+    if own_tokenizer and not names & _TOKENIZERS:
         return "tokenizer (tokenizer.json or tokenizer.model)"
     return ""
 

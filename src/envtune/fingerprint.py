@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.config import RunConfig
+from envtune.facts import DATASETS, PATHS
 
 _WHOLE = 16 << 20
 _SAMPLE = 1 << 20
@@ -28,12 +29,12 @@ def contents(config: RunConfig) -> dict[str, str]:
 
 def _paths(config: RunConfig) -> Iterator[tuple[str, bool]]:
     plain = config.plain()
-    for key in ("base_model", "base_model_config", "tokenizer_config", "lora_model_dir"):
+    for key in PATHS:
         if isinstance(plain.get(key), str):
             yield plain[key], False
     if config.resume_from:
         yield config.resume_from, False
-    for key in ("datasets", "test_datasets", "pretraining_dataset"):
+    for key in DATASETS:
         for item in plain.get(key) or ():
             if isinstance(item, dict):
                 yield from ((str(path), True) for path in _data_paths(item))

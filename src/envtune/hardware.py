@@ -40,13 +40,20 @@ def probe(environ: Mapping[str, str]) -> Machine:
     """The machine, seen through the container's limits and CUDA_VISIBLE_DEVICES."""
     return Machine(
         gpus=_gpus(environ.get("CUDA_VISIBLE_DEVICES")),
-        cores=_cores(),
+        cores=cores(),
         memory=_memory(),
         flavor=environ.get("FLAVOR", ""),
     )
 
 
-def _cores() -> int:
+def home_is_usable(environ: Mapping[str, str]) -> bool:
+    """Whether programs can keep their caches where they look for them."""
+    home = environ.get("HOME", "")
+    return bool(home) and os.access(home, os.W_OK | os.X_OK)
+
+
+def cores() -> int:
+    """How many cores the container may use."""
     allowed = len(os.sched_getaffinity(0))
     limit = _read(_CGROUP / "cpu.max").split()
     if len(limit) == 2 and limit[0] != "max":

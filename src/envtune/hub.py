@@ -6,14 +6,16 @@ keys stay in the environment; nothing is written to disk or put on a command lin
 
 from collections.abc import Mapping
 
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+from envtune.sources import HUB_TOKENS, redact
+
 _HUB = "https://huggingface.co"
 _WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 
 
 def token(environ: Mapping[str, str]) -> str | None:
     """The Hub's token, under its name or one of the two old ones."""
-    return next((environ[name] for name in _TOKENS if environ.get(name)), None)
+    given = (environ.get(name, "").strip() for name in HUB_TOKENS)
+    return next(filter(None, given), None)
 
 
 def hugging_face(environ: Mapping[str, str]) -> str:
@@ -24,7 +26,13 @@ def hugging_face(environ: Mapping[str, str]) -> str:
         return "Hugging Face: no token (HF_TOKEN is not set); only public files can be fetched"
     if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return "Hugging Face: offline (HF_HUB_OFFLINE is set); the token was not tried"
-    return f"Hugging Face: {_whoami(endpoint, secret)}"
+    return redact(f"Hugging Face: {_whoami(endpoint, secret)}", (secret, *_userinfo(endpoint)))
+
+
+def _userinfo(endpoint: str) -> tuple[str, ...]:
+    """What stands before the @ of a URL, if anything."""
+    _, at, _ = endpoint.partition("://")[2].rpartition("@")
+    return (endpoint.partition("://")[2].rpartition("@")[0],) if at else ()
 
 
 def _whoami(endpoint: str, secret: str) -> str:

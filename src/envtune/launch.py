@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from envtune import control
+from envtune import control, sources
 from envtune.config import RunConfig
 
-_OLD_TOKENS = ("HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+_WITHOUT_KEY = ("offline", "dryrun", "disabled")
 # Would make Axolotl's training skip the computation of steps.
 _NEVER = ("AXOLOTL_IS_PREPROCESS",)
 
@@ -23,12 +23,16 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a child runs: its run folder, its Python, the machine's cores."""
+    """Where a child runs: its run folder, its Python, the machine's cores.
+
+    `supervisor` is this process's stamp; `home` replaces a HOME that cannot be written.
+    """
 
     run_dir: Path
     python: str
     cores: int
     supervisor: str
+    home: Path | None = None
 
 
 def train(
@@ -50,6 +54,13 @@ def _environment(
     env = {name: value for name, value in environ.items() if value and name not in _NEVER}
     if config.device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
+    elif config.processes == 1:
+        # One process that sees several GPUs would split its batch over them.
+        env["CUDA_VISIBLE_DEVICES"] = env.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    if place.home is not None:
+        env |= {"HOME": str(place.home), "USER": env.get("USER", "envtune")}
+    if "WANDB_API_KEY" not in env and env.get("WANDB_MODE") not in _WITHOUT_KEY:
+        env["WANDB_MODE"] = "disabled"  # W&B would prompt, or end the run
     env[control.RUN_DIR] = str(place.run_dir)
     env[control.SUPERVISOR] = place.supervisor
     if resume:
@@ -68,11 +79,9 @@ def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[s
     if "AXOLOTL_DATASET_PROCESSES" not in env:  # its old name, which it reads second
         # Axolotl counts the host's cores, not the container's.
         defaults["AXOLOTL_DATASET_NUM_PROC"] = str(place.cores)
-    if "WANDB_API_KEY" not in env:
-        defaults["WANDB_MODE"] = "disabled"  # without a key W&B would prompt
     if config.offline:
         # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
         defaults["HF_HUB_OFFLINE"] = "1"
-    if token := next((env[name] for name in _OLD_TOKENS if name in env), None):
+    if token := next((env[name] for name in sources.HUB_TOKENS if name in env), None):
         defaults["HF_TOKEN"] = token
     return defaults

@@ -7,6 +7,7 @@ reads of the child's output.
 """
 
 import ctypes
+import logging
 import os
 import selectors
 import signal
@@ -21,12 +22,16 @@ from typing import Protocol
 from envtune import control
 from envtune.launch import LaunchPlan
 
+LOG = logging.getLogger("envtune")
+
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK = 0.1
 # What is left of the grace for records after the child has ended, seconds.
 _RESERVE = 2.0
 # How long a child may stay after it has told that it is done, seconds.
 _LINGER = 20.0
+# How long a killed process may take to go, seconds.
+_GIVE_UP = 10.0
 
 
 class Watcher(Protocol):
@@ -52,12 +57,12 @@ class Watcher(Protocol):
 class StopSignals:
     """SIGTERM and SIGINT as they come in. `grace` seconds from the first to the end."""
 
-    grace: float
+    grace: float = 25.0
     received: list[int] = field(default_factory=list)
     first: float = 0.0
 
     def install(self) -> "StopSignals":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._note)
         return self
 
@@ -93,6 +98,7 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
 
     Nothing that descends from it is left when this returns.
     """
+    others = _stamps(descendants())
     child = subprocess.Popen(
         plan.argv,
         env=dict(plan.env),
@@ -103,11 +109,22 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
         start_new_session=True,
     )
     try:
-        with log.open("ab") as stream:
+        with log.open("ab", buffering=0) as stream:
             _attend(child, stream.write, watcher, stops)
+    except BaseException:
+        _let_it_save(child, watcher, stops.grace)
+        raise
     finally:
-        end_descendants(child)
+        end_descendants(child, others)
     return child.wait()
+
+
+def _let_it_save(child: subprocess.Popen[bytes], watcher: Watcher, grace: float) -> None:
+    """Our own failure must not cost the training that runs well."""
+    deadline = time.monotonic() + grace
+    if watcher.stop():
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(_TICK)
 
 
 def _attend(
@@ -161,7 +178,8 @@ class _Output:
             return False
         data = os.read(self.pipe, 1 << 16)
         self.open = bool(data)
-        *lines, self.rest = (self.rest + data).replace(b"\r", b"\n").split(b"\n")
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        self.rest = self.rest.rsplit(b"\r", 1)[-1]
         for line in lines:
             self._take(line)
         return self.open
@@ -174,10 +192,21 @@ class _Output:
         self.rest = b""
 
     def _take(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
-        if text:
+        """A line; of a bar that was drawn over itself only its last state."""
+        text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace").strip()
+        if not text:
+            return
+        self.watcher.line(text)
+        try:
             self.record(self.watcher.clean(text).encode() + b"\n")
-            self.watcher.line(text)
+        except OSError as error:  # a full disk of logs stops no training
+            if self.record is not _forget:
+                LOG.warning("the engine's output cannot be logged: %s", error.strerror)
+            self.record = _forget
+
+
+def _forget(data: bytes) -> None:
+    """Takes the place of a log that cannot be written."""
 
 
 def descendants() -> list[int]:
@@ -198,18 +227,31 @@ def _processes() -> Iterator[tuple[int, int]]:
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except (FileNotFoundError, ProcessLookupError):
+            except OSError:  # gone, or hidden from us
                 continue
             yield int(entry.name), int(fields[1])
 
 
-def end_descendants(child: subprocess.Popen[bytes], patience: float = 1.0) -> None:
-    """SIGTERM, then SIGKILL, until no descendant is left; reaps what was adopted."""
+def _stamps(pids: Iterable[int]) -> set[str]:
+    return {stamp for pid in pids if (stamp := control.process_stamp(pid))}
+
+
+def end_descendants(
+    child: subprocess.Popen[bytes], others: set[str], patience: float = 1.0
+) -> None:
+    """SIGTERM, then SIGKILL, until nothing of the child is left; reaps what was adopted.
+
+    `others` are the stamps of descendants from before it, which are not its own: a shell's
+    background jobs, or every daemon of the container where this is process 1.
+    """
     deadline = time.monotonic() + patience
     child.poll()
-    for pid in descendants():
+    for pid in _left(others):
         _send(pid, signal.SIGTERM)
-    while left := descendants():
+    while left := _left(others):
+        if time.monotonic() > deadline + _GIVE_UP:
+            LOG.error("processes %s cannot be ended (waiting for a device or a volume?)", left)
+            return
         if time.monotonic() > deadline:
             for pid in left:
                 _send(pid, signal.SIGKILL)
@@ -218,10 +260,14 @@ def end_descendants(child: subprocess.Popen[bytes], patience: float = 1.0) -> No
         _reap(pid for pid in left if pid != child.pid)
 
 
+def _left(others: set[str]) -> list[int]:
+    return [pid for pid in descendants() if control.process_stamp(pid) not in others]
+
+
 def _send(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return
 
 
@@ -236,19 +282,19 @@ def _reap(pids: Iterable[int]) -> None:
 
 def strangers(run_dir: Path) -> list[int]:
     """Processes that a dead supervisor left training in this run folder."""
-    mark = f"{control.RUN_DIR}={run_dir}".encode()
+    mark = f"{control.RUN_DIR}={run_dir.resolve()}".encode()
     found = []
     for pid, _ in _processes():
         try:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
+        except OSError:
             continue
         if mark in variables and pid != os.getpid() and control.process_stamp(pid):
             found.append(pid)
     return found
 
 
-def take_over(run_dir: Path, patience: float) -> int:
+def take_over(run_dir: Path, patience: float, cancelled: Callable[[], bool]) -> int:
     """Ends what a dead supervisor left behind. Returns how many processes there were.
 
     The plugin notices the supervisor's death and commits a checkpoint by itself, so it
@@ -256,10 +302,11 @@ def take_over(run_dir: Path, patience: float) -> int:
     """
     left = strangers(run_dir)
     count, deadline = len(left), time.monotonic() + patience
-    while left and time.monotonic() < deadline:
+    while left and time.monotonic() < deadline and not cancelled():
         time.sleep(0.1)
         left = strangers(run_dir)
-    while left := strangers(run_dir):
+    deadline = time.monotonic() + _GIVE_UP
+    while (left := strangers(run_dir)) and time.monotonic() < deadline:
         for pid in left:
             _send(pid, signal.SIGKILL)
         time.sleep(0.05)

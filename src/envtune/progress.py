@@ -20,14 +20,21 @@ PHASES = {
     "model": "loading the model",
     "training": "training",
 }
+# Seconds between two looks at the files, and between two lines in a log.
+_LOOK = 0.5
 _EVERY = 5.0
 
 
 class Progress:
     """Follows a run folder. `clock` gives seconds and only moves forward."""
 
-    def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self.run_dir, self.clock = run_dir, clock
+    def __init__(
+        self,
+        run_dir: Path,
+        outcome: Callable[[], control.Outcome | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run_dir, self.outcome, self.clock, self.looked = run_dir, outcome, clock, 0.0
         self.phase, self.step, self.shown = "", 0, 0.0
         self.bar: Any = None
         self.terminal = sys.stderr.isatty()
@@ -35,7 +42,10 @@ class Progress:
 
     def tick(self) -> None:
         """Looks at the files and shows what is new, at most every few seconds in a log."""
-        outcome = control.read_outcome(self.run_dir)
+        if self.clock() < self.looked + _LOOK:
+            return
+        self.looked = self.clock()
+        outcome = self.outcome()
         phase = outcome.state if outcome else "starting"
         if phase in PHASES and phase != self.phase:
             self._enter(phase, outcome)

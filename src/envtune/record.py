@@ -8,11 +8,10 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envtune import control, runs
+from envtune import control, files, runs
 from envtune.config import RunConfig, Value
 from envtune.runs import Run
 
@@ -70,43 +69,22 @@ def update(run: Run, **changes: Any) -> None:
     """Changes run.json; the stages' records are merged, not replaced."""
     record = runs.read_record(run.folder)
     stages = {**record.get("stages", {}), **changes.pop("stages", {})}
-    control.write_json(run.folder / runs.RECORD, {**record, **changes, "stages": stages})
+    files.write_json(run.folder / runs.RECORD, {**record, **changes, "stages": stages})
 
 
 def complete(run: Run, checks: list[str]) -> None:
     """Marks the run as done. Nothing is written to it afterwards."""
     digest = hashlib.sha256((run.folder / runs.RECORD).read_bytes()).hexdigest()
-    control.write_json(run.folder / runs.COMPLETE, {"run.json": digest, "checks": checks})
+    files.write_json(run.folder / runs.COMPLETE, {"run.json": digest, "checks": checks})
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """The lines of metrics.jsonl, one a logged step."""
-
-    lines: tuple[dict[str, Any], ...]
-
-    @property
-    def losses(self) -> list[float]:
-        return [line["loss"] for line in self.lines]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that were trained on, without padding, over all ranks."""
-        return int(self.lines[-1].get("tokens", 0)) if self.lines else 0
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in training steps, over all starts of the run."""
-        return float(self.lines[-1]["seconds"]) if self.lines else 0.0
-
-
-def read_metrics(folder: Path) -> Metrics:
-    """What has been logged so far; half a line at the end is left out."""
+def losses(folder: Path) -> list[float]:
+    """The losses that have been logged, in order; half a line at the end is left out."""
     try:
         text = (folder / control.METRICS).read_text()
     except FileNotFoundError:
-        return Metrics(())
-    return Metrics(tuple(json.loads(line) for line in text.splitlines() if line.endswith("}")))
+        return []
+    return [json.loads(line)["loss"] for line in text.splitlines() if line.endswith("}")]
 
 
 def last_metric(folder: Path) -> dict[str, Any]:
@@ -122,21 +100,21 @@ def last_metric(folder: Path) -> dict[str, Any]:
     return last
 
 
-def report(run: Run, world_size: int, peak_memory: int) -> dict[str, Any]:
+def report(run: Run, peak_memory: int) -> dict[str, Any]:
     """report.json. `peak_memory` in bytes, of the largest process."""
-    metrics = read_metrics(run.folder)
-    losses, seconds = metrics.losses, metrics.seconds
-    stages = runs.read_record(run.folder).get("stages", {})
+    logged = losses(run.folder)
+    stages = runs.read_record(run.folder)["stages"]
+    trained = stages["train"]
+    tokens, seconds = trained["tokens"], trained["training_seconds"]
     return {
         "run": run.name,
-        "world_size": world_size,
-        "steps": metrics.lines[-1]["step"] if metrics.lines else 0,
-        "epochs": metrics.lines[-1].get("epoch") if metrics.lines else 0,
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
-        "total_tokens": metrics.tokens,
+        "world_size": trained["world_size"],
+        "steps": trained["step"],
+        "first_loss": logged[0] if logged else None,
+        "last_loss": logged[-1] if logged else None,
+        "total_tokens": tokens,
         "elapsed_seconds": round(seconds, 3),
-        "tokens_per_second": round(metrics.tokens / seconds, 1) if seconds else None,
+        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         "stage_seconds": {name: stage["seconds"] for name, stage in stages.items()},
         "peak_process_memory_bytes": peak_memory,
     }

@@ -11,27 +11,38 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from envtune import configure, control, fingerprint, process, record, render, runs, training
-from envtune.errors import Exit
+from envtune import files, fingerprint, flow, process, record, render, runs, training
+from envtune.errors import Exit, Refused
 from envtune.lease import Lease
 from envtune.process import StopSignals
 from envtune.runs import Run
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
 
 
-def prepare_folder(made: configure.Configuration, template: Path = render.AXOLOTL_TEMPLATE) -> Run:
+def prepare_folder(made: flow.Configuration, template: Path = render.AXOLOTL_TEMPLATE) -> Run:
     """Claims the run of this configuration and writes its config folder."""
     contents = fingerprint.contents(made.config)
     yaml = render.render_axolotl(made.config, template)
     run = runs.claim(made.config, made.config.key(contents), Path(made.outputs), Path(made.logs))
     if run.finished:
         return run
+    try:
+        with Lease(run.folder):
+            if not run.finished:
+                _write_config(run, made, contents, yaml)
+    except Refused:
+        # Somebody trains it; `execute` waits for the lease or says who.
+        LOG.debug("%s is held", run.folder)
+    return run
+
+
+def _write_config(run: Run, made: flow.Configuration, contents: dict[str, str], yaml: str) -> None:
     folder = run.folder / "config"
     folder.mkdir(exist_ok=True)
-    control.write_text(folder / "axolotl.yaml", yaml)
-    control.write_text(folder / "accelerate.yaml", render.render_accelerate(made.config))
+    files.write_text(folder / "axolotl.yaml", yaml)
+    files.write_text(folder / "accelerate.yaml", render.render_accelerate(made.config))
     resolved = record.resolved(made.config, contents)
-    control.write_json(folder / "resolved.json", resolved)
+    files.write_json(folder / "resolved.json", resolved)
     record.update(
         run,
         resolved=resolved,
@@ -39,19 +50,23 @@ def prepare_folder(made: configure.Configuration, template: Path = render.AXOLOT
         seed=made.config.plain().get("seed"),
         machine=str(made.facts.machine),
         versions=record.versions(),
+        logs=str(run.logs),
     )
-    return run
 
 
 def execute(run: Run, environ: Mapping[str, str], secrets: tuple[str, ...]) -> tuple[Exit, str]:
     """Runs every stage of a run folder. Returns the exit code and its line."""
-    config = record.load_resolved(run)
+    already = f"already done: {run.folder} (SFT_RERUN=true trains again)"
     if run.finished:
-        return Exit.DONE, f"already done: {run.folder} (SFT_RERUN=true trains again)"
+        return Exit.DONE, already
     process.adopt_orphans()
-    stops = StopSignals(config.setting("SFT_GRACE_SECONDS")).install()
-    with Lease(run.folder, lambda: stops.asked) as lease:
-        context = Context(run, config, environ, secrets, stops, lease)
+    stops = StopSignals().install()
+    with Lease(run.folder, lambda: stops.asked):
+        if run.finished:  # while this start waited
+            return Exit.DONE, already
+        config = record.load_resolved(run)
+        stops.grace = config.setting("SFT_GRACE_SECONDS")
+        context = Context(run, config, environ, secrets, stops)
         try:
             for name, stage in STAGES:
                 _run_stage(name, stage, context)
@@ -89,8 +104,8 @@ def _finish(context: Context) -> tuple[Exit, str]:
     run = context.run
     stages = runs.read_record(run.folder)["stages"]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    report = record.report(run, stages["train"]["world_size"], peak)
-    control.write_json(run.folder / "report.json", report)
+    report = record.report(run, peak)
+    files.write_json(run.folder / "report.json", report)
     record.update(run, outcome={"exit": 0, "message": "done"})
     record.complete(run, stages["train"]["checks"])
     return Exit.DONE, f"done: {run.folder / stages['train']['artifact']}"

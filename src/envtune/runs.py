@@ -4,7 +4,6 @@ Two starts at once never train the same thing twice: finding and claiming happen
 a lock on the outputs folder, and training under the run's own lease (`lease`).
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from envtune import control, naming
+from envtune import files, naming
 from envtune.config import RunConfig
 from envtune.errors import Problem, Refused
+from envtune.lease import lock
 from envtune.naming import RunName
 
 RECORD = "run.json"
@@ -54,12 +54,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record if ours else {}
 
 
-def open_run(folder: Path) -> Run:
-    """The run that a folder holds. Raises Refused when it holds none."""
+def open_run(folder: Path, logs: Path | None = None) -> Run:
+    """The run that a folder holds, with its logs below `logs`, else where they were.
+
+    Raises Refused when it holds none.
+    """
     record = read_record(folder)
     if not record:
         raise Refused([Problem("", f"{folder} holds no run ({RECORD} is missing or damaged)")])
-    return Run(record["name"], folder, Path(record["logs"]), record["key"])
+    name = record["name"]
+    return Run(name, folder, logs / name if logs else Path(record["logs"]), record["key"])
 
 
 def find(config: RunConfig, key: str, outputs: Path) -> Path | None:
@@ -97,18 +101,18 @@ def claim(config: RunConfig, key: str, outputs: Path, logs: Path) -> Run:
     with _locked(outputs / ".lock"):
         existing = find(config, key, outputs)
         if existing is not None and _reusable(config, key, existing):
-            return open_run(existing)
+            return open_run(existing, logs)
         while True:
             name = _next(config, outputs, logs)
             folder = Path(config.output_dir) if config.output_dir else outputs / name.name
-            if _made(folder, config):
+            if _made(folder, chosen=bool(config.output_dir) or name.name in _insisted(config)):
                 break
         run = Run(name.name, folder, logs / name.name, key)
         run.logs.mkdir(parents=True, exist_ok=True)  # takes the name there too
-        control.write_json(folder / RECORD, _first_record(run, name))
+        files.write_json(folder / RECORD, _first_record(run, name))
         for base, target in ((outputs, folder), (logs, run.logs)):
             base.mkdir(parents=True, exist_ok=True)
-            control.write_text(base / LATEST, f"{_pointer(base, target)}\n")
+            files.write_text(base / LATEST, f"{_pointer(base, target)}\n")
         return run
 
 
@@ -129,7 +133,7 @@ def _next(config: RunConfig, outputs: Path, logs: Path) -> RunName:
     bases = [base for base in (outputs, logs) if base.is_dir()]
     existing = {entry.name for base in bases for entry in base.iterdir() if entry.is_dir()}
     name = naming.next_name(config, existing, datetime.now())
-    if name.name in existing and not config.output_dir:
+    if not config.output_dir and read_record(outputs / name.name):
         setting = "LEGACY_RUN_NAME" if config.setting("USE_LEGACY_NAMING") else "FORCE_RUN_NAME"
         raise Refused(
             [
@@ -147,10 +151,17 @@ def _recorded(config: RunConfig, folder: Path | None) -> RunName:
     return RunName(record["name"], record["prefix"], record["number"], *naming.parts(config))
 
 
-def _made(folder: Path, config: RunConfig) -> bool:
-    """Makes the folder; False when another start was faster."""
+def _insisted(config: RunConfig) -> set[str]:
+    """The names that the user chose whole, for which no other will do."""
+    legacy = config.setting("LEGACY_RUN_NAME") or naming.legacy_name(config)
+    names = {config.setting("FORCE_RUN_NAME")}
+    return names | {legacy} if config.setting("USE_LEGACY_NAMING") else names
+
+
+def _made(folder: Path, *, chosen: bool) -> bool:
+    """Makes the folder; False when another start was faster. A chosen one may be there."""
     try:
-        folder.mkdir(parents=True, exist_ok=config.output_dir is not None)
+        folder.mkdir(parents=True, exist_ok=chosen)
     except FileExistsError:
         if not folder.is_dir():
             raise Refused([Problem("", f"{folder} is a file; the run needs its name")]) from None
@@ -187,5 +198,5 @@ def _pointer(base: Path, target: Path) -> str:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        lock(stream)
         yield

@@ -21,6 +21,8 @@ _POSITIVE = {"type": "integer", "minimum": 1}
 _STRICTER: dict[str, Node] = {
     "learning_rate": {"type": "number", "exclusiveMinimum": 0},
     "num_epochs": {"type": "number", "exclusiveMinimum": 0},
+    # With one, the old checkpoint is removed before the new one is committed.
+    "save_total_limit": {"type": "integer", "minimum": 2},
     **dict.fromkeys(
         ("micro_batch_size", "gradient_accumulation_steps", "batch_size", "sequence_len", "lora_r"),
         _POSITIVE,
@@ -29,7 +31,7 @@ _STRICTER: dict[str, Node] = {
 
 Path = tuple[str | int, ...]
 
-_USERINFO = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+_USERINFO = re.compile(r"://[^/\s@\"]+@")
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,7 @@ class _Loader:
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
         if _USERINFO.search(entry.text):
-            message = (
-                "holds a URL with a password in it; leave it out and use the tool's own variable"
-            )
+            message = "holds a URL with a user or password; use the tool's own variable for those"
             self.problems.append(Problem(entry.name, message))
             return None
         if entry.name in OWN:

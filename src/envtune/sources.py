@@ -25,11 +25,13 @@ _SERVICE_LINK = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
 )
 
-SECRETS = (
-    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "WANDB_API_KEY",
-    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "COMET_API_KEY",
-    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY",
-)  # fmt: skip
+# The Hub's token: its name and the two old ones.
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$")
+_USERINFO = re.compile(r"://([^/\s@]+)@")
+# Shorter values are words that a log may hold for other reasons.
+_SECRET_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ class Inputs:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values that may appear nowhere."""
-        return tuple(value for name in SECRETS if (value := self.environ.get(name)))
+        """Values that may appear nowhere: by the variable's name, or before a URL's @."""
+        named = {v.strip() for n, v in self.environ.items() if _SECRET_NAME.search(n.upper())}
+        in_urls = {found for v in self.environ.values() for found in _USERINFO.findall(v)}
+        parts = {part for found in in_urls for part in found.split(":")}
+        return tuple(s for s in named | in_urls | parts if len(s) >= _SECRET_LENGTH)
 
 
 def is_ours(name: str) -> bool:

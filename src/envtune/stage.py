@@ -8,7 +8,6 @@ from typing import Any
 from envtune import checkpoints
 from envtune.config import RunConfig
 from envtune.errors import Exit
-from envtune.lease import Lease
 from envtune.process import StopSignals
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs import Run
@@ -30,7 +29,6 @@ class Context:
     environ: Mapping[str, str]
     secrets: tuple[str, ...]
     stops: StopSignals
-    lease: Lease
 
     def clean(self, text: str) -> str:
         """`text` without the secrets."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from envtune import checkpoints, control, hardware, launch, process
-from envtune.control import Outcome
+from envtune.control import FINAL, Outcome
 from envtune.errors import Exit, gist, recognise, wrong_value
 from envtune.progress import PHASES, Progress
 from envtune.resolve.owned import CHECKPOINTS
@@ -18,38 +18,79 @@ from envtune.stage import LOG, Context, StageRecord, stopped
 
 def train(context: Context) -> StageRecord:
     """Trains from the newest committed checkpoint, or from the start, and publishes."""
-    run, config = context.run, context.config
-    left = process.take_over(run.folder, config.setting("SFT_GRACE_SECONDS"))
+    run, grace = context.run, context.config.setting("SFT_GRACE_SECONDS")
+    left = process.take_over(run.folder, grace, lambda: context.stops.asked)
     if left:
         LOG.warning("train: ended %d processes that a killed start had left", left)
+    if context.stops.asked:
+        raise stopped(context, "the start")
     folder = run.folder / CHECKPOINTS
     for half in checkpoints.drop_uncommitted(folder):
         LOG.warning("train: %s was half written and is removed", half.name)
+    if (trained := _trained_before(context)) is not None:
+        LOG.info("train: every step was done before; publishing")
+        return trained
     resume = checkpoints.newest(folder)
     if resume is not None:
         LOG.info("train: resuming from %s", resume.name)
+    return _run(context, resume)
+
+
+def _trained_before(context: Context) -> StageRecord | None:
+    """The record of a start that was killed between its last step and its record.
+
+    Resuming there would train one step too many: the Trainer looks at the end only after
+    a step.
+    """
+    folder = context.run.folder / CHECKPOINTS
+    outcome, last = control.read_outcome(context.run.folder), checkpoints.newest(folder)
+    if outcome is None:
+        return None
+    if outcome.state == "finished":
+        source = folder
+    elif last is not None and checkpoints.is_last(last):
+        source = last
+    else:
+        return None
+    published = _publish(context, source)  # a sharded checkpoint cannot be, as it is
+    return {**_told(outcome), **published} if published["outcome"] == "done" else None
+
+
+def _run(context: Context, resume: Path | None) -> StageRecord:
+    run = context.run
     control.clear(run.folder)
     watcher = _TrainWatcher(context)
     kills = hardware.oom_kills()
+    plan = _plan(context, resume, watcher.stamp)
     try:
-        code = process.run(_plan(context, resume), run.log("train"), watcher, context.stops)
+        code = process.run(plan, run.log("train"), watcher, context.stops)
     finally:
         watcher.progress.close()
-    outcome = control.read_outcome(run.folder) or Outcome(state="silent")
+    outcome = watcher.outcome() or Outcome(state="silent")
     return _judge(context, outcome, code, watcher.tail, hardware.oom_kills() > kills)
 
 
-def _plan(context: Context, resume: Path | None) -> launch.LaunchPlan:
+def _plan(context: Context, resume: Path | None, stamp: str) -> launch.LaunchPlan:
     run = context.run
-    stamp = control.process_stamp(os.getpid())
     place = launch.Place(
-        run_dir=run.folder,
+        run_dir=run.folder.resolve(),
         python=sys.executable,
-        cores=hardware.probe(context.environ).cores,
-        supervisor=stamp or "",
+        cores=hardware.cores(),
+        supervisor=stamp,
+        home=_home(context),
     )
     start = str(resume.relative_to(run.folder)) if resume else context.config.resume_from
     return launch.train(context.config, place, context.environ, start)
+
+
+def _home(context: Context) -> Path | None:
+    """A home for a user that has none that can be written, as OpenShift's do; else None."""
+    if hardware.home_is_usable(context.environ):
+        return None
+    home = context.run.folder.parent / ".home"
+    home.mkdir(exist_ok=True)
+    LOG.info("train: HOME cannot be written; using %s", home)
+    return home
 
 
 class _TrainWatcher:
@@ -57,9 +98,14 @@ class _TrainWatcher:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.progress = Progress(context.run.folder)
+        self.stamp = control.process_stamp(os.getpid()) or ""
+        self.progress = Progress(context.run.folder, self.outcome)
         self.tail: list[str] = []
         self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
+        self.broken = False
+
+    def outcome(self) -> Outcome | None:
+        return control.read_outcome(self.context.run.folder, self.stamp)
 
     def line(self, text: str) -> None:
         self.tail = [*self.tail[-39:], text]
@@ -70,12 +116,17 @@ class _TrainWatcher:
         return self.context.clean(text)
 
     def tick(self) -> None:
-        self.context.lease.beat()
-        self.progress.tick()
+        """What cannot be shown stops no training."""
+        try:
+            self.progress.tick()
+        except (OSError, ValueError, LookupError) as error:
+            if not self.broken:
+                LOG.warning("train: progress cannot be shown: %s", error)
+            self.broken = True
 
     def stop(self) -> bool:
         """A training that has begun saves first; before that there is nothing to save."""
-        outcome = control.read_outcome(self.context.run.folder)
+        outcome = self.outcome()
         begun = outcome is not None and outcome.state == "training"
         LOG.info("train: stopping%s", ", waiting for a checkpoint" if begun else "")
         if begun:
@@ -83,23 +134,36 @@ class _TrainWatcher:
         return begun
 
     def done(self) -> bool:
-        outcome = control.read_outcome(self.context.run.folder)
-        return outcome is not None and outcome.state in ("stopped", "finished", "failed")
+        outcome = self.outcome()
+        return outcome is not None and outcome.state in FINAL
+
+
+def _told(outcome: Outcome) -> StageRecord:
+    """What the record keeps of an outcome."""
+    return {
+        "step": outcome.step,
+        "max_steps": outcome.max_steps,
+        "ended_early": outcome.early,
+        "world_size": outcome.world_size,
+        "checkpoint": outcome.checkpoint,
+        "tokens": outcome.tokens,
+        "training_seconds": outcome.seconds,
+    }
 
 
 def _judge(
     context: Context, outcome: Outcome, code: int, tail: list[str], oom: bool
 ) -> StageRecord:
     """What the training came to. Its exit code alone proves nothing."""
-    told: StageRecord = {"step": outcome.step, "max_steps": outcome.max_steps, "child_exit": code}
-    told |= {"world_size": outcome.world_size, "checkpoint": outcome.checkpoint}
-    if outcome.state == "finished" and 0 < outcome.max_steps <= outcome.step:
-        return told | _publish(context)
+    told: StageRecord = {**_told(outcome), "child_exit": code}
+    reached = outcome.early or 0 < outcome.max_steps == outcome.step
+    if outcome.state == "finished" and reached:
+        return told | _publish(context, context.run.folder / CHECKPOINTS)
     if context.stops.asked:
         end = stopped(context, f"step {outcome.step} of {outcome.max_steps or '?'}")
         return told | {"outcome": "stopped", "exit": end.exit, "message": end.message}
     exit_, message = _failed(outcome, code, tail, oom)
-    if exit_ >= Exit.STOPPED:  # nothing that the user could mend by reading one line
+    if exit_ >= Exit.STOPPED:  # what no line of ours can mend
         last = "\n".join(context.clean(text) for text in tail[-20:])
         LOG.error("train: the engine's last lines:\n%s", last)
     where = f"at step {outcome.step}" if outcome.step else "before the first step"
@@ -108,10 +172,9 @@ def _judge(
     return told | {"outcome": "failed", "exit": exit_, "message": message}
 
 
-def _publish(context: Context) -> StageRecord:
-    """Checks what Axolotl saved and gives it its final name."""
+def _publish(context: Context, source: Path) -> StageRecord:
+    """Checks the weights in `source` and gives them their final name."""
     adapter = bool(context.config.plain().get("adapter"))
-    source = context.run.folder / CHECKPOINTS
     target = context.run.folder / ("adapter" if adapter else "model")
     problems = checkpoints.weight_problems(source, adapter=adapter)
     if problems:
@@ -128,11 +191,16 @@ def _failed(outcome: Outcome, code: int, tail: list[str], oom: bool) -> tuple[Ex
     if silent_death and oom:
         return Exit.MEMORY, "the kernel killed it: the container's memory was not enough"
     said = gist(outcome.error)
-    if failure := recognise("\n".join([outcome.error, *tail])):
-        said = said or next((t for t in reversed(tail) if failure.pattern.search(t)), "")
+    # The exception speaks first; a warning in the log's end may be about anything.
+    if failure := recognise(outcome.error):
         return failure.exit, f"{failure.cause}: {said}; {failure.fix}"
     if exit_ := wrong_value(outcome.error, outcome.phase):
         return exit_, said
+    if said:
+        return Exit.BUG, said
+    if failure := recognise("\n".join(tail)):
+        shown = next((t for t in reversed(tail) if failure.pattern.search(t)), "")
+        return failure.exit, f"{failure.cause}: {shown}; {failure.fix}"
     if silent_death:
         return Exit.HARDWARE, "the training process was killed from outside"
-    return Exit.BUG, said or f"the engine ended with code {code} and no reason"
+    return Exit.BUG, f"the engine ended with code {code} and no reason"

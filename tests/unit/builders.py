@@ -63,6 +63,7 @@ def make_facts(
             DataFacts("rows.jsonl", local, tuple(c), "json" if local else None) for c in columns
         ),
         device="cuda" if machine.gpus else "cpu",
+        local=local,
         tracking=tracking,
     )
 

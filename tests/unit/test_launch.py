@@ -76,7 +76,6 @@ def test_everything_else_is_passed_on_as_it_is() -> None:
         ("OMP_NUM_THREADS", "6"),
         ("TOKENIZERS_PARALLELISM", "false"),
         ("PYTHONUNBUFFERED", "1"),
-        ("WANDB_MODE", "disabled"),
     ],
 )
 def test_a_default_holds_until_the_user_says_otherwise(name: str, value: str) -> None:
@@ -126,7 +125,25 @@ def test_on_a_cpu_the_gpus_are_hidden_and_on_a_gpu_the_users_choice_stands() -> 
     chosen = {"CUDA_VISIBLE_DEVICES": "1"}
     assert started(chosen, "cpu").env["CUDA_VISIBLE_DEVICES"] == ""
     assert started(chosen, "cuda").env["CUDA_VISIBLE_DEVICES"] == "1"
-    assert "CUDA_VISIBLE_DEVICES" not in started({}, "cuda").env
+    assert started({}, "cuda").env["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_one_process_sees_one_gpu_of_those_the_user_chose() -> None:
+    env = started({"CUDA_VISIBLE_DEVICES": "2,3"}, "cuda").env
+    assert env["CUDA_VISIBLE_DEVICES"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("environ", "mode"),
+    [
+        ({}, "disabled"),
+        ({"WANDB_MODE": "online"}, "disabled"),
+        ({"WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_MODE": "online", "WANDB_API_KEY": PLANT}, "online"),
+    ],
+)
+def test_tracking_is_online_only_with_a_key(environ: dict[str, str], mode: str) -> None:
+    assert started(environ).env["WANDB_MODE"] == mode
 
 
 def test_the_hub_is_off_only_where_nothing_is_to_be_fetched() -> None:

@@ -91,7 +91,7 @@ def test_a_default_follows_what_the_user_set(
 
 OTHERS = {
     "adapter": "qlora", "lora_r": 3, "lora_alpha": 5, "lora_dropout": 0.5, "learning_rate": 0.7,
-    "num_epochs": 7, "optimizer": "sgd", "lr_scheduler": "linear", "warmup_ratio": 0.5, "seed": 1,
+    "load_in_4bit": False, "save_steps": 6, "num_epochs": 7, "optimizer": "sgd", "lr_scheduler": "linear", "warmup_ratio": 0.5, "seed": 1,
     "val_set_size": 0.1, "sequence_len": 99, "micro_batch_size": 2, "saves_per_epoch": 9,
     "gradient_accumulation_steps": 3, "sample_packing": True, "pad_to_sequence_len": True,
     "bf16": True, "fp16": True, "attn_implementation": "eager", "lora_mlp_kernel": True,
@@ -247,8 +247,6 @@ def test_an_output_folder_and_a_checkpoint_leave_the_yaml() -> None:
 def test_the_hub_may_be_off_only_where_model_and_data_are_local() -> None:
     assert resolved(facts=make_facts(local=True)).offline
     assert not resolved(facts=make_facts()).offline
-    pushed = {"AXOLOTL_HUB_MODEL_ID": "me/x"}
-    assert not resolved(pushed, make_facts(local=True)).offline
 
 
 def test_the_order_of_the_yaml_does_not_depend_on_the_order_of_the_environment(

@@ -126,9 +126,9 @@ def make(folder: Path) -> None:
     """Everything, into `folder/tiny-llama` and `folder/instructions.jsonl`."""
     model = folder / "tiny-llama"
     model.mkdir(parents=True, exist_ok=True)
-    make_data(folder / "instructions.jsonl")
     make_tokenizer(model)
     make_model(model)
+    make_data(folder / "instructions.jsonl")  # last: make takes it for the whole
 
 
 def main() -> None:

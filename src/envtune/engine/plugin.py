@@ -18,8 +18,9 @@ import torch
 from axolotl.integrations.base import BasePlugin
 from transformers import TrainerCallback, set_seed
 
-from envtune import checkpoints, control
+from envtune import checkpoints, control, files, sources
 from envtune.control import Outcome
+from envtune.sources import redact
 
 _EVALUATIONS = Path("eval") / "metrics.jsonl"
 # Seconds between two steps shown in outcome.json.
@@ -67,7 +68,7 @@ class Account:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.outcome = Outcome()
+        self.outcome = Outcome(owner=os.environ.get(control.SUPERVISOR, ""))
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.shown = 0.0
 
@@ -93,7 +94,7 @@ def _report_exceptions(account: Account) -> None:
         seen = control.read_outcome(account.run_dir)
         if kind is not KeyboardInterrupt and (seen is None or seen.state != "failed"):
             module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-            text = f"{module}{kind.__qualname__}: {error}"
+            text = redact(f"{module}{kind.__qualname__}: {error}", sources.read().secrets)
             failed = replace(
                 account.outcome, state="failed", phase=account.outcome.state, error=text
             )
@@ -167,13 +168,20 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self.account.main:
             checkpoints.commit(folder, state.global_step)
-        self.account.update(checkpoint=str(folder))
+        self.account.update(checkpoint=str(folder), **self._totals(state))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a stop nothing is left to do: the final weights are not these."""
         if self.stopping:
-            self.account.update(state="stopped")
+            self.account.update(state="stopped", **self._totals(state))
             raise SystemExit(0)
+        early = state.global_step < state.max_steps  # by early stopping or a loss watchdog
+        self.account.update(step=state.global_step, early=early, **self._totals(state))
+
+    def _totals(self, state: Any) -> dict[str, Any]:
+        """Tokens and seconds over all starts of the run."""
+        seconds = round(time.monotonic() - self.started, 3)
+        return {"tokens": int(state.num_input_tokens_seen), "seconds": seconds}
 
 
 def _any_rank(flag: bool, device: Any) -> bool:
@@ -191,7 +199,7 @@ def _truncate(path: Path, step: int) -> list[dict[str, Any]]:
         return []
     lines = [json.loads(line) for line in path.read_text().splitlines() if _whole(line)]
     kept = [line for line in lines if line["step"] <= step]
-    control.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
     return kept
 
 

@@ -43,7 +43,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         processes=facts.processes,
         output_dir=output_dir,
         resume_from=resume_from,
-        offline=_nothing_to_fetch(facts, values),
+        offline=facts.local,
         warnings=settings.warnings,
     )
 
@@ -70,9 +70,3 @@ def _ordered(values: Mapping[str, Value]) -> dict[str, Value]:
     known = list(dict.fromkeys(["base_model", "datasets", *(key for key, _ in RULES)]))
     rest = sorted(key for key in values if key not in known)
     return {key: values[key] for key in [*known, *rest] if key in values}
-
-
-def _nothing_to_fetch(facts: Facts, values: Mapping[str, Value]) -> bool:
-    """Whether no part of the run has a reason to ask the Hub."""
-    local = facts.model.local and all(d.local for d in facts.data)
-    return local and "hub_model_id" not in values

@@ -1,11 +1,6 @@
 """How long a sequence is and how many make a step."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from envtune.config import Choice, Facts, RunConfig
-
-Chosen = Mapping[str, Any]
+from envtune.config import Choice, Chosen, Facts, RunConfig
 
 _SEQUENCE = 2048
 _GLOBAL = 16

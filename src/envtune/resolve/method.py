@@ -1,11 +1,6 @@
 """What is trained, and how fast it learns."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from envtune.config import Choice, Facts
-
-Chosen = Mapping[str, Any]
+from envtune.config import Choice, Chosen, Facts
 
 _LORA = ("lora", "qlora")
 _RANK = 16
@@ -21,6 +16,10 @@ def is_lora(chosen: Chosen) -> bool:
 
 def adapter(facts: Facts, chosen: Chosen) -> Choice | None:
     return Choice("lora", "an adapter trains in little memory; null trains all weights")
+
+
+def four_bit(facts: Facts, chosen: Chosen) -> Choice | None:
+    return Choice(True, "what qlora means") if chosen.get("adapter") == "qlora" else None
 
 
 def rank(facts: Facts, chosen: Chosen) -> Choice | None:
@@ -77,6 +76,7 @@ def seed(facts: Facts, chosen: Chosen) -> Choice | None:
 
 RULES = (
     ("adapter", adapter),
+    ("load_in_4bit", four_bit),
     ("lora_r", rank),
     ("lora_alpha", alpha),
     ("lora_dropout", dropout),

@@ -1,11 +1,6 @@
 """Number formats, attention, kernels and recompute, by what the device can do."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from envtune.config import Choice, Facts
-
-Chosen = Mapping[str, Any]
+from envtune.config import Choice, Chosen, Facts
 
 _AMPERE = (8, 0)
 _LEGACY_ATTENTION = (

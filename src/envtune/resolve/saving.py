@@ -1,15 +1,21 @@
 """How often to log and to save."""
 
-from collections.abc import Mapping
-from typing import Any
+from envtune.config import Choice, Chosen, Facts
 
-from envtune.config import Choice, Facts
-
-Chosen = Mapping[str, Any]
+# Steps between two saves where max_steps is large.
+_SAVE_EVERY = 200
 
 
 def logging_steps(facts: Facts, chosen: Chosen) -> Choice | None:
     return Choice(1, "every step is in metrics.jsonl")
+
+
+def save_steps(facts: Facts, chosen: Chosen) -> Choice | None:
+    steps = chosen.get("max_steps")
+    if not steps or steps < 0 or "save_strategy" in chosen or "saves_per_epoch" in chosen:
+        return None
+    every = min(_SAVE_EVERY, max(1, steps // 10))
+    return Choice(every, f"a killed run loses at most {every} steps")
 
 
 def saves(facts: Facts, chosen: Chosen) -> Choice | None:
@@ -24,6 +30,7 @@ def keep(facts: Facts, chosen: Chosen) -> Choice | None:
 
 RULES = (
     ("logging_steps", logging_steps),
+    ("save_steps", save_steps),
     ("saves_per_epoch", saves),
     ("save_total_limit", keep),
 )

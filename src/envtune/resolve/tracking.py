@@ -1,11 +1,6 @@
 """Weights & Biases: on with a key or in offline mode, else off. Never a prompt."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from envtune.config import Choice, Facts
-
-Chosen = Mapping[str, Any]
+from envtune.config import Choice, Chosen, Facts
 
 
 def project(facts: Facts, chosen: Chosen) -> Choice | None:

@@ -2,13 +2,12 @@
 
 import functools
 import json
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 
 @functools.cache
 def axolotl() -> dict[str, Any]:
     """Axolotl's settings: `version`, `required`, `fields`, `defs` (JSON schema), `reserved`."""
-    text = files(__name__).joinpath("axolotl.json").read_text()
-    snapshot: dict[str, Any] = json.loads(text)
+    snapshot: dict[str, Any] = json.loads((Path(__file__).parent / "axolotl.json").read_text())
     return snapshot

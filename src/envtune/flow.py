@@ -1,7 +1,7 @@
 """The whole way from the environment to a RunConfig, in one function."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from envtune import checks, facts, hardware, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
@@ -40,7 +40,9 @@ def configure(
         targets[named.name] = str(named.value)
     if problems := checks.preflight(given, seen, targets):
         raise Refused(problems)
-    return Configuration(resolve(given, seen), inputs, seen, outputs, logs)
+    config = resolve(given, seen)
+    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen)))
+    return Configuration(config, inputs, seen, outputs, logs)
 
 
 def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -57,12 +59,16 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
     datasets = given.axolotl.get("datasets")
     return Facts(
         machine=machine,
-        model=facts.read_model(str(given.axolotl["base_model"].value)),
+        model=facts.read_model(
+            str(given.axolotl["base_model"].value),
+            own_tokenizer="tokenizer_config" not in given.axolotl,
+        ),
+        local=facts.everything_local(given),
         data=facts.read_data((datasets.value if datasets else None) or []),
         device=("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted,
         tracking=Tracking(
             wandb_key=bool(environ.get("WANDB_API_KEY")),
-            wandb_mode=environ.get("WANDB_MODE", "").lower(),
+            wandb_mode=environ.get("WANDB_MODE", "").lower().replace("dryrun", "offline"),
             wandb_project=environ.get("WANDB_PROJECT", ""),
         ),
     )
