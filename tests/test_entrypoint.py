@@ -4,15 +4,23 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.harness import AUTORUN, NOWHERE, ROOT, Entrypoint, clean_environ, envtune, execute
+from tests.harness import (
+    AUTORUN,
+    NOWHERE,
+    ROOT,
+    Entrypoint,
+    Quiet,
+    clean_environ,
+    envtune,
+    execute,
+    serving,
+)
 
 CANARY = "hf_CaNaRy0123456789"
 
@@ -34,7 +42,7 @@ def test_with_nothing_set_ten_lines_tell_what_to_set(empty: Entrypoint) -> None:
     assert len(lines) == 10
     assert lines[0].startswith("envtune trains what the environment says, and nothing is set")
     assert "AXOLOTL_BASE_MODEL" in lines[1]
-    assert "docker run" in lines[4]
+    assert "export AXOLOTL_BASE_MODEL=" in lines[4]
     assert "README" in lines[9]
     assert not list(empty.folder.iterdir())
 
@@ -149,7 +157,7 @@ def test_every_problem_is_told_at_once(empty: Entrypoint) -> None:
 # --- logins -----------------------------------------------------------------------------
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Quiet):
     """A stand-in for the Hub's whoami, which cannot be reached from a test."""
 
     seen: list[str]
@@ -166,17 +174,12 @@ class Hub(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def log_message(self, *arguments: object) -> None:
-        """Says nothing."""
-
 
 @pytest.fixture
 def hub() -> Iterator[str]:
     Hub.seen = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with serving(Hub) as url:
+        yield url
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"])

@@ -1,19 +1,17 @@
 """What a run says to the outside: nothing, when model and data are local."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Entrypoint
+from tests.harness import Entrypoint, Quiet, serving
 
 CANARY = "wandb0123456789abcdef0123456789abcdef0123"
 
 
-class Listener(BaseHTTPRequestHandler):
+class Listener(Quiet):
     """Stands where the Hub would be and notes who asks."""
 
     seen: list[str]
@@ -24,17 +22,12 @@ class Listener(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_GET
 
-    def log_message(self, *arguments: object) -> None:
-        """Says nothing."""
-
 
 @pytest.fixture
 def listener() -> Iterator[str]:
     Listener.seen = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with serving(Listener) as url:
+        yield url
 
 
 def test_a_local_run_asks_the_hub_nothing_although_it_may(

@@ -18,7 +18,7 @@ def odd(
     (folder / "real").mkdir()
     (folder / "outputs").symlink_to("real")
     more = {"HOME": "", "AXOLOTL_MAX_STEPS": "7", "AXOLOTL_LOGGING_STEPS": "5"}
-    script = f"sleep 600 & echo $!; exec {AUTORUN}"
+    script = f"sleep 600 > /dev/null 2>&1 & echo $!; exec {AUTORUN}"
     started = subprocess.Popen(
         ["bash", "-c", script], cwd=folder, env=clean_environ(**{**settings, **more}),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -13,9 +13,9 @@ envtune trains what the environment says, and nothing is set. It needs at least
   AXOLOTL_BASE_MODEL   a model of the Hub or a local folder
   AXOLOTL_DATASETS     what to train on, as a JSON list
 for example
-  docker run --gpus all -v ./outputs:/workspace/outputs \\
-    -e AXOLOTL_BASE_MODEL=NousResearch/Llama-3.2-1B \\
-    -e AXOLOTL_DATASETS='[{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]' envtune
+  export AXOLOTL_BASE_MODEL=NousResearch/Llama-3.2-1B
+  export AXOLOTL_DATASETS='[{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]'
+  scripts/autorun.sh
 Every other key of Axolotl works too, as AXOLOTL_<KEY>. HF_TOKEN and WANDB_API_KEY log in.
 `idle` keeps the container for a shell; any other command runs as it is.
 Read README.md first, then `envtune --help`.
