@@ -321,3 +321,29 @@ def test_a_pod_keeps_its_runs_on_the_volume(embedded: Path, tmp_path: Path) -> N
         assert json.loads(result.out)["RUN_OUTPUTS_DIR"].startswith("/workspace/outputs/")
     else:
         assert "/workspace/outputs cannot be written" in result.err
+
+
+def test_a_mounted_file_configures_as_variables_do(embedded: Path, tmp_path: Path) -> None:
+    given = _good(embedded)
+    mounted = {
+        "base_model": given["AXOLOTL_BASE_MODEL"],
+        "datasets": [{"path": given["AXOLOTL_DATASETS__0__PATH"]}],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(mounted))
+    variable = {"SFT_TRAINER_CONFIG_JSON_PATH": "config.json"}
+    for name, settings in (("a.yaml", given), ("b.yaml", variable)):
+        code, _, error = _configure(tmp_path, settings, "--output", name)
+        assert code == 0, error
+    first, second = (yaml.safe_load((tmp_path / n).read_text()) for n in ("a.yaml", "b.yaml"))
+    assert first == second
+
+
+def test_explain_tells_the_source_and_what_it_overrode(embedded: Path, tmp_path: Path) -> None:
+    environ = clean_environ(**_good(embedded), AXOLOTL_SEQUENCE_LEN="64")
+    result = envtune(
+        "explain", "sequence_len", "AXOLOTL_SEQUENCE_LEN=96", cwd=tmp_path, environ=environ
+    )
+    assert result.code == 0, result.err
+    assert "value     96" in result.out
+    assert "overrode  64 (environment)" in result.out
+    assert "maximum length" in result.out

@@ -92,6 +92,14 @@ def _show(text: str) -> None:
         sys.stdout = None  # nothing is left to flush at exit
 
 
+def explain(args: argparse.Namespace) -> Result:
+    """say where one setting's value comes from, what it overrode and what it means"""
+    made = flow.configure(args.overrides)
+    text = tables.explanation(made.config, made.inputs, args.key)
+    print(sources.redact(text, made.inputs.secrets))
+    return Exit.DONE, ""
+
+
 def login(args: argparse.Namespace) -> Result:
     """try the keys of Hugging Face and W&B; never fails"""
     from envtune import hub
@@ -142,6 +150,7 @@ def print_runtime(args: argparse.Namespace) -> Result:
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": check,
     "configure": configure,
+    "explain": explain,
     "run": run,
     "login": login,
     "run-name-preview": run_name_preview,
@@ -157,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
         sub = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
+        if name == "explain":
+            sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
         if name != "login":
             sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
         if name == "configure":
@@ -244,7 +255,8 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
 
 def _nothing_set(args: argparse.Namespace) -> bool:
     try:
-        return not settings.load(sources.read(getattr(args, "overrides", ()))).axolotl
+        inputs = sources.with_documents(sources.read(getattr(args, "overrides", ())))
+        return not settings.load(inputs).axolotl
     except Refused:
         return False
 

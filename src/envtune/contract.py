@@ -35,6 +35,12 @@ class Own:
 OWN: dict[str, Own] = {
     "SFT_OUTPUTS_DIR": Own(_TEXT, None, "folder that holds the runs"),
     "SFT_LOGS_DIR": Own(_TEXT, None, "folder that holds the logs of the stages"),
+    "SFT_TRAINER_CONFIG_JSON_PATH": Own(
+        _TEXT, None, "a mounted JSON or YAML file with Axolotl's keys"
+    ),
+    "SFT_TRAINER_CONFIG_JSON_ENV_VAR": Own(
+        _TEXT, None, "the same as base64 JSON; stronger than the file"
+    ),
     "SFT_RERUN": Own(_FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(_FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(

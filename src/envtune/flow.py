@@ -29,7 +29,7 @@ def configure(
     arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
 ) -> Configuration:
     """Reads, types, checks and resolves. Raises Refused with every problem at once."""
-    inputs = sources.read(arguments, environ)
+    inputs = sources.with_documents(sources.read(arguments, environ))
     given = facts.located(settings.load(inputs))
     if problems := checks.before_facts(given):
         raise Refused(problems)

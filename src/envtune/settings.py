@@ -92,23 +92,30 @@ class _Loader:
         taken: dict[tuple[str, Path], str] = {}
         for place in places:
             try:
-                value = self.types.parse(place.entry.text, place.node)
-                self._put(place, value, layer.name, taken)
+                self._put(place, self._typed(place), layer.name, taken)
             except Mismatch as problem:
-                self.problems.append(explain(place.entry.name, problem, place.entry.text))
+                self.problems.append(explain(place.entry.label, problem, place.entry.text))
+
+    def _typed(self, place: "_Place") -> Any:
+        if place.entry.document:
+            return self.types.accept(place.entry.value, place.node)
+        return self.types.parse(place.entry.text, place.node)
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
         if _USERINFO.search(entry.text):
             message = "holds a URL with a user or password; use the tool's own variable for those"
-            self.problems.append(Problem(entry.name, message))
+            self.problems.append(Problem(entry.label, message))
             return None
         if entry.name in OWN:
             return _Place(entry, entry.name, (), OWN[entry.name].node)
-        key, *parts = entry.name.removeprefix(AXOLOTL).lower().split("__")
-        named = entry.name.startswith(AXOLOTL) and entry.name == entry.name.upper()
+        if entry.document:
+            key, parts, named = entry.name, [], True
+        else:
+            key, *parts = entry.name.removeprefix(AXOLOTL).lower().split("__")
+            named = entry.name.startswith(AXOLOTL) and entry.name == entry.name.upper()
         if not named or key not in self.types.fields:
-            self.unknown.append(_unknown(entry.name, self.types))
+            self.unknown.append(_unknown(entry, self.types))
             return None
         try:
             path, node = self.types.at(self.types.fields[key], parts)
@@ -120,7 +127,7 @@ class _Loader:
     def _put(
         self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]
     ) -> None:
-        name, settings = place.entry.name, self.own if place.key in OWN else self.axolotl
+        name, settings = place.entry.label, self.own if place.key in OWN else self.axolotl
         for leaf in _leaves(value, place.path):
             if other := _overlap(place.key, leaf, taken):
                 raise Mismatch((), value, f"one variable for one value; {other} sets it too")
@@ -203,9 +210,12 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
-def _unknown(name: str, types: Schema) -> Problem:
-    hint = nearest(name.upper(), list(_names(types)))
-    return Problem(name, f"no such setting{f'; did you mean {hint}?' if hint else ''}")
+def _unknown(entry: Entry, types: Schema) -> Problem:
+    if entry.document:
+        hint = nearest(entry.name, [*types.fields, *OWN])
+    else:
+        hint = nearest(entry.name.upper(), list(_names(types)))
+    return Problem(entry.label, f"no such setting{f'; did you mean {hint}?' if hint else ''}")
 
 
 def _names(types: Schema) -> Iterator[str]:

@@ -4,14 +4,18 @@ A layer is a list of entries in the order of precedence below; within a layer no
 is typed yet and nothing is refused except what cannot be told apart.
 """
 
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
+from typing import Any
 
-from envtune import upstream
+from envtune import documents, upstream
 from envtune.contract import OWN
+from envtune.errors import Problem, Refused
 
 AXOLOTL = "AXOLOTL_"
 SFT = "SFT_"
@@ -36,10 +40,21 @@ _SECRET_LENGTH = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """One name as the user typed it, and its text."""
+    """One name as the user typed it, and its text.
+
+    From a document the name is the document's, `value` has a type already, and `document`
+    is the variable that named it.
+    """
 
     name: str
     text: str
+    value: Any = None
+    document: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a line about this entry begins with."""
+        return f"{self.document}: {self.name}" if self.document else self.name
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,7 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
             notes.append(f"{name} looks like a Kubernetes service link and is ignored")
         else:
             entries.append(Entry(name, environ[name]))
-    given = [Entry(*argument.split("=", 1)) for argument in arguments]
+    given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -110,6 +125,35 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
         Layer("command line", tuple(given)),
     ]
     return Inputs(tuple(layers), environ, tuple(notes))
+
+
+def with_documents(inputs: Inputs) -> Inputs:
+    """`inputs` with the layers of the documents that they name. Raises Refused."""
+    named = {e.name: e for layer in inputs.layers for e in layer.entries if e.name in _DOCUMENTS}
+    layers, problems = [], []
+    for name, (label, parse) in _DOCUMENTS.items():
+        if name in named:
+            try:
+                found = parse(named[name].text)
+            except documents.DocumentError as error:
+                problems.append(Problem(name, str(error)))
+            else:
+                layers.append(Layer(label, tuple(_entries(found, name))))
+    if problems:
+        raise Refused(problems)
+    return replace(inputs, layers=(*layers, *inputs.layers))
+
+
+def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:
+    for name, value in document.items():
+        yield Entry(str(name), json.dumps(value, default=str), value, variable)
+
+
+# Weak before strong: the base64 wins over the file, as in the SFT trainer's image.
+_DOCUMENTS: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
+    "SFT_TRAINER_CONFIG_JSON_PATH": ("file", lambda text: documents.read_file(Path(text))),
+    "SFT_TRAINER_CONFIG_JSON_ENV_VAR": ("base64", documents.decode),
+}
 
 
 def _empty(entry: Entry) -> bool:

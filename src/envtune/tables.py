@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from envtune import upstream
 from envtune.config import RunConfig, Value
+from envtune.errors import Problem, Refused
 from envtune.resolve.batch import batch_sum
+from envtune.schema import nearest
+from envtune.sources import AXOLOTL, Inputs
 
 _VALUE_WIDTH = 44
 
@@ -40,6 +44,30 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row[-1]]).rstrip()[:width])
     return "\n".join(lines)
+
+
+def explanation(config: RunConfig, inputs: Inputs, name: str) -> str:
+    """One setting: value, source, what it overrode, Axolotl's own words. Raises Refused."""
+    fields = upstream.axolotl()["fields"]
+    key = name.removeprefix(AXOLOTL).lower()
+    if key not in fields:
+        hint = nearest(key, list(fields))
+        what = f"no such setting{f'; did you mean {hint}?' if hint else ''}"
+        raise Refused([Problem(name, what)])
+    rows = [("setting", f"{key} ({AXOLOTL}{key.upper()})")]
+    if key in config.axolotl:
+        rows += [("value", str(config.axolotl[key].value)), ("from", _why(config.axolotl[key]))]
+    else:
+        rows.append(("value", "not set: Axolotl's own default"))
+    given = [
+        (layer.name, entry.text)
+        for layer in inputs.layers
+        for entry in layer.entries
+        if entry.name.removeprefix(AXOLOTL).lower().split("__")[0] == key
+    ]
+    rows += [("overrode", f"{text} ({layer})") for layer, text in reversed(given[:-1])]
+    rows.append(("means", fields[key].get("description", "Axolotl does not say")))
+    return "\n".join(f"{title.ljust(9)} {text}" for title, text in rows)
 
 
 def _shown(value: Value) -> str:

@@ -1,0 +1,107 @@
+"""Parses a configuration given whole: a mounted JSON or YAML file, or base64 JSON.
+
+Nothing is ever executed: JSON is JSON, YAML is safe and without aliases (so that a few
+lines cannot grow into gigabytes), a name may stand only once, and nothing is read past
+one mebibyte. Every complaint has a place: line and column, or byte.
+"""
+
+import base64
+import binascii
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LIMIT = 1 << 20
+
+
+class DocumentError(Exception):
+    """What is wrong with a document, on one line."""
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The object in a JSON or YAML file. Raises DocumentError."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(LIMIT + 1)
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
+    text = _text(data, str(path))
+    if path.suffix == ".json" or text.lstrip().startswith("{"):
+        return _object(_json(text, str(path)), str(path))
+    return _object(_yaml(text, str(path)), str(path))
+
+
+def decode(text: str) -> dict[str, Any]:
+    """The object in base64 JSON. Raises DocumentError."""
+    if len(text) > LIMIT * 4 // 3 + 4:
+        raise DocumentError("holds more than 1 MiB")
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise DocumentError("is not base64; encode the JSON with `base64 -w0`") from None
+    return _object(_json(_text(data, "its base64"), "its JSON"), "its JSON")
+
+
+def _text(data: bytes, where: str) -> str:
+    if len(data) > LIMIT:
+        raise DocumentError(f"{where} holds more than 1 MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"{where} is not UTF-8 at byte {error.start}") from None
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DocumentError(f"{where} holds no object of names and values")
+    return value
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise DocumentError(f"{where} is not JSON at {place}: {error.msg}") from None
+    except RecursionError:
+        raise DocumentError(f"{where} is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise DocumentError(f"{name} stands twice; which one counts?")
+        found[name] = value
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases and without names that stand twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise DocumentError(f"line {self.line + 1}: aliases are not taken; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise DocumentError(f"line {node.start_mark.line + 1}: {name} stands twice")
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader with less
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1} column {mark.column + 1}" if mark else "an unknown place"
+        raise DocumentError(f"{where} is not YAML at {place}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise DocumentError(f"{where} is not YAML: {error}") from None
+    except RecursionError:
+        raise DocumentError(f"{where} is nested too deeply") from None
