@@ -16,7 +16,11 @@ use_environment() {
   if [[ -x "$here/.venv/bin/envtune" ]]; then
     PATH="$here/.venv/bin:$PATH"
     export PATH
-  elif ! command -v envtune > /dev/null; then
+  fi
+}
+
+need_envtune() {
+  if ! command -v envtune > /dev/null; then
     echo "envtune is not installed: run \`make setup\` in $here first" >&2
     exit 1
   fi
@@ -43,15 +47,15 @@ idle() {
 }
 
 main() {
+  use_environment
   case "${1:-}" in
-    "" | -* | idle) use_environment ;;
-  esac
-  case "${1:-}" in
-    "") ;;
+    "" | -*) need_envtune ;;
     idle) idle ;;
-    -*) exec envtune "$@" ;;
     *) exec "$@" ;;
   esac
+  if (($#)); then
+    exec envtune "$@"
+  fi
   check
   login
   local folder

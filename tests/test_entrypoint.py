@@ -230,6 +230,46 @@ def test_wandb_is_told_in_one_line(settings: dict[str, str], sentence: str, tmp_
     assert CANARY not in result.err + result.out
 
 
+def test_a_token_from_a_file_works_and_shows_nowhere(hub: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{CANARY}\n")
+    environ = clean_environ(
+        HF_ENDPOINT=hub, HF_HUB_OFFLINE="0", HF_TOKEN_FILE=str(tmp_path / "token")
+    )
+    result = envtune("login", cwd=tmp_path, environ=environ)
+    assert "logged in as ada" in result.err
+    assert CANARY not in result.err + result.out
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"HF_TOKEN_FILE": "/none"}, "HF_TOKEN_FILE: /none cannot be read: No such file"),
+        ({"HF_TOKEN_FILE": "/x", "HF_TOKEN": CANARY}, "HF_TOKEN_FILE: is set and so is HF_TOKEN"),
+    ],
+)
+def test_a_secret_that_cannot_be_told_is_refused(
+    settings: dict[str, str], line: str, empty: Entrypoint
+) -> None:
+    result = empty.run(**settings)
+    assert result.code == 1
+    assert line in result.err
+    assert CANARY not in result.err
+
+
+def test_a_secret_in_a_wrong_place_is_refused_and_not_shown(empty: Entrypoint) -> None:
+    result = empty.run(HF_TOKEN=CANARY, AXOLOTL_LORA_R=CANARY, AXOLOTL_HUB_TOKEN=CANARY)
+    assert result.code == 1
+    assert "AXOLOTL_LORA_R" in result.err
+    assert CANARY not in result.err
+
+
+def test_wrong_usage_is_exit_1_with_a_last_word(empty: Entrypoint) -> None:
+    message = empty.folder / "message"
+    result = empty.run("envtune", "print-runtime", "--bogus", TERMINATION_LOG_FILE=str(message))
+    assert result.code == 1
+    assert "--bogus" in message.read_text()
+
+
 # --- configure.py and the verbs that create nothing -------------------------------------
 
 

@@ -125,7 +125,7 @@ def test_changed_data_at_the_same_path_is_another_run(
     names = []
     for part in (rows[:100], rows[100:200]):
         data.write_text("".join(part))
-        names.append(
-            entrypoint.run("envtune", "print-runtime", AXOLOTL_DATASETS__0__PATH=str(data)).out
-        )
+        told = entrypoint.run("envtune", "print-runtime", AXOLOTL_DATASETS__0__PATH=str(data))
+        assert told.code == 0, told.err
+        names.append(told.out)
     assert names[0] != names[1]

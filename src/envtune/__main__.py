@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from envtune import files, flow, settings, sources, tables
 from envtune.errors import Exit, Problem, Refused
@@ -159,7 +159,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="envtune", description="Environment variables in, a fine-tuned model out."
     )
     parser.add_argument("--version", action="store_true", help="print the versions of all parts")
@@ -203,9 +203,6 @@ def _warn(made: flow.Configuration) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; every way out has its exit code and its termination message."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    inputs = sources.read()
-    level = logging.getLevelName(inputs.environ.get("SFT_LOG_LEVEL", "INFO"))
-    LOG.setLevel(level if isinstance(level, int) else logging.INFO)
     args = _parser().parse_args(argv)
     if args.version:
         from envtune import record
@@ -216,14 +213,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(tables.USAGE, end="")
         return Exit.CONFIG
     signal.signal(signal.SIGTERM, _terminated)
-    exit_, message = _guarded(VERBS[args.verb], args)
+    exit_, message = _guarded(_logged(VERBS[args.verb]), args)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
-    message = sources.redact(message, inputs.secrets)
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     if args.verb == "run" or exit_ != Exit.DONE:
         terminate(message)
     return int(exit_)
+
+
+def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Result]:
+    """The verb at the environment's log level and without a secret in its last word."""
+
+    def run_verb(args: argparse.Namespace) -> Result:
+        inputs = sources.read()
+        level = logging.getLevelName(inputs.environ.get("SFT_LOG_LEVEL", "INFO"))
+        LOG.setLevel(level if isinstance(level, int) else logging.INFO)
+        exit_, message = _guarded(verb, args)
+        return exit_, sources.redact(message, inputs.secrets)
+
+    return run_verb
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is the user's to mend: exit 1, and a last word, like any other refusal."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        LOG.error("%s", message)
+        terminate(message)
+        sys.exit(Exit.CONFIG)
 
 
 class _Terminated(BaseException):
@@ -263,7 +282,7 @@ def _nothing_set(args: argparse.Namespace) -> bool:
 
 def terminate(message: str) -> None:
     """Leaves the last word where Kubernetes looks for it."""
-    named = sources.read().environ.get("TERMINATION_LOG_FILE")
+    named = os.environ.get("TERMINATION_LOG_FILE")
     target = named or _KUBERNETES_LOG
     if not named and not Path(target).exists():
         return

@@ -32,6 +32,12 @@ _SERVICE_LINK = re.compile(
 # The Hub's token: its name and the two old ones.
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
+# Secrets that may come from a file, as <NAME>_FILE (Docker's and Kubernetes' way). Not every
+# name in _TOKEN is here: AWS_WEB_IDENTITY_TOKEN_FILE is AWS's own and stays a path.
+_FROM_FILES = (
+    *HUB_TOKENS, "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+    "COMET_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY",
+)  # fmt: skip
 _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$")
 _USERINFO = re.compile(r"://([^/\s@]+)@")
 # Shorter values are words that a log may hold for other reasons.
@@ -108,8 +114,11 @@ def _nearly_ours(name: str) -> bool:
 
 
 def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Inputs:
-    """Reads the environment and `NAME=VALUE` arguments."""
-    environ = dict(os.environ if environ is None else environ)
+    """Reads the environment, the files of secrets and `NAME=VALUE` arguments.
+
+    Raises Refused where a secret's file cannot be read, or the secret is set beside it.
+    """
+    environ = _with_secrets(os.environ if environ is None else environ)
     entries, notes = [], []
     for name in sorted(n for n in environ if is_ours(n) or _nearly_ours(n)):
         if _is_service_link(name, environ[name]):
@@ -125,6 +134,24 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
         Layer("command line", tuple(given)),
     ]
     return Inputs(tuple(layers), environ, tuple(notes))
+
+
+def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` with each secret that a <NAME>_FILE points to under its own name."""
+    found, problems = dict(environ), []
+    for name in _FROM_FILES:
+        path = found.pop(f"{name}_FILE", "")
+        if path and found.get(name):
+            problems.append(Problem(f"{name}_FILE", f"is set and so is {name}; unset one of them"))
+        elif path:
+            try:
+                found[name] = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                why = getattr(error, "strerror", None) or "it is no text"
+                problems.append(Problem(f"{name}_FILE", f"{path} cannot be read: {why}"))
+    if problems:
+        raise Refused(problems)
+    return found
 
 
 def with_documents(inputs: Inputs) -> Inputs:
