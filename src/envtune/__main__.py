@@ -34,7 +34,7 @@ def check(args: argparse.Namespace) -> Result:
     """check the environment and print every resolved value with its source"""
     made = flow.configure(args.overrides)
     _warn(made)
-    print(tables.configuration(made.config, _width(sys.stdout)))
+    _show(tables.configuration(made.config, _width(sys.stdout)))
     return Exit.DONE, "the configuration is valid"
 
 
@@ -96,7 +96,7 @@ def explain(args: argparse.Namespace) -> Result:
     """say where one setting's value comes from, what it overrode and what it means"""
     made = flow.configure(args.overrides)
     text = tables.explanation(made.config, made.inputs, args.key)
-    print(sources.redact(text, made.inputs.secrets))
+    _show(sources.redact(text, made.inputs.secrets))
     return Exit.DONE, ""
 
 
@@ -141,9 +141,9 @@ def print_runtime(args: argparse.Namespace) -> Result:
         "DEVICE": made.config.device,
     }
     if args.format == "json":
-        print(json.dumps(values, indent=2))
+        _show(json.dumps(values, indent=2))
     else:
-        print("\n".join(f"{key}={shlex.quote(value)}" for key, value in values.items()))
+        _show("\n".join(f"{key}={shlex.quote(value)}" for key, value in values.items()))
     return Exit.DONE, ""
 
 
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.version:
         from envtune import record
 
-        print("\n".join(f"{name} {version}" for name, version in record.versions().items()))
+        _show("\n".join(f"{name} {version}" for name, version in record.versions().items()))
         return Exit.DONE
     if args.verb is None:
         print(tables.USAGE, end="")
