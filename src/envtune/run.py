@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from envtune import files, fingerprint, flow, process, record, render, runs, training
+from envtune import descendants, files, fingerprint, flow, record, render, runs, training
 from envtune.errors import Exit, Refused
 from envtune.lease import Lease
-from envtune.process import StopSignals
 from envtune.runs import Run
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
+from envtune.stops import StopSignals
 
 
 def prepare_folder(made: flow.Configuration, template: Path = render.AXOLOTL_TEMPLATE) -> Run:
@@ -59,7 +59,7 @@ def execute(run: Run, environ: Mapping[str, str], secrets: tuple[str, ...]) -> t
     already = f"already done: {run.folder} (SFT_RERUN=true trains again)"
     if run.finished:
         return Exit.DONE, already
-    process.adopt_orphans()
+    descendants.adopt_orphans()
     stops = StopSignals().install()
     with Lease(run.folder, lambda: stops.asked):
         if run.finished:  # while this start waited

@@ -8,10 +8,10 @@ from typing import Any
 from envtune import checkpoints
 from envtune.config import RunConfig
 from envtune.errors import Exit
-from envtune.process import StopSignals
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs import Run
 from envtune.sources import redact
+from envtune.stops import StopSignals
 
 LOG = logging.getLogger("envtune")
 

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from envtune import checkpoints, control, hardware, launch, process
+from envtune import checkpoints, control, descendants, hardware, launch, process
 from envtune.control import FINAL, Outcome
 from envtune.errors import Exit, gist, recognise, wrong_value
 from envtune.progress import PHASES, Progress
@@ -19,7 +19,7 @@ from envtune.stage import LOG, Context, StageRecord, stopped
 def train(context: Context) -> StageRecord:
     """Trains from the newest committed checkpoint, or from the start, and publishes."""
     run, grace = context.run, context.config.setting("SFT_GRACE_SECONDS")
-    left = process.take_over(run.folder, grace, lambda: context.stops.asked)
+    left = descendants.take_over(run.folder, grace, lambda: context.stops.asked)
     if left:
         LOG.warning("train: ended %d processes that a killed start had left", left)
     if context.stops.asked:

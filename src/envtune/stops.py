@@ -1,0 +1,42 @@
+"""SIGTERM, SIGINT and SIGHUP: noted as they come, acted on where it is safe."""
+
+import signal
+import time
+from dataclasses import dataclass, field
+from types import FrameType
+
+# What is left of the grace for records after the child has ended, seconds.
+_RESERVE = 2.0
+
+
+@dataclass
+class StopSignals:
+    """SIGTERM and SIGINT as they come in. `grace` seconds from the first to the end."""
+
+    grace: float = 25.0
+    received: list[int] = field(default_factory=list)
+    first: float = 0.0
+
+    def install(self) -> "StopSignals":
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.received:
+            self.first = time.monotonic()
+        self.received.append(number)
+
+    @property
+    def asked(self) -> bool:
+        return bool(self.received)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was somebody at a keyboard."""
+        return self.received[:1] == [signal.SIGINT]
+
+    def deadline(self) -> float:
+        """When the child must be gone; each further signal quarters what is left."""
+        budget = max(self.grace - _RESERVE, 0.5)
+        return self.first + budget / 4.0 ** (len(self.received) - 1)
