@@ -18,8 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from envtune import files, flow, settings, sources, tables
-from envtune.errors import Exit, Problem, Refused
+from envtune import files, flow, sources, tables
+from envtune.errors import Exit, NothingSet, Problem, Refused
 
 LOG = logging.getLogger("envtune")
 _MESSAGE_LIMIT = 4096
@@ -256,10 +256,10 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namespace) -> Result:
     try:
         return verb(args)
+    except NothingSet as nothing:
+        print(tables.USAGE, end="", file=sys.stderr)
+        return nothing.exit, tables.USAGE
     except Refused as refused:
-        if _nothing_set(args):
-            print(tables.USAGE, end="", file=sys.stderr)
-            return refused.exit, tables.USAGE
         return refused.exit, "\n".join(map(str, refused.problems))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED, "interrupted before training"
@@ -270,14 +270,6 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
         return exit_, f"{error.filename or 'a file'}: {error.strerror}"
     except Exception:
         return Exit.BUG, f"envtune failed; this is a bug\n{traceback.format_exc()}"
-
-
-def _nothing_set(args: argparse.Namespace) -> bool:
-    try:
-        inputs = sources.with_documents(sources.read(getattr(args, "overrides", ())))
-        return not settings.load(inputs).axolotl
-    except Refused:
-        return False
 
 
 def terminate(message: str) -> None:

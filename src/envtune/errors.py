@@ -53,6 +53,10 @@ class Refused(Exception):
         return self.problems[0].exit
 
 
+class NothingSet(Refused):
+    """Raised when not one key of Axolotl is set: somebody who wants to know what this is."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A way for a child to fail, told by the last lines of its log."""

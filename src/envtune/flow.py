@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from envtune import checks, facts, hardware, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
-from envtune.errors import Refused
+from envtune.errors import NothingSet, Refused
 from envtune.resolve import resolve
 from envtune.settings import Settings
 from envtune.sources import Inputs
@@ -32,7 +32,7 @@ def configure(
     inputs = sources.with_documents(sources.read(arguments, environ))
     given = facts.located(settings.load(inputs))
     if problems := checks.before_facts(given):
-        raise Refused(problems)
+        raise (Refused if given.axolotl else NothingSet)(problems)
     seen = _facts(given, inputs.environ)
     outputs, logs = folders(given, inputs.environ)
     targets = {"SFT_OUTPUTS_DIR": outputs, "SFT_LOGS_DIR": logs}

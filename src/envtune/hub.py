@@ -6,7 +6,7 @@ keys stay in the environment; nothing is written to disk or put on a command lin
 
 from collections.abc import Mapping
 
-from envtune.sources import HUB_TOKENS, redact
+from envtune.sources import HUB_TOKENS, USERINFO, redact
 
 _HUB = "https://huggingface.co"
 _WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
@@ -26,13 +26,9 @@ def hugging_face(environ: Mapping[str, str]) -> str:
         return "Hugging Face: no token (HF_TOKEN is not set); only public files can be fetched"
     if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return "Hugging Face: offline (HF_HUB_OFFLINE is set); the token was not tried"
-    return redact(f"Hugging Face: {_whoami(endpoint, secret)}", (secret, *_userinfo(endpoint)))
-
-
-def _userinfo(endpoint: str) -> tuple[str, ...]:
-    """What stands before the @ of a URL, if anything."""
-    _, at, _ = endpoint.partition("://")[2].rpartition("@")
-    return (endpoint.partition("://")[2].rpartition("@")[0],) if at else ()
+    return redact(
+        f"Hugging Face: {_whoami(endpoint, secret)}", (secret, *USERINFO.findall(endpoint))
+    )
 
 
 def _whoami(endpoint: str, secret: str) -> str:

@@ -4,7 +4,6 @@ Only the keys that are set exist. A name is `AXOLOTL_<KEY>`, `AXOLOTL_<KEY>__<PA
 value inside, or one of envtune's own.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from envtune import upstream
 from envtune.contract import OWN
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
-from envtune.sources import AXOLOTL, Entry, Inputs, Layer
+from envtune.sources import AXOLOTL, USERINFO, Entry, Inputs, Layer
 
 _POSITIVE = {"type": "integer", "minimum": 1}
 
@@ -30,8 +29,6 @@ _STRICTER: dict[str, Node] = {
 }
 
 Path = tuple[str | int, ...]
-
-_USERINFO = re.compile(r"://[^/\s@\"]+@")
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class _Loader:
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
-        if _USERINFO.search(entry.text):
+        if USERINFO.search(entry.text):
             message = "holds a URL with a user or password; use the tool's own variable for those"
             self.problems.append(Problem(entry.label, message))
             return None

@@ -39,7 +39,8 @@ _FROM_FILES = (
     "COMET_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY",
 )  # fmt: skip
 _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$")
-_USERINFO = re.compile(r"://([^/\s@]+)@")
+# A user or a password in a URL, also in one inside JSON.
+USERINFO = re.compile(r"://([^/\s@\"]+)@")
 # Shorter values are words that a log may hold for other reasons.
 _SECRET_LENGTH = 8
 
@@ -92,7 +93,7 @@ class Inputs:
     def secrets(self) -> tuple[str, ...]:
         """Values that may appear nowhere: by the variable's name, or before a URL's @."""
         named = {v.strip() for n, v in self.environ.items() if _SECRET_NAME.search(n.upper())}
-        in_urls = {found for v in self.environ.values() for found in _USERINFO.findall(v)}
+        in_urls = {found for v in self.environ.values() for found in USERINFO.findall(v)}
         parts = {part for found in in_urls for part in found.split(":")}
         return tuple(s for s in named | in_urls | parts if len(s) >= _SECRET_LENGTH)
 
