@@ -95,7 +95,7 @@ def _show(text: str) -> None:
 def explain(args: argparse.Namespace) -> Result:
     """say where one setting's value comes from, what it overrode and what it means"""
     made = flow.configure(args.overrides)
-    text = tables.explanation(made.config, made.inputs, args.key)
+    text = tables.explanation(made.config, made.settings, args.key)
     _show(sources.redact(text, made.inputs.secrets))
     return Exit.DONE, ""
 
@@ -196,8 +196,12 @@ def _width(stream: TextIO | None) -> int | None:
 
 def _warn(made: flow.Configuration) -> None:
     LOG.setLevel(made.config.setting("SFT_LOG_LEVEL"))
-    for warning in made.config.warnings:
-        LOG.warning("%s", warning)
+    for level, lines in (
+        (logging.INFO, made.config.notes),
+        (logging.WARNING, made.config.warnings),
+    ):
+        for line in lines:
+            LOG.log(level, "%s", sources.redact(line, made.inputs.secrets))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

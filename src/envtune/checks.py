@@ -130,10 +130,11 @@ def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:
     name = settings.axolotl["datasets"].name
     given = settings.axolotl["datasets"].value or []
     tells = passes_through(settings)  # RL's types follow from `rl`
+    masked = "response_template" in settings.axolotl
     for index, (item, data) in enumerate(zip(given, facts.data, strict=True)):
         if data.problem:
             yield Problem(name, data.problem, Exit.DATA)
-        elif "type" not in item and not (tells or data_types.detect(data.columns)):
+        elif not (tells or data_types.is_typed(item, data, masked=masked)):
             yield Problem(f"{name}__{index}__TYPE", _untyped(data), Exit.DATA)
 
 

@@ -27,6 +27,7 @@ class Facts:
     model: ModelFacts
     data: tuple[DataFacts, ...]
     device: str
+    test_data: tuple[DataFacts, ...] = ()
     local: bool = True  # nothing has to come from the Hub
     tracking: Tracking = Tracking()
 
@@ -81,6 +82,7 @@ class RunConfig:
     resume_from: str | None = None
     offline: bool = False
     warnings: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     def plain(self) -> dict[str, Any]:
         """Axolotl's values alone."""

@@ -6,9 +6,12 @@ Axolotl's settings are not here: their names and types come from the snapshot.
 from dataclasses import dataclass
 from typing import Any
 
+from envtune.profiles import PROFILES
+
 _TEXT = {"type": "string"}
 _FLAG = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 1, "maximum": 9999}
+_TEXT_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 # The name of a run that has a number.
 RUN_NAME = r"^(?P<prefix>[a-z0-9][a-z0-9-]{0,122})-run(?P<index>[0-9]{1,4})$"
 _FOLDER = {
@@ -41,6 +44,25 @@ OWN: dict[str, Own] = {
     "SFT_TRAINER_CONFIG_JSON_ENV_VAR": Own(
         _TEXT, None, "the same as base64 JSON; stronger than the file"
     ),
+    "SFT_DATASET_CONFIG": Own(
+        _TEXT, None, "the industrial pipeline's JSON that describes the data"
+    ),
+    "SFT_TRAINING_CONFIG": Own(
+        _TEXT, None, "the industrial pipeline's JSON that describes the training"
+    ),
+    "SFT_TEMPLATE": Own(
+        _TEXT, None, "a Jinja template that lays out the YAML, or a YAML file of defaults"
+    ),
+    "SFT_PROFILE": Own({"enum": sorted(PROFILES)}, None, "a set of values weaker than any other"),
+    "SFT_SAMPLE_SIZE": Own(
+        {"type": "integer", "minimum": 1}, None, "train on the first rows of each data set only"
+    ),
+    "SFT_CACHE_DIR": Own(_TEXT, None, "folder of the Hub's cache where HF_HOME is not set"),
+    "DATA_ROOT": Own(_TEXT, None, "folder in which a relative path of a data set is looked up too"),
+    "CKPT_ROOT": Own(_TEXT, None, "the same as SFT_OUTPUTS_DIR, which is stronger"),
+    "SFT_LORA_POST_PROCESS_FOR_VLLM": Own(
+        _FLAG, False, "make the adapter servable by vLLM (no export runs yet)"
+    ),
     "SFT_RERUN": Own(_FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(_FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(
@@ -65,4 +87,12 @@ OWN: dict[str, Own] = {
     "FORCE_RUN_INDEX": Own(_COUNT, None, "the run's number; the prefix is computed"),
     "LEGACY_RUN_NAME": Own(_FOLDER, None, "the run's folder with USE_LEGACY_NAMING=1"),
     "USE_LEGACY_NAMING": Own(_FLAG, False, "folders named <dataset>_<size>_<model>, not counted"),
+}
+
+# Keys that envtune's own plugin adds to Axolotl's YAML.
+PLUGIN_KEYS: dict[str, dict[str, Any]] = {
+    "response_template": _TEXT_OR_NULL
+    | {"description": "Text after which a row is trained; what stands before is masked."},
+    "instruction_template": _TEXT_OR_NULL
+    | {"description": "Text with which the next question begins; masked up to the answer."},
 }

@@ -8,32 +8,66 @@ one mebibyte. Every complaint has a place: line and column, or byte.
 import base64
 import binascii
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 LIMIT = 1 << 20
+# A text in quotes, or a comment outside of one.
+_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*')
+_JINJA = re.compile(r"\{\{|\{%")
+
+
+@dataclass(frozen=True)
+class Document:
+    """Names and values, and what a reader should know."""
+
+    values: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 class DocumentError(Exception):
     """What is wrong with a document, on one line."""
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> Document:
     """The object in a JSON or YAML file. Raises DocumentError."""
+    return _parsed(_read(path), path)
+
+
+def read_defaults(path: Path) -> Document | None:
+    """The object in a YAML file of defaults; None for a Jinja template, which only lays out."""
+    text = _read(path)
+    return None if is_template(text) else _parsed(text, path)
+
+
+def is_template(text: str) -> bool:
+    """Whether a text has Jinja in it."""
+    return bool(_JINJA.search(text))
+
+
+def _read(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             data = stream.read(LIMIT + 1)
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
-    text = _text(data, str(path))
-    if path.suffix == ".json" or text.lstrip().startswith("{"):
-        return _object(_json(text, str(path)), str(path))
-    return _object(_yaml(text, str(path)), str(path))
+    return _text(data, str(path))
 
 
-def decode(text: str) -> dict[str, Any]:
+def _parsed(text: str, path: Path) -> Document:
+    if path.suffix != ".json" and not text.lstrip().startswith("{"):
+        return Document(_object(_yaml(text, str(path)), str(path)))
+    plain = _COMMENT.sub(lambda found: found[1] or "", text)
+    notes = () if plain == text else (f"{path} has // comments, which JSON does not; passed over",)
+    return Document(_object(_json(plain, str(path)), str(path)), notes)
+
+
+def decode(text: str) -> Document:
     """The object in base64 JSON. Raises DocumentError."""
     if len(text) > LIMIT * 4 // 3 + 4:
         raise DocumentError("holds more than 1 MiB")
@@ -41,7 +75,7 @@ def decode(text: str) -> dict[str, Any]:
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise DocumentError("is not base64; encode the JSON with `base64 -w0`") from None
-    return _object(_json(_text(data, "its base64"), "its JSON"), "its JSON")
+    return Document(_object(_json(_text(data, "its base64"), "its JSON"), "its JSON"))
 
 
 def _text(data: bytes, where: str) -> str:

@@ -78,6 +78,7 @@ def is_local(path: str) -> bool:
 
 def located(settings: Settings) -> Settings:
     """`settings` with each local path absolute: the child works in the run folder."""
+    root = settings.get("DATA_ROOT") or ""
     changed = dict(settings.axolotl)
     for key in PATHS:
         if key in changed and isinstance(value := changed[key].value, str):
@@ -85,17 +86,21 @@ def located(settings: Settings) -> Settings:
             changed[key] = replace(changed[key], value=absolute(value) if local else value)
     for key in DATASETS:
         if key in changed and isinstance(changed[key].value, list):
-            items = [_located(item) for item in changed[key].value]
+            items = [_located(item, root) for item in changed[key].value]
             changed[key] = replace(changed[key], value=items)
     return replace(settings, axolotl=changed)
 
 
-def _located(dataset: Any) -> Any:
+def _located(dataset: Any, root: str) -> Any:
     if not isinstance(dataset, Mapping):
         return dataset
     changed = dict(dataset)
-    if isinstance(path := dataset.get("path"), str) and is_local(path):
-        changed["path"] = absolute(path)
+    if isinstance(path := dataset.get("path"), str):
+        under = os.path.join(absolute(root), path) if root else ""
+        if under and not os.path.exists(path) and os.path.exists(under):
+            changed["path"] = under
+        elif is_local(path):
+            changed["path"] = absolute(path)
     files = dataset.get("data_files")
     if isinstance(files, str):
         changed["data_files"] = _here(files)

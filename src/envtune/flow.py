@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from envtune import checks, facts, hardware, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
@@ -19,6 +20,7 @@ class Configuration:
     """A RunConfig and what it was made from."""
 
     config: RunConfig
+    settings: Settings
     inputs: Inputs
     facts: Facts
     outputs: str
@@ -35,28 +37,32 @@ def configure(
         raise (Refused if given.axolotl else NothingSet)(problems)
     seen = _facts(given, inputs.environ)
     outputs, logs = folders(given, inputs.environ)
-    targets = {"SFT_OUTPUTS_DIR": outputs, "SFT_LOGS_DIR": logs}
+    targets = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         targets[named.name] = str(named.value)
     if problems := checks.preflight(given, seen, targets):
         raise Refused(problems)
     config = resolve(given, seen)
     config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen)))
-    return Configuration(config, inputs, seen, outputs, logs)
+    return Configuration(config, given, inputs, seen, outputs, logs)
 
 
 def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
     """The absolute folders of the runs and of the logs."""
     base = _POD_VOLUME if environ.get("RUNPOD_POD_ID") else "."
-    outputs = given.get("SFT_OUTPUTS_DIR") or f"{base}/outputs"
+    outputs = given.get("SFT_OUTPUTS_DIR") or given.get("CKPT_ROOT") or f"{base}/outputs"
     logs = given.get("SFT_LOGS_DIR") or f"{base}/logs"
     return facts.absolute(outputs), facts.absolute(logs)
+
+
+def _outputs_name(given: Settings) -> str:
+    moved = "CKPT_ROOT" in given.own and "SFT_OUTPUTS_DIR" not in given.own
+    return "CKPT_ROOT" if moved else "SFT_OUTPUTS_DIR"
 
 
 def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
     machine = hardware.probe(environ)
     wanted = given.get("SFT_DEVICE")
-    datasets = given.axolotl.get("datasets")
     return Facts(
         machine=machine,
         model=facts.read_model(
@@ -64,7 +70,8 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
             own_tokenizer="tokenizer_config" not in given.axolotl,
         ),
         local=facts.everything_local(given),
-        data=facts.read_data((datasets.value if datasets else None) or []),
+        data=facts.read_data(_items(given, "datasets")),
+        test_data=facts.read_data(_items(given, "test_datasets")),
         device=("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted,
         tracking=Tracking(
             wandb_key=bool(environ.get("WANDB_API_KEY")),
@@ -72,3 +79,8 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
             wandb_project=environ.get("WANDB_PROJECT", ""),
         ),
     )
+
+
+def _items(given: Settings, key: str) -> list[Any]:
+    """The data sets of a key that is not set, or is null, are none."""
+    return (given.axolotl[key].value if key in given.axolotl else None) or []

@@ -23,11 +23,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from envtune.errors import Problem
+
 Node = Mapping[str, Any]
 
 _TRUE = {"true", "yes", "on"}
 _FALSE = {"false", "no", "off"}
 _NULL = {"null", "none", "~"}
+# How much of a wrong value a line repeats.
+_SHOWN = 80
 
 
 @dataclass
@@ -38,6 +42,19 @@ class Mismatch(Exception):
     value: Any
     allowed: str
     hint: str = ""
+
+    def told(self, name: str, text: str) -> Problem:
+        """The line that the user reads: the name and the text as they were typed."""
+        where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in self.path)
+        shown = _short(text if not self.path else self.value)
+        at = f" at {where}" if where else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return Problem(name, f"{shown} is not allowed{at}; allowed: {self.allowed}{hint}")
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:

@@ -1,18 +1,18 @@
 """Layers -> Settings: every name known, every value typed, every problem at once.
 
 Only the keys that are set exist. A name is `AXOLOTL_<KEY>`, `AXOLOTL_<KEY>__<PATH>` for a
-value inside, or one of envtune's own.
+value inside, one of envtune's own, or what a dialect has translated.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from envtune import upstream
-from envtune.contract import OWN
+from envtune import dialects, upstream
+from envtune.contract import OWN, PLUGIN_KEYS
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
-from envtune.sources import AXOLOTL, USERINFO, Entry, Inputs, Layer
+from envtune.sources import AXOLOTL, SFT, USERINFO, Entry, Inputs, Layer
 
 _POSITIVE = {"type": "integer", "minimum": 1}
 
@@ -28,25 +28,55 @@ _STRICTER: dict[str, Node] = {
     ),
 }
 
+# Keys that say one thing in two ways. A stronger layer's way takes the place of a weaker's.
+_ALTERNATIVES = (
+    {"warmup_steps", "warmup_ratio"},
+    {"max_steps", "num_epochs"},
+    {"save_steps", "saves_per_epoch"},
+    {"eval_steps", "evals_per_epoch"},
+    {"batch_size", "gradient_accumulation_steps"},
+    {"bf16", "fp16"},
+    {"load_in_4bit", "load_in_8bit"},
+    {"lora_target_linear", "lora_target_modules"},
+    {"val_set_size", "test_datasets"},
+    {"fsdp_config", "deepspeed"},
+)
+# What nobody set by hand is overridden without a word.
+_SILENT = ("profile", "template")
+
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A typed value, the name as the user typed it, and the layer it came from."""
+    """A typed value, the name as the user typed it, and the layer it came from.
+
+    `parts` holds the names of what was set inside; `weaker` what this setting replaced.
+    """
 
     value: Any
     name: str
     layer: str
+    parts: Mapping[Path, str] = field(default_factory=dict)
+    weaker: "Setting | None" = None
+
+    def at(self, *path: str | int) -> str:
+        """The name of what set the value at `path`."""
+        ends = (self.parts.get(path[:length]) for length in range(len(path), 0, -1))
+        return next(filter(None, ends), self.name)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user set: Axolotl's keys, envtune's own, and warnings to print."""
+    """What the user set: Axolotl's keys, envtune's own, and lines to print.
+
+    `warnings` may be wrong, `notes` only tell what was done.
+    """
 
     axolotl: Mapping[str, Setting] = field(default_factory=dict)
     own: Mapping[str, Setting] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def get(self, name: str) -> Any:
         """The value of one of envtune's own settings."""
@@ -56,7 +86,7 @@ class Settings:
 def schema() -> Schema:
     """Axolotl's schema, stricter where Axolotl itself is too lenient."""
     snapshot = upstream.axolotl()
-    return Schema({**snapshot["fields"], **_STRICTER}, snapshot["defs"])
+    return Schema({**snapshot["fields"], **PLUGIN_KEYS, **_STRICTER}, snapshot["defs"])
 
 
 def load(inputs: Inputs) -> Settings:
@@ -71,30 +101,61 @@ class _Loader:
         self.own: dict[str, Setting] = {}
         self.problems: list[Problem] = []
         self.unknown: list[Problem] = []
+        self.notes: list[str] = []
 
     def load(self, inputs: Inputs) -> Settings:
         for layer in inputs.layers:
-            self._take(layer)
+            translated = dialects.translate(layer)
+            self.notes += translated.notes
+            self.problems += translated.problems
+            self.unknown += translated.unknown
+            self._take(Layer(layer.name, tuple(translated.entries)))
         for key, setting in self.axolotl.items():
             self._check_whole(key, setting)
         strict = self.own["SFT_STRICT"].value if "SFT_STRICT" in self.own else True
         if self.problems or (strict and self.unknown):
             raise Refused([*self.problems, *(self.unknown if strict else ())])
         warnings = (*inputs.notes, *(str(p) for p in self.unknown))
-        return Settings(self.axolotl, self.own, warnings)
+        return Settings(self.axolotl, self.own, warnings, tuple(self.notes))
 
     def _take(self, layer: Layer) -> None:
         """Types the layer's entries, wholes before parts, and puts them over the weaker ones."""
         places = sorted(filter(None, map(self._place, layer.entries)), key=_order)
         taken: dict[tuple[str, Path], str] = {}
+        before = {**self.axolotl, **self.own}
         for place in places:
             try:
                 self._put(place, self._typed(place), layer.name, taken)
             except Mismatch as problem:
-                self.problems.append(explain(place.entry.label, problem, place.entry.text))
+                self.problems.append(problem.told(place.entry.label, place.entry.text))
+        self._replace_alternatives({place.key for place in places})
+        self._report_overridden(before)
+
+    def _replace_alternatives(self, keys: set[str]) -> None:
+        """Drops what weaker layers say in another way than this one."""
+        for group in _ALTERNATIVES:
+            said = next((k for k in sorted(group & keys) if self._is_on(k)), None)
+            for other in (group - keys) & self.axolotl.keys() if said else ():
+                if self._is_on(other):
+                    self._note_overridden(self.axolotl[other], self.axolotl[said or other])
+                    del self.axolotl[other]
+
+    def _is_on(self, key: str) -> bool:
+        return key in self.axolotl and self.axolotl[key].value not in (None, False)
+
+    def _report_overridden(self, before: Mapping[str, Setting]) -> None:
+        for key, old in before.items():
+            new = self.axolotl.get(key) or self.own.get(key)
+            if new is not None and new is not old and new.value != old.value and not new.parts:
+                self._note_overridden(old, new)
+
+    def _note_overridden(self, old: Setting, new: Setting) -> None:
+        if old.layer not in _SILENT:
+            by = new.name if new.name != old.name else f"{new.name} of the {new.layer}"
+            self.notes.append(f"{by} takes the place of {old.name}")
 
     def _typed(self, place: "_Place") -> Any:
-        if place.entry.document:
+        if place.entry.structured:
             return self.types.accept(place.entry.value, place.node)
         return self.types.parse(place.entry.text, place.node)
 
@@ -104,20 +165,16 @@ class _Loader:
             message = "holds a URL with a user or password; use the tool's own variable for those"
             self.problems.append(Problem(entry.label, message))
             return None
-        if entry.name in OWN:
-            return _Place(entry, entry.name, (), OWN[entry.name].node)
-        if entry.document:
-            key, parts, named = entry.name, [], True
-        else:
-            key, *parts = entry.name.removeprefix(AXOLOTL).lower().split("__")
-            named = entry.name.startswith(AXOLOTL) and entry.name == entry.name.upper()
-        if not named or key not in self.types.fields:
+        if (own := entry.key or entry.name) in OWN:
+            return _Place(entry, own, (), OWN[own].node)
+        key, *parts = _spelled(entry)
+        if key not in self.types.fields:
             self.unknown.append(_unknown(entry, self.types))
             return None
         try:
             path, node = self.types.at(self.types.fields[key], parts)
         except Mismatch as problem:
-            self.problems.append(explain(entry.name, problem, entry.text))
+            self.problems.append(problem.told(entry.name, entry.text))
             return None
         return _Place(entry, key, path, node)
 
@@ -125,15 +182,18 @@ class _Loader:
         self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]
     ) -> None:
         name, settings = place.entry.label, self.own if place.key in OWN else self.axolotl
+        weaker, parts = settings.get(place.key), {}
         for leaf in _leaves(value, place.path):
             if other := _overlap(place.key, leaf, taken):
                 raise Mismatch((), value, f"one variable for one value; {other} sets it too")
             taken[place.key, leaf] = name
         if place.path:
-            weaker = settings.get(place.key)
             value = _with(weaker.value if weaker else None, place.path, value)
-            name = AXOLOTL + place.key.upper()
-        settings[place.key] = Setting(value, name, layer)
+            parts = {**(weaker.parts if weaker else {}), place.path: name}
+            name = _whole(place.key, parts)
+        if weaker is not None and weaker.layer == layer:
+            weaker = weaker.weaker  # another part of the same layer's value
+        settings[place.key] = Setting(value, name, layer, parts, weaker)
 
     def _check_whole(self, key: str, setting: Setting) -> None:
         """A value built from parts has to be allowed as a whole too."""
@@ -141,7 +201,7 @@ class _Loader:
             try:
                 self.types.accept(setting.value, self.types.fields[key])
             except Mismatch as problem:
-                self.problems.append(explain(setting.name, problem, ""))
+                self.problems.append(problem.told(setting.at(*problem.path), ""))
 
 
 @dataclass(frozen=True)
@@ -193,23 +253,26 @@ def _with(whole: Any, path: Path, value: Any) -> Any:
     return names
 
 
-def explain(name: str, problem: Mismatch, text: str) -> Problem:
-    """A mismatch as the line that the user reads."""
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem.path)
-    shown = _short(text if not problem.path else problem.value)
-    hint = f"; {problem.hint}" if problem.hint else ""
-    message = f"{shown} is not allowed{f' at {where}' if where else ''}; allowed: {problem.allowed}"
-    return Problem(name, message + hint)
+def _spelled(entry: Entry) -> list[str]:
+    """The key and the path that a name spells; what spells none is no key of Axolotl's."""
+    if entry.key:
+        return entry.key.split(".")
+    if entry.document:
+        return [entry.name]
+    named = entry.name.startswith(AXOLOTL) and entry.name == entry.name.upper()
+    return entry.name.removeprefix(AXOLOTL).lower().split("__") if named else [""]
 
 
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+def _whole(key: str, parts: Mapping[Path, str]) -> str:
+    """What to call a value built from parts: the names behind it, or Axolotl's variable."""
+    names = list(dict.fromkeys(parts.values()))
+    ours = any(name.startswith(AXOLOTL) for name in names)
+    return AXOLOTL + key.upper() if ours else ", ".join(names)
 
 
 def _unknown(entry: Entry, types: Schema) -> Problem:
     if entry.document:
-        hint = nearest(entry.name, [*types.fields, *OWN])
+        hint = nearest(entry.name, [*types.fields, *dialects.flags(), *OWN])
     else:
         hint = nearest(entry.name.upper(), list(_names(types)))
     return Problem(entry.label, f"no such setting{f'; did you mean {hint}?' if hint else ''}")
@@ -217,5 +280,6 @@ def _unknown(entry: Entry, types: Schema) -> Problem:
 
 def _names(types: Schema) -> Iterator[str]:
     yield from (AXOLOTL + key.upper() for key in types.fields)
+    yield from (SFT + flag.upper() for flag in dialects.flags())
     yield from upstream.axolotl()["reserved"]
     yield from OWN

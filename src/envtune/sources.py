@@ -1,7 +1,7 @@
 """Reads the environment and the command line into layers. The only reader of os.environ.
 
-A layer is a list of entries in the order of precedence below; within a layer nothing
-is typed yet and nothing is refused except what cannot be told apart.
+A layer is a list of entries; PRECEDENCE orders them. Within a layer nothing is typed yet and
+nothing is refused except what cannot be told apart.
 """
 
 import json
@@ -13,7 +13,7 @@ from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 
-from envtune import documents, upstream
+from envtune import documents, profiles, runtime, upstream
 from envtune.contract import OWN
 from envtune.errors import Problem, Refused
 
@@ -45,18 +45,30 @@ USERINFO = re.compile(r"://([^/\s@\"]+)@")
 _SECRET_LENGTH = 8
 
 
+# The layers from weak to strong. Below them are Axolotl's defaults and envtune's.
+PRECEDENCE = ("profile", "template", "file", "base64", "SFT_", "AXOLOTL_", "command line")
+
+
 @dataclass(frozen=True)
 class Entry:
     """One name as the user typed it, and its text.
 
     From a document the name is the document's, `value` has a type already, and `document`
-    is the variable that named it.
+    is the variable that named it. A dialect puts the key that is meant into `key` (dotted
+    where it lies inside another) and may have `made` the value.
     """
 
     name: str
     text: str
     value: Any = None
     document: str = ""
+    key: str = ""
+    made: bool = False
+
+    @property
+    def structured(self) -> bool:
+        """Whether `value` has a type already and `text` only shows it."""
+        return bool(self.document) or self.made
 
     @property
     def label(self) -> str:
@@ -119,8 +131,8 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
 
     Raises Refused where a secret's file cannot be read, or the secret is set beside it.
     """
-    environ = _with_secrets(os.environ if environ is None else environ)
-    entries, notes = [], []
+    environ, notes = runtime.translated(os.environ if environ is None else environ)
+    environ, entries = _with_secrets(environ), []
     for name in sorted(n for n in environ if is_ours(n) or _nearly_ours(n)):
         if _is_service_link(name, environ[name]):
             notes.append(f"{name} looks like a Kubernetes service link and is ignored")
@@ -130,8 +142,8 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
-        Layer("environment", tuple(e for e in entries if not e.name.startswith(AXOLOTL))),
-        Layer("environment", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
+        Layer("SFT_", tuple(e for e in entries if not e.name.startswith(AXOLOTL))),
+        Layer("AXOLOTL_", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
         Layer("command line", tuple(given)),
     ]
     return Inputs(tuple(layers), environ, tuple(notes))
@@ -156,20 +168,27 @@ def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_documents(inputs: Inputs) -> Inputs:
-    """`inputs` with the layers of the documents that they name. Raises Refused."""
-    named = {e.name: e for layer in inputs.layers for e in layer.entries if e.name in _DOCUMENTS}
-    layers, problems = [], []
-    for name, (label, parse) in _DOCUMENTS.items():
-        if name in named:
-            try:
-                found = parse(named[name].text)
-            except documents.DocumentError as error:
-                problems.append(Problem(name, str(error)))
-            else:
-                layers.append(Layer(label, tuple(_entries(found, name))))
+    """`inputs` with the layers of the profile and the documents that they name. Raises Refused."""
+    named = {e.name: e.text for layer in inputs.layers for e in layer.entries}
+    found: dict[str, list[Entry]] = {
+        "profile": [],
+        **{label: [] for label, _ in _DOCUMENTS.values()},
+    }
+    notes, problems = [], []
+    if profile := named.get("SFT_PROFILE"):
+        found["profile"] += _entries(profiles.PROFILES.get(profile, {}), "SFT_PROFILE")
+    for name, (label, read_document) in _DOCUMENTS.items():
+        try:
+            document = read_document(named[name]) if name in named else None
+        except documents.DocumentError as error:
+            problems.append(Problem(name, str(error)))
+        else:
+            found[label] += _entries(document.values, name) if document else ()
+            notes += [f"{name}: {note}" for note in document.notes] if document else []
     if problems:
         raise Refused(problems)
-    return replace(inputs, layers=(*layers, *inputs.layers))
+    layers = [Layer(label, tuple(entries)) for label, entries in found.items()]
+    return replace(inputs, layers=(*layers, *inputs.layers), notes=(*inputs.notes, *notes))
 
 
 def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:
@@ -177,9 +196,16 @@ def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:
         yield Entry(str(name), json.dumps(value, default=str), value, variable)
 
 
+def _file(text: str) -> documents.Document:
+    return documents.read_file(Path(text))
+
+
 # Weak before strong: the base64 wins over the file, as in the SFT trainer's image.
-_DOCUMENTS: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
-    "SFT_TRAINER_CONFIG_JSON_PATH": ("file", lambda text: documents.read_file(Path(text))),
+_DOCUMENTS: dict[str, tuple[str, Callable[[str], documents.Document | None]]] = {
+    "SFT_TEMPLATE": ("template", lambda text: documents.read_defaults(Path(text))),
+    "SFT_TRAINER_CONFIG_JSON_PATH": ("file", _file),
+    "SFT_DATASET_CONFIG": ("file", _file),
+    "SFT_TRAINING_CONFIG": ("file", _file),
     "SFT_TRAINER_CONFIG_JSON_ENV_VAR": ("base64", documents.decode),
 }
 

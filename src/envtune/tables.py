@@ -1,14 +1,15 @@
 """What people read at the start and at the end of a run. Pure text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from envtune import upstream
 from envtune.config import RunConfig, Value
+from envtune.contract import OWN
 from envtune.errors import Problem, Refused
 from envtune.resolve.batch import batch_sum
 from envtune.schema import nearest
-from envtune.sources import AXOLOTL, Inputs
+from envtune.settings import Setting, Settings, schema
+from envtune.sources import AXOLOTL
 
 _VALUE_WIDTH = 44
 
@@ -46,34 +47,54 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
     return "\n".join(lines)
 
 
-def explanation(config: RunConfig, inputs: Inputs, name: str) -> str:
-    """One setting: value, source, what it overrode, Axolotl's own words. Raises Refused."""
-    fields = upstream.axolotl()["fields"]
+def explanation(config: RunConfig, settings: Settings, name: str) -> str:
+    """One setting: value, source, what it overrode and what it means. Raises Refused."""
+    if name.upper() in OWN:
+        return _explained_own(config, settings, name.upper())
+    fields = schema().fields
     key = name.removeprefix(AXOLOTL).lower()
     if key not in fields:
-        hint = nearest(key, list(fields))
+        hint = nearest(key, [*fields, *OWN])
         what = f"no such setting{f'; did you mean {hint}?' if hint else ''}"
         raise Refused([Problem(name, what)])
     rows = [("setting", f"{key} ({AXOLOTL}{key.upper()})")]
     if key in config.axolotl:
-        rows += [("value", str(config.axolotl[key].value)), ("from", _why(config.axolotl[key]))]
+        rows += [("value", _text(config.axolotl[key].value)), ("from", _why(config.axolotl[key]))]
     else:
         rows.append(("value", "not set: Axolotl's own default"))
-    given = [
-        (layer.name, entry.text)
-        for layer in inputs.layers
-        for entry in layer.entries
-        if entry.name.removeprefix(AXOLOTL).lower().split("__")[0] == key
-    ]
-    rows += [("overrode", f"{text} ({layer})") for layer, text in reversed(given[:-1])]
+    rows += _overrode(settings.axolotl.get(key))
     rows.append(("means", fields[key].get("description", "Axolotl does not say")))
+    return _titled(rows)
+
+
+def _explained_own(config: RunConfig, settings: Settings, name: str) -> str:
+    value = config.own[name]
+    source = "the default" if name not in settings.own else settings.own[name].name
+    rows = [("setting", name), ("value", _text(value.value)), ("from", source)]
+    return _titled([*rows, *_overrode(settings.own.get(name)), ("means", OWN[name].meaning)])
+
+
+def _overrode(setting: Setting | None) -> Iterator[tuple[str, str]]:
+    """What weaker layers had said, the strongest first."""
+    while setting is not None and setting.weaker is not None:
+        setting = setting.weaker
+        yield "overrode", f"{_text(setting.value)} ({setting.name}, {setting.layer})"
+
+
+def _titled(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{title.ljust(9)} {text}" for title, text in rows)
 
 
+def _text(value: Any) -> str:
+    """A value on one line, in the words of the environment."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    return text if text.isprintable() else repr(text)
+
+
 def _shown(value: Value) -> str:
-    text = str(value.value)
-    if value.value is None or isinstance(value.value, bool):
-        text = {None: "null", True: "true", False: "false"}[value.value]
+    text = _text(value.value)
     return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."
 
 

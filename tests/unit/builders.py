@@ -62,6 +62,7 @@ def make_facts(
         data=tuple(
             DataFacts("rows.jsonl", local, tuple(c), "json" if local else None) for c in columns
         ),
+        test_data=(DataFacts("held.jsonl", local, (), "json" if local else None),),
         device="cuda" if machine.gpus else "cpu",
         local=local,
         tracking=tracking,

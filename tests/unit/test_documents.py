@@ -58,7 +58,7 @@ def test_file_is_weaker_than_base64_and_that_weaker_than_a_variable(tmp_path: Pa
     assert [found[key].layer for key in ("lora_r", "lora_alpha", "seed")] == [
         "file",
         "base64",
-        "environment",
+        "AXOLOTL_",
     ]
 
 

@@ -43,6 +43,10 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         if resume := os.environ.get(control.RESUME):
             cfg["resume_from_checkpoint"] = resume
 
+    def get_input_args(self) -> str:
+        """The keys that Axolotl would drop without a word if nobody declared them."""
+        return "envtune.engine.rows.RowArgs"
+
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
         self.account.update(state="data")
 

@@ -55,6 +55,25 @@ def axolotl_reserved() -> list[str]:
     return sorted(names)
 
 
+def trainer_flags() -> dict[str, Any]:
+    """The flags of transformers' TrainingArguments with their defaults."""
+    import dataclasses
+
+    from transformers import TrainingArguments
+
+    flags = {f.name: _default(f) for f in dataclasses.fields(TrainingArguments)}
+    return {"version": importlib.metadata.version("transformers"), "flags": flags}
+
+
+def _default(field: Any) -> Any:
+    """A flag's default as JSON; enumerations as their value."""
+    import dataclasses
+
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return getattr(field.default, "value", field.default)
+
+
 def _prune_all(nodes: dict[str, Any]) -> dict[str, Any]:
     return {name: _prune(node) for name, node in sorted(nodes.items())}
 
@@ -87,9 +106,10 @@ def encode(snapshot: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    target = UPSTREAM / "axolotl.json"
-    target.write_text(encode(derive()))
-    print(f"wrote {target}")
+    for name, snapshot in (("axolotl", derive()), ("trainer", trainer_flags())):
+        target = UPSTREAM / f"{name}.json"
+        target.write_text(encode(snapshot))
+        print(f"wrote {target}")
 
 
 if __name__ == "__main__":

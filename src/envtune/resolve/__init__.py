@@ -29,7 +29,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     output_dir, resume_from = (
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
     )
-    values = data.with_types(values, facts)
+    values = data.with_types(values, facts, settings.get("SFT_SAMPLE_SIZE"))
     for key, rule in RUNNING if passes_through(settings) else RULES:
         if key not in values:
             choice = rule(facts, {name: v.value for name, v in values.items()})
@@ -45,6 +45,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         resume_from=resume_from,
         offline=facts.local,
         warnings=settings.warnings,
+        notes=settings.notes,
     )
 
 

@@ -1,4 +1,4 @@
-"""The data sets: a type for those that have none, told by the columns of the first row."""
+"""The data sets: a type for those that have none, told by their keys or their columns."""
 
 import copy
 from collections.abc import Mapping
@@ -6,6 +6,13 @@ from typing import Any
 
 from envtune.config import Choice, Facts, Value
 from envtune.facts import DataFacts
+
+# The type of rows that are laid out or masked by a template.
+ROWS = "envtune.engine.rows"
+# Keys that say how a row reads: a validation set reads like the first training set.
+_READING = (
+    "type", "field", "field_messages", "message_property_mappings", "input_format",
+)  # fmt: skip
 
 # The first row whose columns are all there tells the type. ShareGPT's names differ from
 # those of `messages`, hence the mapping.
@@ -31,6 +38,17 @@ _BY_COLUMNS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             }
         },
     ),
+    (
+        ("input", "output"),
+        {
+            "type": {
+                "field_instruction": "input",
+                "field_output": "output",
+                "format": "{instruction}",
+                "no_input_format": "{instruction}",
+            }
+        },
+    ),
     (("text",), {"type": "completion", "field": "text"}),
 )
 
@@ -41,27 +59,79 @@ def detect(columns: tuple[str, ...]) -> dict[str, Any] | None:
     return copy.deepcopy(found)
 
 
-def with_types(values: dict[str, Value], facts: Facts) -> dict[str, Value]:
-    """`values` with `type` and `ds_type` filled in where the user left them out."""
-    given = values.get("datasets")
+def with_types(values: dict[str, Value], facts: Facts, sample: int | None) -> dict[str, Value]:
+    """`values` with what the user left out of the data sets: `type`, `ds_type` and `split`.
+
+    `sample` rows are taken of each training set, or all.
+    """
+    given, masked = values.get("datasets"), bool(_plain(values, "response_template"))
     if given is None or not isinstance(given.value, list):
         return values
-    filled = [_filled(item, data) for item, data in zip(given.value, facts.data, strict=True)]
+    read = [_read(item, data, masked) for item, data in zip(given.value, facts.data, strict=True)]
+    filled = [_sampled(item, sample) for item in read]
     notes = [
-        f"type {item['type'] if isinstance(item['type'], str) else 'prompt/completion'} by column"
+        f"type {_shown(item['type'])} by {_teller(old, item)}"
         for old, item in zip(given.value, filled, strict=True)
         if "type" not in old and "type" in item
     ]
-    return values | {"datasets": Value(filled, given.source, "; ".join(notes))}
+    values = values | {"datasets": Value(filled, given.source, "; ".join(notes))}
+    return values | _validating(values, facts)
 
 
-def _filled(dataset: Mapping[str, Any], data: DataFacts) -> dict[str, Any]:
-    filled = dict(dataset)
-    if data.local and data.ds_type and "ds_type" not in filled:
-        filled["ds_type"] = data.ds_type
-    if "type" not in filled:
-        filled |= {k: v for k, v in (detect(data.columns) or {}).items() if k not in filled}
-    return filled
+def _plain(values: Mapping[str, Value], key: str) -> Any:
+    return values[key].value if key in values else None
+
+
+def _shown(kind: Any) -> str:
+    return kind if isinstance(kind, str) else "prompt/completion"
+
+
+def _teller(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What told the type: a key that the user set, or the columns of the first row."""
+    told = set(_READING) & old.keys() or new["type"] == ROWS
+    return "what is set" if told else "column"
+
+
+def is_typed(dataset: Mapping[str, Any], data: DataFacts, *, masked: bool) -> bool:
+    """Whether it is known how the rows of a data set read."""
+    return "type" in _read(dataset, data, masked)
+
+
+def _read(dataset: Mapping[str, Any], data: DataFacts, masked: bool) -> dict[str, Any]:
+    """`dataset` with how its rows read."""
+    filled = _typed(dataset, data)
+    if "type" in filled:
+        return filled
+    if masked or "input_format" in filled:
+        return filled | {"type": ROWS}
+    for key, kind in (("field", "completion"), ("field_messages", "chat_template")):
+        if key in filled:
+            return filled | {"type": kind}
+    return filled | {k: v for k, v in (detect(data.columns) or {}).items() if k not in filled}
+
+
+def _typed(dataset: Mapping[str, Any], data: DataFacts) -> dict[str, Any]:
+    """`dataset` with the format of its file."""
+    told = data.local and data.ds_type and "ds_type" not in dataset
+    return {**dataset, **({"ds_type": data.ds_type} if told else {})}
+
+
+def _sampled(dataset: dict[str, Any], sample: int | None) -> dict[str, Any]:
+    split = dataset.get("split") or "train"
+    return dataset if sample is None or "[" in split else dataset | {"split": f"{split}[:{sample}]"}
+
+
+def _validating(values: Mapping[str, Value], facts: Facts) -> dict[str, Value]:
+    """The validation sets, which read like the first training set where they do not say."""
+    given = values.get("test_datasets")
+    if given is None or not isinstance(given.value, list):
+        return {}
+    like = {k: v for k, v in values["datasets"].value[0].items() if k in _READING}
+    filled = [
+        (like if "type" not in item else {}) | _typed(item, data)
+        for item, data in zip(given.value, facts.test_data, strict=True)
+    ]
+    return {"test_datasets": Value(filled, given.source, given.reason)}
 
 
 def validation(facts: Facts, chosen: Mapping[str, Any]) -> Choice | None:

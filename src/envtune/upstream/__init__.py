@@ -9,5 +9,15 @@ from typing import Any
 @functools.cache
 def axolotl() -> dict[str, Any]:
     """Axolotl's settings: `version`, `required`, `fields`, `defs` (JSON schema), `reserved`."""
-    snapshot: dict[str, Any] = json.loads((Path(__file__).parent / "axolotl.json").read_text())
+    return _read("axolotl")
+
+
+@functools.cache
+def trainer() -> dict[str, Any]:
+    """transformers' TrainingArguments: `version`, and `flags` with their defaults."""
+    return _read("trainer")
+
+
+def _read(name: str) -> dict[str, Any]:
+    snapshot: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text())
     return snapshot

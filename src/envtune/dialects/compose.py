@@ -1,0 +1,153 @@
+"""The compose pipeline's config.yaml: sections paths, preprocess, train, export and so on.
+
+Names are `section.name`. What belongs to a stage that envtune does not run is taken and
+said aloud, so that the file works unchanged.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from envtune.dialects.rules import (
+    ANY,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Becomes,
+    Noted,
+    Others,
+    Refused,
+    Rule,
+    Table,
+    prefixed,
+)  # fmt: skip
+
+_EXPORT = Noted("no export runs yet")
+_EVALUATE = Noted("no generation test runs yet")
+_SERVE = Noted("no server starts yet")
+_CURVES = ("cosine", "cosine_with_min_lr")
+
+
+def _sample(value: Any, others: Others) -> Mapping[str, Any] | Refused:
+    """A number of rows; `full` and `all` are all of them."""
+    if isinstance(value, int) and value > 0:
+        return {"SFT_SAMPLE_SIZE": value}
+    if str(value).lower() in ("full", "all"):
+        return {}
+    return Refused(f"{value!r} is neither a number of rows nor full")
+
+
+def _cutoff(value: int, others: Others) -> Mapping[str, Any] | Noted:
+    if others.get("train.cutoff_len") is not None:
+        return Noted("train.cutoff_len counts")
+    return {"sequence_len": value}
+
+
+def _least_rate(value: float, others: Others) -> Mapping[str, Any] | Refused:
+    """Axolotl names the last learning rate as a share of the first."""
+    first = others.get("train.learning_rate")
+    if others.get("train.lr_scheduler", "cosine") not in _CURVES:
+        return Refused("Axolotl has a smallest rate for lr_scheduler=cosine only")
+    if not isinstance(first, int | float) or not 0 <= value < first:
+        return Refused("has to be smaller than train.learning_rate")
+    return {"cosine_min_lr_ratio": value / first}
+
+
+def _half(on: bool, others: Others) -> Mapping[str, Any] | Noted:
+    """The pipeline's own file sets both formats; bf16 is the one that it prefers."""
+    if on and others.get("train.bf16") is True:
+        return Noted("train.bf16 is true too and is used alone: one format at a time")
+    return {"fp16": on}
+
+
+def _resume(value: str, others: Others) -> Mapping[str, Any]:
+    """An unfinished run always goes on, which is what `latest` asks for."""
+    return {} if value == "latest" else {"resume_from_checkpoint": value}
+
+
+def _console(value: str, others: Others) -> Mapping[str, Any]:
+    on = others.get("logging.debug_pipeline") is True
+    return {} if on else {"SFT_LOG_LEVEL": value.upper()}
+
+
+def _cache(value: str, others: Others) -> Mapping[str, Any] | Noted:
+    if "${" in value or "\\" in value:
+        return Noted(f"{value} is no folder here; HF_HOME says where the cache is")
+    return {"SFT_CACHE_DIR": value}
+
+
+PATHS: Table = {
+    "data_root": "DATA_ROOT",
+    "prepared_dir": Noted("prepared rows lie in the run's data/"),
+    "outputs_dir": "SFT_OUTPUTS_DIR",
+    "logs_dir": "SFT_LOGS_DIR",
+    "huggingface_cache": Becomes(TEXT, _cache),
+    "models_mount": Noted("a model is named by its path"),
+    "run_metadata_file": Noted("latest.txt under the outputs and the logs names the newest run"),
+}
+
+PREPROCESS: Table = {
+    "dataset_name": "datasets.0.path",
+    "sample_size": Becomes(ANY, _sample),
+    "filter_langs": Noted("rows are not filtered by language; every row trains"),
+    "test_size": "val_set_size",
+    "cutoff_len": Becomes({"type": "integer"}, _cutoff),
+    "seed": "seed",
+    "save_splits": Noted("prepared rows lie in the run's data/"),
+    "max_workers": "dataset_num_proc",
+    "pack_sequences": "sample_packing",
+}
+
+TRAIN: Table = {
+    "base_model": "base_model",
+    "cutoff_len": "sequence_len",
+    "batch_size": "micro_batch_size",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "epochs": "num_epochs",
+    "learning_rate": "learning_rate",
+    "min_learning_rate": Becomes(NUMBER, _least_rate),
+    "weight_decay": "weight_decay",
+    "warmup_ratio": "warmup_ratio",
+    "lr_scheduler": "lr_scheduler",
+    "lora_r": "lora_r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_target_modules": "lora_target_modules",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "bf16": "bf16",
+    "fp16": Becomes(FLAG, _half),
+    "logging_steps": "logging_steps",
+    "eval_steps": "eval_steps",
+    "max_steps": "max_steps",
+    "resume_from": Becomes(TEXT, _resume),
+}
+
+LOGGING: Table = {
+    "console_level": Becomes(TEXT, _console),
+    "file_level": Noted("the log file holds every line"),
+    "tqdm_refresh_rate": Noted("a bar is drawn twice a second at most"),
+    "debug_pipeline": Becomes(FLAG, lambda on, others: {"SFT_LOG_LEVEL": "DEBUG"} if on else {}),
+}
+
+NAMING: Table = {
+    "counter_scope": "SFT_RUN_COUNTER_SCOPE",
+    "force_run_name": "FORCE_RUN_NAME",
+    "force_run_index": "FORCE_RUN_INDEX",
+}
+
+# Sections of stages to come, whatever is in them.
+SECTIONS: Mapping[str, Rule] = {
+    "export": _EXPORT,
+    "awq": _EXPORT,
+    "eval": _EVALUATE,
+    "serve": _SERVE,
+    "orchestration": Noted("no stage runs after training yet"),
+}
+
+TABLE: Table = {
+    **prefixed("paths", PATHS),
+    **prefixed("preprocess", PREPROCESS),
+    **prefixed("train", TRAIN),
+    **prefixed("logging", LOGGING),
+    **prefixed("naming", NAMING),
+    **SECTIONS,
+}
