@@ -14,7 +14,7 @@ _WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 
 def token(environ: Mapping[str, str]) -> str | None:
     """The Hub's token, under its name or one of the two old ones."""
-    given = (environ.get(name, "").strip() for name in HUB_TOKENS)
+    given = (environ.get(name, "").strip() for name in HUB_TOKENS)  # a plain text again
     return next(filter(None, given), None)
 
 

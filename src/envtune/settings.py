@@ -273,6 +273,8 @@ def _whole(key: str, parts: Mapping[Path, str]) -> str:
 def _unknown(entry: Entry, types: Schema) -> Problem:
     if entry.document:
         hint = nearest(entry.name, [*types.fields, *dialects.flags(), *OWN])
+    elif entry.name.startswith(SFT) and entry.name.removeprefix(SFT).lower() in types.fields:
+        hint = AXOLOTL + entry.name.removeprefix(SFT)
     else:
         hint = nearest(entry.name.upper(), list(_names(types)))
     return Problem(entry.label, f"no such setting{f'; did you mean {hint}?' if hint else ''}")
