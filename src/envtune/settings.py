@@ -15,6 +15,7 @@ from envtune.schema import Mismatch, Node, Schema, nearest
 from envtune.sources import AXOLOTL, USERINFO, Entry, Inputs, Layer
 
 _POSITIVE = {"type": "integer", "minimum": 1}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 
 # Where Axolotl takes what fails hours later, trains at a wrong rate or divides by zero.
 _STRICTER: dict[str, Node] = {
@@ -22,10 +23,23 @@ _STRICTER: dict[str, Node] = {
     "num_epochs": {"type": "number", "exclusiveMinimum": 0},
     # With one, the old checkpoint is removed before the new one is committed.
     "save_total_limit": {"type": "integer", "minimum": 2},
-    **dict.fromkeys(
-        ("micro_batch_size", "gradient_accumulation_steps", "batch_size", "sequence_len", "lora_r"),
-        _POSITIVE,
-    ),
+    "micro_batch_size": _POSITIVE,
+    "gradient_accumulation_steps": _POSITIVE,
+    "sequence_len": _POSITIVE,
+}
+
+# The same, and null is fine.
+_NARROWER: dict[str, Node] = {
+    "batch_size": _POSITIVE,
+    "lora_r": _POSITIVE,
+    "lora_alpha": _POSITIVE,
+    "lora_dropout": _SHARE,
+    "max_grad_norm": {"type": "number", "minimum": 0},
+    "neftune_noise_alpha": {"type": "number", "exclusiveMinimum": 0},
+    "val_set_size": {"type": "number", "minimum": 0},
+    "warmup_ratio": _SHARE,
+    "warmup_steps": {"type": "integer", "minimum": 0},
+    "weight_decay": {"type": "number", "minimum": 0},
 }
 
 Path = tuple[str | int, ...]
@@ -54,9 +68,16 @@ class Settings:
 
 
 def schema() -> Schema:
-    """Axolotl's schema, stricter where Axolotl itself is too lenient."""
+    """Axolotl's schema and its bundled plugins', stricter where Axolotl is too lenient."""
     snapshot = upstream.axolotl()
-    return Schema({**snapshot["fields"], **_STRICTER}, snapshot["defs"])
+    fields, defs = dict(snapshot["fields"]), dict(snapshot["defs"])
+    for plugin in snapshot["plugins"].values():
+        fields |= plugin["fields"]
+        defs |= plugin["defs"]
+    nullable = {key: {"anyOf": [node, {"type": "null"}]} for key, node in _NARROWER.items()}
+    for key, node in {**_STRICTER, **nullable}.items():
+        fields[key] = {**node, "description": fields[key].get("description", "")}
+    return Schema(fields, defs)
 
 
 def load(inputs: Inputs) -> Settings:

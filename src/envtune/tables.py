@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envtune import upstream
+from envtune import settings
 from envtune.config import RunConfig, Value
 from envtune.errors import Problem, Refused
 from envtune.resolve.batch import batch_sum
@@ -48,7 +48,7 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | Non
 
 def explanation(config: RunConfig, inputs: Inputs, name: str) -> str:
     """One setting: value, source, what it overrode, Axolotl's own words. Raises Refused."""
-    fields = upstream.axolotl()["fields"]
+    fields = settings.schema().fields
     key = name.removeprefix(AXOLOTL).lower()
     if key not in fields:
         hint = nearest(key, list(fields))
@@ -66,7 +66,7 @@ def explanation(config: RunConfig, inputs: Inputs, name: str) -> str:
         if entry.name.removeprefix(AXOLOTL).lower().split("__")[0] == key
     ]
     rows += [("overrode", f"{text} ({layer})") for layer, text in reversed(given[:-1])]
-    rows.append(("means", fields[key].get("description", "Axolotl does not say")))
+    rows.append(("means", fields[key].get("description") or "Axolotl does not say"))
     return "\n".join(f"{title.ljust(9)} {text}" for title, text in rows)
 
 
