@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from envtune import checks, facts, hardware, settings, sources
+from envtune import checks, facts, hardware, retired, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
 from envtune.errors import NothingSet, Refused
 from envtune.resolve import resolve
@@ -30,8 +30,9 @@ def configure(
 ) -> Configuration:
     """Reads, types, checks and resolves. Raises Refused with every problem at once."""
     inputs = sources.with_documents(sources.read(arguments, environ))
-    given = facts.located(settings.load(inputs))
-    if problems := checks.before_facts(given):
+    loaded = settings.load(inputs)
+    given = facts.located(retired.translated(loaded))
+    if problems := [*retired.problems(loaded), *checks.before_facts(given)]:
         raise (Refused if given.axolotl else NothingSet)(problems)
     seen = _facts(given, inputs.environ)
     outputs, logs = folders(given, inputs.environ)

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from envtune import upstream
+from envtune import retired, upstream
 from envtune.contract import OWN
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
 from envtune.sources import AXOLOTL, USERINFO, Entry, Inputs, Layer
 
+_FLAG: Node = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
 _POSITIVE = {"type": "integer", "minimum": 1}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 
@@ -35,6 +36,7 @@ _NARROWER: dict[str, Node] = {
     "lora_alpha": _POSITIVE,
     "lora_dropout": _SHARE,
     "max_grad_norm": {"type": "number", "minimum": 0},
+    "save_safetensors": {"const": True},
     "neftune_noise_alpha": {"type": "number", "exclusiveMinimum": 0},
     "val_set_size": {"type": "number", "minimum": 0},
     "warmup_ratio": _SHARE,
@@ -77,7 +79,10 @@ def schema() -> Schema:
     nullable = {key: {"anyOf": [node, {"type": "null"}]} for key, node in _NARROWER.items()}
     for key, node in {**_STRICTER, **nullable}.items():
         fields[key] = {**node, "description": fields[key].get("description", "")}
-    return Schema(fields, defs)
+    for old, new in retired.RENAMED.items():
+        fields[old] = fields[new]
+    gone = dict.fromkeys(retired.REMOVED.keys() - fields.keys(), _FLAG)
+    return Schema({**fields, **gone}, defs)
 
 
 def load(inputs: Inputs) -> Settings:
