@@ -89,6 +89,8 @@ def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
         told.append(f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing")
     if facts.device == "cuda" and len(facts.machine.gpus) > facts.processes:
         told.append(f"{facts.processes} of {len(facts.machine.gpus)} visible GPUs is used")
+    if settings.get("SFT_PRETEND_GPU"):
+        told.append(f"SFT_PRETEND_GPU: checked for {facts.machine}, whatever is here")
     if settings.get("SFT_RERUN"):
         told.append("SFT_RERUN: every start after a finished one trains again")
     return tuple(told)

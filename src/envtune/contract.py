@@ -6,6 +6,8 @@ Axolotl's settings are not here: their names and types come from the snapshot.
 from dataclasses import dataclass
 from typing import Any
 
+from envtune.hardware import PRETENDED, PRETENDED_NAME
+
 _TEXT = {"type": "string"}
 _FLAG = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 1, "maximum": 9999}
@@ -20,6 +22,11 @@ _RUN_NAME = {
     "type": "string",
     "pattern": RUN_NAME,
     "title": "<prefix>-run<N> of a-z, 0-9 and hyphens, at most 128 characters, e.g. my-model-run42",
+}
+_PRETENDED = {
+    "type": "string",
+    "pattern": PRETENDED_NAME,
+    "title": f"a GPU and how many, e.g. h100x8; known are {', '.join(PRETENDED)}",
 }
 
 
@@ -51,6 +58,10 @@ OWN: dict[str, Own] = {
     "SFT_DEVICE": Own(
         {"enum": ["auto", "cpu", "cuda"]}, "auto", "where to train; auto: a GPU where there is one"
     ),
+    "SFT_PRETEND_GPU": Own(
+        _PRETENDED, None, "check for GPUs that are not here, e.g. h100x8; nothing can be trained"
+    ),
+    "SFT_TEMPLATE": Own(_TEXT, None, "a Jinja template of your own that lays out Axolotl's YAML"),
     "SFT_LOG_LEVEL": Own(
         {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},
         "INFO",

@@ -55,7 +55,8 @@ def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
-    machine = hardware.probe(environ)
+    pretended = given.get("SFT_PRETEND_GPU")
+    machine = hardware.pretended(pretended) if pretended else hardware.probe(environ)
     wanted = given.get("SFT_DEVICE")
     datasets = given.axolotl.get("datasets")
     return Facts(

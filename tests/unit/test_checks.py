@@ -274,3 +274,38 @@ def test_every_key_in_the_tables_exists() -> None:
         *(key for key in conflicts._GPU_ONLY if not key.endswith("_")), "activation_offloading",
     }  # fmt: skip
     assert not named - fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "count", "capability", "gib"),
+    [
+        ("h100x8", "H100", 8, (9, 0), 79.6),
+        ("rtx3090", "3090", 1, (8, 6), 24.0),
+        ("rtx3090x2", "3090", 2, (8, 6), 24.0),
+        ("a100", "40GB", 1, (8, 0), 40.0),
+        ("a100-80x4", "80GB", 4, (8, 0), 80.0),
+        (" t4\n", "T4", 1, (7, 5), 15.0),
+    ],
+)
+def test_a_pretended_machine_is_that_many_of_that_gpu(
+    text: str, name: str, count: int, capability: tuple[int, int], gib: float
+) -> None:
+    machine = hardware.pretended(text)
+    assert len(machine.gpus) == count
+    assert len(set(machine.gpus)) == 1
+    assert name in machine.gpus[0].name
+    assert machine.gpus[0].capability == capability
+    assert machine.gpus[0].memory / 2**30 == pytest.approx(gib, abs=0.1)
+    assert machine.cores == 8 * count
+
+
+def test_every_gpu_of_the_table_can_be_asked_for() -> None:
+    for name in hardware.PRETENDED:
+        assert not builders.problems({"SFT_PRETEND_GPU": f"{name}x2"})
+
+
+@pytest.mark.parametrize("text", ["h1000", "h100x0", "h100x", "8xh100", "x8", "H100 x8"])
+def test_a_gpu_that_nobody_knows_is_refused_with_those_that_are_known(text: str) -> None:
+    [line] = builders.problems({"SFT_PRETEND_GPU": text})
+    assert line.startswith("SFT_PRETEND_GPU: ")
+    assert "rtx4090" in line
