@@ -6,6 +6,7 @@ Axolotl's settings are not here: their names and types come from the snapshot.
 from dataclasses import dataclass
 from typing import Any
 
+from envtune.hardware import PRETENDED, PRETENDED_NAME
 from envtune.profiles import PROFILES
 
 _TEXT = {"type": "string"}
@@ -23,6 +24,11 @@ _RUN_NAME = {
     "type": "string",
     "pattern": RUN_NAME,
     "title": "<prefix>-run<N> of a-z, 0-9 and hyphens, at most 128 characters, e.g. my-model-run42",
+}
+_PRETENDED = {
+    "type": "string",
+    "pattern": PRETENDED_NAME,
+    "title": f"a GPU and how many, e.g. h100x8; known are {', '.join(PRETENDED)}",
 }
 
 
@@ -72,6 +78,9 @@ OWN: dict[str, Own] = {
     ),
     "SFT_DEVICE": Own(
         {"enum": ["auto", "cpu", "cuda"]}, "auto", "where to train; auto: a GPU where there is one"
+    ),
+    "SFT_PRETEND_GPU": Own(
+        _PRETENDED, None, "check for GPUs that are not here, e.g. h100x8; nothing can be trained"
     ),
     "SFT_LOG_LEVEL": Own(
         {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},

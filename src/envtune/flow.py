@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from envtune import checks, facts, hardware, settings, sources
+from envtune import checks, facts, hardware, retired, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
 from envtune.errors import NothingSet, Refused
 from envtune.resolve import resolve
@@ -32,8 +32,9 @@ def configure(
 ) -> Configuration:
     """Reads, types, checks and resolves. Raises Refused with every problem at once."""
     inputs = sources.with_documents(sources.read(arguments, environ))
-    given = facts.located(settings.load(inputs))
-    if problems := checks.before_facts(given):
+    loaded = settings.load(inputs)
+    given = facts.located(retired.translated(loaded))
+    if problems := [*retired.problems(loaded), *checks.before_facts(given)]:
         raise (Refused if given.axolotl else NothingSet)(problems)
     seen = _facts(given, inputs.environ)
     outputs, logs = folders(given, inputs.environ)
@@ -61,7 +62,8 @@ def _outputs_name(given: Settings) -> str:
 
 
 def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
-    machine = hardware.probe(environ)
+    pretended = given.get("SFT_PRETEND_GPU")
+    machine = hardware.pretended(pretended) if pretended else hardware.probe(environ)
     wanted = given.get("SFT_DEVICE")
     return Facts(
         machine=machine,
