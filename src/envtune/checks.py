@@ -27,7 +27,6 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
     """
     return [
         *_device(settings, facts),
-        *_model(settings, facts),
         *_data(settings, facts),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
@@ -116,12 +115,6 @@ def _half_on_cpu(settings: Settings) -> Iterator[Problem]:
                 setting.name,
                 f"{setting.value!r} needs a GPU; training on the CPU is fp32: unset it",
             )
-
-
-def _model(settings: Settings, facts: Facts) -> Iterator[Problem]:
-    name = settings.axolotl["base_model"].name
-    if facts.model.problem:
-        yield Problem(name, facts.model.problem, Exit.ACCESS)
 
 
 def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:

@@ -41,6 +41,9 @@ OWN: dict[str, Own] = {
     "SFT_TRAINER_CONFIG_JSON_ENV_VAR": Own(
         _TEXT, None, "the same as base64 JSON; stronger than the file"
     ),
+    "SFT_LOCAL_FILES_ONLY": Own(
+        _FLAG, False, "no network: models and data sets are local folders or in the cache"
+    ),
     "SFT_RERUN": Own(_FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(_FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(

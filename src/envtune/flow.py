@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from envtune import checks, facts, hardware, settings, sources
+from envtune import access, checks, facts, hardware, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
 from envtune.errors import NothingSet, Refused
 from envtune.resolve import resolve
@@ -38,10 +38,11 @@ def configure(
     targets = {"SFT_OUTPUTS_DIR": outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         targets[named.name] = str(named.value)
-    if problems := checks.preflight(given, seen, targets):
+    if problems := [*checks.preflight(given, seen, targets), *access.local_problems(given)]:
         raise Refused(problems)
+    seen, told = access.verify(given, seen, inputs.environ)
     config = resolve(given, seen)
-    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen)))
+    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
     return Configuration(config, inputs, seen, outputs, logs)
 
 
@@ -59,11 +60,8 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
     datasets = given.axolotl.get("datasets")
     return Facts(
         machine=machine,
-        model=facts.read_model(
-            str(given.axolotl["base_model"].value),
-            own_tokenizer="tokenizer_config" not in given.axolotl,
-        ),
-        local=facts.everything_local(given),
+        model=facts.read_model(str(given.axolotl["base_model"].value)),
+        local=facts.everything_local(given) or given.get("SFT_LOCAL_FILES_ONLY"),
         data=facts.read_data((datasets.value if datasets else None) or []),
         device=("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted,
         tracking=Tracking(
