@@ -33,7 +33,6 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
     """
     return [
         *_device(settings, facts),
-        *_model(settings, facts),
         *_data(settings, facts),
         *conflicts.batch(settings, facts.processes),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
@@ -110,12 +109,6 @@ def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
         )
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
-
-
-def _model(settings: Settings, facts: Facts) -> Iterator[Problem]:
-    name = settings.axolotl["base_model"].name
-    if facts.model.problem:
-        yield Problem(name, facts.model.problem, Exit.ACCESS)
 
 
 def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:

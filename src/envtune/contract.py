@@ -69,6 +69,9 @@ OWN: dict[str, Own] = {
     "SFT_LORA_POST_PROCESS_FOR_VLLM": Own(
         _FLAG, False, "make the adapter servable by vLLM (no export runs yet)"
     ),
+    "SFT_LOCAL_FILES_ONLY": Own(
+        _FLAG, False, "no network: models and data sets are local folders or in the cache"
+    ),
     "SFT_RERUN": Own(_FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(_FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from envtune import checks, facts, hardware, retired, settings, sources
+from envtune import access, checks, facts, hardware, retired, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
 from envtune.errors import NothingSet, Refused
 from envtune.resolve import resolve
@@ -41,10 +41,11 @@ def configure(
     targets = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         targets[named.name] = str(named.value)
-    if problems := checks.preflight(given, seen, targets):
+    if problems := [*checks.preflight(given, seen, targets), *access.local_problems(given)]:
         raise Refused(problems)
+    seen, told = access.verify(given, seen, inputs.environ)
     config = resolve(given, seen)
-    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen)))
+    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
     return Configuration(config, given, inputs, seen, outputs, logs)
 
 
@@ -67,11 +68,8 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
     wanted = given.get("SFT_DEVICE")
     return Facts(
         machine=machine,
-        model=facts.read_model(
-            str(given.axolotl["base_model"].value),
-            own_tokenizer="tokenizer_config" not in given.axolotl,
-        ),
-        local=facts.everything_local(given),
+        model=facts.read_model(str(given.axolotl["base_model"].value)),
+        local=facts.everything_local(given) or given.get("SFT_LOCAL_FILES_ONLY"),
         data=facts.read_data(_items(given, "datasets")),
         test_data=facts.read_data(_items(given, "test_datasets")),
         device=("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted,
