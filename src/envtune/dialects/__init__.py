@@ -7,14 +7,23 @@ it means; nothing else knows that dialects exist.
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envtune import upstream
 from envtune.contract import OWN
 from envtune.dialects import compose, industrial, trainer
-from envtune.dialects.rules import Becomes, Noted, Outcome, Refused, Rule, Table
+from envtune.dialects.rules import (
+    Becomes,
+    Implied,
+    Noted,
+    Others,
+    Outcome,
+    Refused,
+    Rule,
+    Table,
+)  # fmt: skip
 from envtune.errors import Problem
 from envtune.schema import Mismatch, Schema, nearest
 from envtune.sources import SFT, Entry, Layer
@@ -30,11 +39,19 @@ class Dialect:
     table: Table
     marks: tuple[str, ...]
     sections: bool = True
+    implied: Callable[[Others], Implied] = lambda others: {}
 
 
-TRAINER = Dialect("the SFT trainer", trainer.TABLE, trainer.MARKS, sections=False)
+TRAINER = Dialect(
+    "the SFT trainer", trainer.TABLE, trainer.MARKS, sections=False, implied=trainer.implied
+)
 DIALECTS = (
-    Dialect("the compose pipeline", compose.TABLE, ("paths", "preprocess", "train", "logging")),
+    Dialect(
+        "the compose pipeline",
+        compose.TABLE,
+        ("paths", "preprocess", "train", "logging"),
+        implied=compose.implied,
+    ),
     Dialect(
         "the industrial pipeline's training",
         industrial.TRAINING,
@@ -115,7 +132,9 @@ def _document(document: str, entries: Sequence[Entry], result: Translation) -> N
             result.entries.append(entry)
         elif not _last(name).startswith("_"):
             result.unknown.append(_unknown(entry, dialect))
-    _imply(document, dialect, flat, result)
+    for name, (key, value) in dialect.implied(flat).items():
+        text = json.dumps(value)
+        result.entries.append(Entry(name, text, value, document, key))
 
 
 def _flat(given: Mapping[str, Any], dialect: Dialect) -> Iterator[tuple[str, Any]]:
@@ -135,13 +154,6 @@ def _last(name: str) -> str:
 def _unknown(entry: Entry, dialect: Dialect) -> Problem:
     hint = nearest(entry.name, list(dialect.table))
     return Problem(entry.label, f"no such setting{f'; did you mean {hint}?' if hint else ''}")
-
-
-def _imply(document: str, dialect: Dialect, given: Mapping[str, Any], result: Translation) -> None:
-    """Whether an adapter is trained, where the dialect's own default is not envtune's."""
-    if dialect is TRAINER and not {"peft_method", "adapter"} & given.keys():
-        name = "no peft_method, which trains all weights"
-        result.entries.append(Entry(name, "null", None, document, "adapter"))
 
 
 def _apply(
