@@ -1,4 +1,4 @@
-"""Where a run's models, tokenizers and data sets come from: folders, and repositories of the Hub."""
+"""Where models, tokenizers and data sets come from: folders, and repositories of the Hub."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
