@@ -131,7 +131,7 @@ def test_each_refusal_is_one_line_and_exit_4(
     assert not [token for token in (ADA, FINE, READER) if token in result.err + result.out]
 
 
-@pytest.mark.parametrize("trouble", ["429", "503", "close", "hang"])
+@pytest.mark.parametrize("trouble", ["429", "503", "close", "hang", "drip"])
 def test_a_hub_in_trouble_is_told_within_seconds(
     trouble: str, the_hub: Hub, tmp_path: Path
 ) -> None:
@@ -141,6 +141,7 @@ def test_a_hub_in_trouble_is_told_within_seconds(
     why = {
         "close": "cannot be reached (RemoteProtocolError)",
         "hang": "cannot be reached (ReadTimeout)",
+        "drip": "does not answer",
     }.get(trouble, f"answers with status {trouble}")
     names = "AXOLOTL_BASE_MODEL, AXOLOTL_DATASETS"
     assert _lines(result) == [f"{names}: {the_hub.url} {why}; {NO_NETWORK}"]

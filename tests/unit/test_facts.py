@@ -26,6 +26,13 @@ def test_the_hub_is_needed_as_soon_as_one_part_is_not_here(
     assert facts.everything_local(facts.located(load(settings))) is local
 
 
+def test_the_models_context_is_its_config_jsons(tmp_path: Path) -> None:
+    assert facts.read_model(str(tmp_path)).config == {}
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 64}')
+    assert facts.read_model(str(tmp_path)).context == 64
+    assert facts.read_model("acme/tiny") == facts.ModelFacts("acme/tiny", local=False)
+
+
 @pytest.mark.parametrize(
     ("text", "columns"),
     [
