@@ -1,5 +1,6 @@
 """Facts -> Problem or None, one function a question. `check` prints all of them at once."""
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from envtune.config import Facts
 from envtune.errors import Exit, Problem
 from envtune.facts import DataFacts
 from envtune.resolve import data as data_types
-from envtune.resolve import owned, passes_through
+from envtune.resolve import flags, owned, parallel, passes_through
 from envtune.settings import Settings
 
 _DATA_KEYS = ("datasets", "pretraining_dataset")
@@ -17,7 +18,12 @@ _DATA_KEYS = ("datasets", "pretraining_dataset")
 
 def before_facts(settings: Settings) -> list[Problem]:
     """What is wrong with the settings alone."""
-    return [*_missing(settings), *owned.refusals(settings), *_conflicts(settings)]
+    return [
+        *_missing(settings),
+        *owned.refusals(settings),
+        *flags.refusals(settings),
+        *_conflicts(settings),
+    ]
 
 
 def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> list[Problem]:
@@ -29,6 +35,7 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
         *_device(settings, facts),
         *_model(settings, facts),
         *_data(settings, facts),
+        *_deepspeed(facts),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
 
@@ -85,8 +92,6 @@ def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
     strategy = settings.axolotl.get("save_strategy")
     if strategy is not None and strategy.value == "no":
         told.append(f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing")
-    if facts.device == "cuda" and len(facts.machine.gpus) > facts.processes:
-        told.append(f"{facts.processes} of {len(facts.machine.gpus)} visible GPUs is used")
     if settings.get("SFT_RERUN"):
         told.append("SFT_RERUN: every start after a finished one trains again")
     return tuple(told)
@@ -106,6 +111,14 @@ def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
         )
     if facts.device == "cpu":
         yield from _half_on_cpu(settings)
+
+
+def _deepspeed(facts: Facts) -> Iterator[Problem]:
+    preset = facts.parallel.preset
+    if preset in parallel.ZERO and importlib.util.find_spec("deepspeed") is None:
+        yield Problem(
+            parallel.PRESET, f"{preset} needs DeepSpeed, which is not installed; use fsdp2"
+        )
 
 
 def _half_on_cpu(settings: Settings) -> Iterator[Problem]:

@@ -6,6 +6,8 @@ Axolotl's settings are not here: their names and types come from the snapshot.
 from dataclasses import dataclass
 from typing import Any
 
+from envtune import upstream
+
 _TEXT = {"type": "string"}
 _FLAG = {"type": "boolean"}
 _COUNT = {"type": "integer", "minimum": 1, "maximum": 9999}
@@ -20,6 +22,13 @@ _RUN_NAME = {
     "type": "string",
     "pattern": RUN_NAME,
     "title": "<prefix>-run<N> of a-z, 0-9 and hyphens, at most 128 characters, e.g. my-model-run42",
+}
+
+# accelerate takes its long flags with underscores or dashes.
+_FLAGS = upstream.accelerate()["flags"]
+_LAUNCH_ARGS = {
+    "type": "object",
+    "properties": {**_FLAGS, **{name.replace("_", "-"): node for name, node in _FLAGS.items()}},
 }
 
 
@@ -50,6 +59,22 @@ OWN: dict[str, Own] = {
     ),
     "SFT_DEVICE": Own(
         {"enum": ["auto", "cpu", "cuda"]}, "auto", "where to train; auto: a GPU where there is one"
+    ),
+    "SFT_ACCELERATE_PRESET": Own(
+        {"enum": ["auto", "single", "ddp", "fsdp2", "zero2", "zero3"]},
+        "auto",
+        "how training spreads over GPUs; auto: FSDP2 where there are several",
+    ),
+    "SFT_ACCELERATE_LAUNCH_ARGS": Own(
+        _LAUNCH_ARGS, None, "a JSON object of accelerate launch's long flags"
+    ),
+    "SET_NUM_PROCESSES_TO_NUM_GPUS": Own(
+        _FLAG, True, "one process a visible GPU, unless a number is given"
+    ),
+    "SFT_RENDEZVOUS_SECONDS": Own(
+        {"type": "integer", "minimum": 1, "maximum": 86400},
+        1800,
+        "seconds that the nodes of a run wait for each other at the start",
     ),
     "SFT_LOG_LEVEL": Own(
         {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},

@@ -94,7 +94,7 @@ FAILURES = (
     ),
     _failure(
         Exit.HARDWARE,
-        r"NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
+        r"^RankLost\b|NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
         r"RendezvousTimeoutError|Connection closed by peer",
         "a GPU or the link between GPUs failed",
         "the next start resumes; if it comes back, use another machine",

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from envtune import checks, facts, hardware, settings, sources
+from envtune import checks, documents, facts, hardware, rendezvous, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
-from envtune.errors import NothingSet, Refused
-from envtune.resolve import resolve
+from envtune.errors import NothingSet, Problem, Refused
+from envtune.rendezvous import Rendezvous
+from envtune.resolve import flags, parallel, resolve
 from envtune.settings import Settings
 from envtune.sources import Inputs
 
@@ -23,6 +25,7 @@ class Configuration:
     facts: Facts
     outputs: str
     logs: str
+    where: Rendezvous
 
 
 def configure(
@@ -33,16 +36,20 @@ def configure(
     given = facts.located(settings.load(inputs))
     if problems := checks.before_facts(given):
         raise (Refused if given.axolotl else NothingSet)(problems)
+    where, wrong = rendezvous.read(inputs.environ, flags.given(given))
     seen = _facts(given, inputs.environ)
+    if not wrong:
+        layout, wrong = _layout(given, seen, where)
+        seen = replace(seen, parallel=layout)
     outputs, logs = folders(given, inputs.environ)
     targets = {"SFT_OUTPUTS_DIR": outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         targets[named.name] = str(named.value)
-    if problems := checks.preflight(given, seen, targets):
+    if problems := [*wrong, *checks.preflight(given, seen, targets)]:
         raise Refused(problems)
     config = resolve(given, seen)
     config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen)))
-    return Configuration(config, inputs, seen, outputs, logs)
+    return Configuration(config, inputs, seen, outputs, logs, where)
 
 
 def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -72,3 +79,14 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
             wandb_project=environ.get("WANDB_PROJECT", ""),
         ),
     )
+
+
+def _layout(given: Settings, seen: Facts, where: Rendezvous) -> parallel.Decided:
+    file = {}
+    if path := flags.given(given).get("config_file"):
+        try:
+            file = documents.read_file(Path(path))
+        except documents.DocumentError as error:
+            problem = Problem(f"{rendezvous.FLAGS}: config_file", str(error))
+            return seen.parallel, [problem]
+    return parallel.decide(given, seen.machine, seen.device, where, file)

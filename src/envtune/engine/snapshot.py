@@ -8,8 +8,11 @@ environment variables that Axolotl reads for itself and that must never become s
 import importlib.metadata
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from envtune.engine import launcher_flags
 
 UPSTREAM = Path(__file__).resolve().parent.parent / "upstream"
 
@@ -86,10 +89,18 @@ def encode(snapshot: dict[str, Any]) -> str:
     return json.dumps(snapshot, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
 
 
+SNAPSHOTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "axolotl": derive,
+    "accelerate": launcher_flags.accelerate,
+    "transformers": launcher_flags.transformers,
+}
+
+
 def main() -> None:
-    target = UPSTREAM / "axolotl.json"
-    target.write_text(encode(derive()))
-    print(f"wrote {target}")
+    for name, make in SNAPSHOTS.items():
+        target = UPSTREAM / f"{name}.json"
+        target.write_text(encode(make()))
+        print(f"wrote {target}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from envtune.config import Choice, Facts, RunConfig, Value
 from envtune.contract import OWN
-from envtune.resolve import batch, data, method, owned, precision, saving, tracking
+from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking
 from envtune.settings import Settings
 
 Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
@@ -35,12 +35,13 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
             choice = rule(facts, {name: v.value for name, v in values.items()})
             if choice is not None:
                 values[key] = Value(choice.value, DEFAULT, choice.reason)
+    values = parallel.with_keys(values, facts)
     values |= owned.ours(values)
     return RunConfig(
         axolotl=_ordered(values),
         own=_own(settings),
         device=facts.device,
-        processes=facts.processes,
+        parallel=facts.parallel,
         output_dir=output_dir,
         resume_from=resume_from,
         offline=facts.local,

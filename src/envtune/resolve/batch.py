@@ -21,7 +21,7 @@ def micro_batch(facts: Facts, chosen: Chosen) -> Choice | None:
 def accumulation(facts: Facts, chosen: Chosen) -> Choice | None:
     if "batch_size" in chosen:
         return None
-    per_step = chosen["micro_batch_size"] * facts.processes
+    per_step = chosen["micro_batch_size"] * _replicas(facts.parallel.world, chosen)
     return Choice(max(1, _GLOBAL // per_step), f"towards {_GLOBAL} sequences a step")
 
 
@@ -31,6 +31,12 @@ def packing(facts: Facts, chosen: Chosen) -> Choice | None:
 
 def padding(facts: Facts, chosen: Chosen) -> Choice | None:
     return Choice(False, "pad to the longest of a batch only")
+
+
+def _replicas(world: int, chosen: Chosen) -> int:
+    """Ranks that see different sequences: those of one tensor or context group see the same."""
+    shared = [chosen.get(f"{kind}_parallel_size") or 1 for kind in ("tensor", "context")]
+    return max(1, world // (shared[0] * shared[1]))
 
 
 RULES = (
@@ -44,7 +50,8 @@ RULES = (
 
 def batch_sum(config: RunConfig) -> str:
     """The arithmetic of a step as one line."""
-    plain, world = config.plain(), config.processes
+    plain = config.plain()
+    world = _replicas(config.parallel.world, plain)
     micro = plain.get("micro_batch_size") or 1  # Axolotl's own default
     steps = plain.get("gradient_accumulation_steps")
     if steps is None:
