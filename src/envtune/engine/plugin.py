@@ -44,10 +44,9 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
             cfg["resume_from_checkpoint"] = resume
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
-        """Also undoes that Axolotl puts the model of rank N on device N where none is."""
         self.account.update(state="data")
         if cfg.world_size > 1 and os.environ.get("ACCELERATE_USE_CPU") == "true":
-            cfg.device_map = {"": "cpu"}
+            _make_ranks_on_cpu(cfg)
 
     def pre_model_load(self, cfg: Any) -> None:
         """Seeds before PEFT draws the adapter's weights; Axolotl seeds only afterwards."""
@@ -187,6 +186,15 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Tokens and seconds over all starts of the run."""
         seconds = round(time.monotonic() - self.started, 3)
         return {"tokens": int(state.num_input_tokens_seen), "seconds": seconds}
+
+
+def _make_ranks_on_cpu(cfg: Any) -> None:
+    """Axolotl puts the model of rank N on device N, and accelerate calls each rank's CPU
+    cpu:0, which torch.load does not know when it resumes."""
+    cfg.device_map = {"": "cpu"}
+    torch.serialization.register_package(
+        0, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+    )
 
 
 def _any_rank(flag: bool, device: Any) -> bool:
