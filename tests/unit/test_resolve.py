@@ -290,7 +290,7 @@ def test_resolving_and_launching_touch_neither_disk_nor_clock_nor_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given, facts = load({**builders.MODEL_AND_DATA, "HF_TOKEN": "x"}), make_facts(AMPERE)
-    place = Place(Path("/runs/one"), "python", 4, "1:2")
+    place = Place(Path("/runs/one"), "python", 4, "1:2", owner="1:2")
     upstream.axolotl()  # the snapshot is data of the package, read once
     with monkeypatch.context() as patched:
         patched.setattr(os, "environ", _Untouchable())
