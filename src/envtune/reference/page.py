@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from envtune import dialects, profiles, resolve, runtime, settings, sources, upstream
+from envtune import dialects, profiles, resolve, retired, runtime, settings, sources, upstream
 from envtune.config import Facts, Value
 from envtune.contract import OWN, PLUGIN_KEYS
 from envtune.errors import FAILURES, Exit
@@ -85,7 +85,7 @@ def text() -> str:
 
 
 def _content() -> dict[str, Any]:
-    snapshot, types = upstream.axolotl(), settings.schema()
+    snapshot, types, past = upstream.axolotl(), settings.schema(), _past()
     return {
         "version": snapshot["version"],
         "trainer_version": upstream.trainer()["version"],
@@ -98,7 +98,9 @@ def _content() -> dict[str, Any]:
         "keys": [
             (f"`{key}`", words.kind(node, types.defs), words.meaning(node))
             for key, node in sorted(types.fields.items())
+            if key not in past
         ],
+        "past": [(f"`{key}`", today) for key, today in sorted(past.items())],
         "inside": _each(types, words.names, at_least=1),
         "members": _each(types, words.members, at_least=words.LISTED + 1),
         "plugin_keys": PLUGIN_KEYS,
@@ -127,6 +129,15 @@ def _own(name: str) -> tuple[str, str, str, str]:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"`{key}={words.shorn(value)}`" for key, value in values.items())
+
+
+def _past() -> dict[str, str]:
+    """Axolotl's keys of the past, and what is said today."""
+    return {
+        **{old: f"taken as `{new}`" for old, new in retired.RENAMED.items()},
+        **{old: f"`true` is taken as `{k}: {v}`" for old, (k, v) in retired.FLAGS.items()},
+        **{old: f"refused: {instead}" for old, instead in retired.REMOVED.items()},
+    }
 
 
 def _each(types: Schema, listed: Listing, at_least: int) -> list[tuple[list[str], list[str]]]:
