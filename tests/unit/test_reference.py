@@ -103,8 +103,8 @@ def test_a_description_is_cut_to_its_first_sentence(text: str, first: str) -> No
 
 
 def test_a_cell_ends_at_no_pipe_and_holds_no_markup_of_its_own() -> None:
-    table = page._table([["a|b", "<tag> *.pt `<x> *`"]], "one", "two")
-    assert table.splitlines()[-1] == "| a\\|b | &lt;tag> \\*.pt `<x> *` |"
+    table = page._table([["a|b", "<tag>_<x_y> *.pt `<x> *`"]], "one", "two")
+    assert table.splitlines()[-1] == "| a\\|b | &lt;tag>\\_&lt;x_y> \\*.pt `<x> *` |"
 
 
 def docker_env(text: str) -> dict[str, str]:

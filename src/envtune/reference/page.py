@@ -67,8 +67,9 @@ _MACHINES = (
     Machine((Gpu("NVIDIA H100 80GB HBM3", 80 * _GIB, (9, 0)),), 16, 128 * _GIB),
 )
 
-# What a reader of Markdown takes for the start of a tag.
+# What a reader of Markdown takes for the start of a tag, and for emphasis.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_EMPHASIS = re.compile(r"\*|(?<!\w)_|_(?!\w)")
 
 Table = Sequence[Sequence[str]]
 Listing = Callable[[Node, Mapping[str, Node]], list[Any]]
@@ -179,7 +180,7 @@ def _table(rows: Table, *head: str) -> str:
 def _cell(cell: str) -> str:
     """A cell's text: no pipe ends it, and outside of code nothing is taken for Markdown."""
     parts = cell.replace("|", "\\|").split("`")
-    plain = (_TAG.sub("&lt;", part).replace("*", "\\*") for part in parts[::2])
+    plain = (_TAG.sub("&lt;", _EMPHASIS.sub(r"\\\g<0>", part)) for part in parts[::2])
     parts[::2] = plain
     return "`".join(parts)
 
