@@ -244,7 +244,7 @@ def test_a_key_that_envtune_owns_is_refused_with_the_reason(name: str, text: str
 
 def test_every_key_that_is_refused_is_one_that_could_be_set() -> None:
     fields = settings.schema().fields
-    assert not [key for key in owned._REFUSED if key not in fields]
+    assert not [key for key in owned.REFUSED if key not in fields]
 
 
 def test_the_users_plugins_are_merged_with_ours_and_ours_comes_first_and_once() -> None:
