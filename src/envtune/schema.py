@@ -59,7 +59,7 @@ class Schema:
         stripped = text.strip()
         if "null" in kinds and stripped.lower() in _NULL and not self._names(stripped, node):
             return None
-        if stripped[:1] in ("[", "{") and kinds & {"array", "object", "any"}:
+        if _looks_like_json(stripped, kinds):
             return self.accept(_json(stripped, self.describe(node)), node)
         flat = [o for o in self._options(node) if self._flat_list(o)]
         if flat and "," in text:
@@ -78,7 +78,8 @@ class Schema:
         if isinstance(value, str) and not any(_takes_text(o) for o in options):
             return self.parse(value, node)
         problems: list[Mismatch] = []
-        for option in options:
+        # A whole number stays one where it may.
+        for option in sorted(options, key=lambda o: _kind(o) == "number"):
             try:
                 return self._accept_one(value, option)
             except Mismatch as problem:
@@ -152,12 +153,12 @@ class Schema:
 
     def _accept_one(self, value: Any, node: Node) -> Any:
         kind = _kind(node)
-        if kind == "array" and isinstance(value, list):
+        if kind == "array" and isinstance(value, list) and _fits(node, value):
             return [self._inside(item, _item(node, i), i) for i, item in enumerate(value)]
         if kind == "object" and isinstance(value, Mapping):
             return self._accept_object(value, node)
-        if kind == "number" and type(value) is int and _in_range(node, value):
-            return value
+        if kind == "number" and type(value) is int:
+            value = _real(value)
         if _allows(node, value):
             return value
         raise Mismatch((), value, _words(node, self))
@@ -212,6 +213,18 @@ def _item(node: Node, index: int) -> Node:
     return child
 
 
+def _looks_like_json(stripped: str, kinds: set[str]) -> bool:
+    """Whether a text is JSON or a slip of it. `{a,b}.jsonl` is text where no object may be."""
+    if stripped.startswith("{") and "string" in kinds:
+        return bool(kinds & {"object", "any"})
+    return stripped.startswith(("[", "{")) and bool(kinds & {"array", "object", "any"})
+
+
+def _fits(node: Node, items: Sequence[Any]) -> bool:
+    """Whether a list is neither too short nor too long."""
+    return bool(node.get("minItems", 0) <= len(items) <= node.get("maxItems", math.inf))
+
+
 def _scalars(stripped: str, kinds: set[str]) -> list[Any]:
     """The readings of a text, the narrowest first; which one holds is the node's to say."""
     readings: list[Any] = []
@@ -232,9 +245,10 @@ def _allows(node: Node, value: Any) -> bool:
     if kind == "enum":
         allowed = node.get("enum", [node.get("const")])
         return any(value == v and type(value) is type(v) for v in allowed)
-    if kind in ("integer", "number"):
-        number: Any = value if type(value) is _PYTHON[kind] else math.nan
-        return math.isfinite(number) and _in_range(node, number)
+    if kind == "integer":
+        return type(value) is int and _in_range(node, value)
+    if kind == "number":
+        return type(value) is float and math.isfinite(value) and _in_range(node, value)
     if kind == "string" and "pattern" in node:
         return isinstance(value, str) and bool(re.search(node["pattern"], value))
     if kind == "any":
@@ -243,6 +257,13 @@ def _allows(node: Node, value: Any) -> bool:
 
 
 _PYTHON = {"boolean": bool, "integer": int, "number": float, "string": str, "null": type(None)}
+
+
+def _real(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _in_range(node: Node, value: float) -> bool:
@@ -260,10 +281,13 @@ def _words(node: Node, schema: Schema) -> str:
     if kind == "array":
         items = node.get("items", {})
         if schema._structured(items):
-            return 'a JSON list, e.g. [{"path": "data.jsonl"}]'
-        return "a list, e.g. a,b or " + ('["a","b"]' if "string" in str(items) else "[1,2]")
+            return 'a JSON list, e.g. [{"path": "data.jsonl"}]' + _length_words(node)
+        example = '["a","b"]' if "string" in str(items) else "[1,2]"
+        return f"a list, e.g. a,b or {example}{_length_words(node)}"
     if kind in ("integer", "number"):
         return _NUMBER_WORDS[kind] + _range_words(node)
+    if "pattern" in node and "title" not in node:
+        return f"text that matches {node['pattern']}"
     return str(node.get("title", _SCALAR_WORDS[kind]))
 
 
@@ -283,6 +307,13 @@ def _range_words(node: Node) -> str:
     }  # fmt: skip
     limits = [f"{sign} {node[name]}" for name, sign in signs.items() if name in node]
     return f" ({', '.join(limits)})" if limits else ""
+
+
+def _length_words(node: Node) -> str:
+    low, high = node.get("minItems", 0), node.get("maxItems")
+    if high is not None:
+        return f" ({low} items)" if low == high else f" ({low} to {high} items)"
+    return f" (at least {low})" if low else ""
 
 
 def _commas(text: str) -> list[str]:
