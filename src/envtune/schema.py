@@ -16,10 +16,12 @@ value and what is allowed there, and the caller names the variable.
 """
 
 import difflib
+import functools
+import heapq
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,10 @@ Node = Mapping[str, Any]
 _TRUE = {"true", "yes", "on"}
 _FALSE = {"false", "no", "off"}
 _NULL = {"null", "none", "~"}
+
+# No name is longer; how many names are looked at closely.
+_NAME_LENGTH = 200
+_LIKELY = 8
 
 
 @dataclass
@@ -40,10 +46,22 @@ class Mismatch(Exception):
     hint: str = ""
 
 
-def nearest(name: str, names: Sequence[str]) -> str | None:
+def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant, or None when nothing is close."""
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not 0 < len(name) <= _NAME_LENGTH:
+        return None
+    # difflib judges well and slowly: it sees only the few that share most pairs of letters.
+    pairs = _pairs(name)
+    likely = heapq.nlargest(
+        _LIKELY, names, key=lambda other: len(pairs & _pairs(other)) / (len(name) + len(other))
+    )
+    found = difflib.get_close_matches(name, likely, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+@functools.cache
+def _pairs(name: str) -> frozenset[tuple[str, str]]:
+    return frozenset(zip(name, name[1:], strict=False))
 
 
 @dataclass(frozen=True)

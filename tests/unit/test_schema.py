@@ -225,7 +225,8 @@ def test_what_is_allowed_is_told_in_words(node: Node, words: str) -> None:
 
 
 def test_nothing_is_suggested_for_a_name_that_is_near_to_none() -> None:
-    assert nearest("zzzz", ["path", "type"]) is None
+    for name in ("zzzz", "", "p" * 1_000_000):
+        assert nearest(name, ["path", "type"]) is None
 
 
 def test_a_value_of_every_setting_survives_being_text(dice: random.Random) -> None:
