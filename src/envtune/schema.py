@@ -23,6 +23,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 Node = Mapping[str, Any]
@@ -61,7 +62,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 @functools.cache
 def _pairs(name: str) -> frozenset[tuple[str, str]]:
-    return frozenset(zip(name, name[1:], strict=False))
+    return frozenset(pairwise(name))
 
 
 @dataclass(frozen=True)
