@@ -21,7 +21,7 @@ import heapq
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -31,6 +31,9 @@ Node = Mapping[str, Any]
 _TRUE = {"true", "yes", "on"}
 _FALSE = {"false", "no", "off"}
 _NULL = {"null", "none", "~"}
+
+# Half a character, or a byte that is no UTF-8: neither can be written to a file.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # No name is longer; how many names are looked at closely.
 _NAME_LENGTH = 200
@@ -74,6 +77,8 @@ class Schema:
 
     def parse(self, text: str, node: Node) -> Any:
         """The value that `text` stands for. Raises Mismatch."""
+        if _SURROGATE.search(text):
+            raise Mismatch((), text, self.describe(node), "it is not UTF-8")
         kinds = self._kinds(node)
         stripped = text.strip()
         if "null" in kinds and stripped.lower() in _NULL and not self._names(stripped, node):
@@ -93,6 +98,11 @@ class Schema:
 
     def accept(self, value: Any, node: Node) -> Any:
         """`value` (of JSON's types) as the node wants it. Raises Mismatch."""
+        if any(map(_SURROGATE.search, _texts(value))):
+            raise Mismatch((), value, self.describe(node), "it is not UTF-8")
+        return self._accept(value, node)
+
+    def _accept(self, value: Any, node: Node) -> Any:
         options = self._options(node)
         if isinstance(value, str) and not any(_takes_text(o) for o in options):
             return self.parse(value, node)
@@ -184,7 +194,7 @@ class Schema:
 
     def _accept_object(self, value: Mapping[str, Any], node: Node) -> dict[str, Any]:
         result = {}
-        for name, item in value.items():
+        for name, item in ((str(name), item) for name, item in value.items()):  # YAML has 0: too
             child = self._child(node, name)
             if child is None:
                 hint = nearest(name, list(node.get("properties", {})))
@@ -196,7 +206,7 @@ class Schema:
 
     def _inside(self, value: Any, node: Node, part: str | int) -> Any:
         try:
-            return self.accept(value, node)
+            return self._accept(value, node)
         except Mismatch as problem:
             problem.path = (part, *problem.path)
             raise
@@ -205,6 +215,18 @@ class Schema:
         names = [str(v) for o in self._options(node) for v in o.get("enum", ())]
         hint = nearest(str(value), names)
         return f"did you mean {hint}?" if hint else ""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from (*_texts(name), *_texts(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def _kind(node: Node) -> str:

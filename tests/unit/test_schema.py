@@ -154,10 +154,27 @@ def test_a_whole_number_in_a_value_keeps_to_the_range_too(value: int, node: Node
         SMALL.accept(value, node)
 
 
+@pytest.mark.parametrize(
+    ("text", "node"),
+    [("caf\udce9", TEXT), ('["\\ud800"]', NAMES), ('{"\\ud800": 1}', FREE),
+     ('{"a": ["\\udfff"]}', ANY), ("\udce9", WHOLE)],
+)  # fmt: skip
+def test_what_is_no_utf8_is_refused(text: str, node: Node) -> None:
+    with pytest.raises(Mismatch) as caught:
+        SMALL.parse(text, node)
+    assert caught.value.hint == "it is not UTF-8"
+
+
 @pytest.mark.parametrize("text", ["[NaN]", "[Infinity]", "[1e999]"])
 def test_nan_and_infinity_are_refused_where_any_value_is_allowed(text: str) -> None:
     with pytest.raises(Mismatch):
         SMALL.parse(text, ANY)
+
+
+def test_the_numbers_that_yaml_takes_for_names_are_names() -> None:
+    assert SMALL.accept({0: 1, "cpu": 2}, FREE) == {"0": 1, "cpu": 2}
+    with pytest.raises(Mismatch):
+        SMALL.accept([{0: 1}], ITEMS)
 
 
 def test_a_name_in_an_object_that_takes_none_is_refused_not_crashed_on() -> None:
