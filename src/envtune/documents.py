@@ -8,6 +8,7 @@ one mebibyte. Every complaint has a place: line and column, or byte.
 import base64
 import binascii
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ class DocumentError(Exception):
 
 def read_file(path: Path) -> dict[str, Any]:
     """The object in a JSON or YAML file. Raises DocumentError."""
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+    if os.path.exists(path) and not os.path.isfile(
+        path
+    ):  # opening a pipe would wait for its writer
         raise DocumentError(f"{path} is no regular file")
     try:
         with path.open("rb") as stream:

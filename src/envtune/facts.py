@@ -127,7 +127,7 @@ def read_model(path: str, *, own_tokenizer: bool = True) -> ModelFacts:
     if not is_local(path):
         return ModelFacts(path, local=False)
     folder = Path(absolute(path))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False for a name that is too long, too
         return ModelFacts(path, True, problem=f"{folder} is not there")
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -160,7 +160,7 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
     if not is_local(path):
         return DataFacts(path, local=False)
     target = Path(absolute(path))
-    if target.is_dir():
+    if os.path.isdir(target):
         empty = not any(target.iterdir())
         return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")
     kind = _DATA_TYPES.get(target.suffix)
