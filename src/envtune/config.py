@@ -51,11 +51,6 @@ class Facts:
     tracking: Tracking = Tracking()
     parallel: Parallel = Parallel()
 
-    @property
-    def processes(self) -> int:
-        """Ranks of the training, on all nodes."""
-        return self.parallel.world
-
 
 @dataclass(frozen=True)
 class Choice:

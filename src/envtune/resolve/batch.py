@@ -21,7 +21,7 @@ def micro_batch(facts: Facts, chosen: Chosen) -> Choice | None:
 def accumulation(facts: Facts, chosen: Chosen) -> Choice | None:
     if "batch_size" in chosen:
         return None
-    per_step = chosen["micro_batch_size"] * _replicas(facts.processes, chosen)
+    per_step = chosen["micro_batch_size"] * _replicas(facts.parallel.world, chosen)
     return Choice(max(1, _GLOBAL // per_step), f"towards {_GLOBAL} sequences a step")
 
 
