@@ -50,7 +50,7 @@ NARROWER: dict[str, tuple[Spelled, ...]] = {
 # what Axolotl reads from its environment.
 ELSEWHERE = {
     *owned.ours({}),
-    *owned._REFUSED,
+    *owned.REFUSED,
     "resume_from_checkpoint",
     *(name.removeprefix("AXOLOTL_").lower() for name in upstream.axolotl()["reserved"]),
 }
