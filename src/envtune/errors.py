@@ -28,6 +28,10 @@ class Exit(IntEnum):
     BUG = 203
 
 
+# No reader wants more of a path or a name that has no end.
+_LINE = 1000
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that the user must know, on one line."""
@@ -38,7 +42,8 @@ class Problem:
 
     def __str__(self) -> str:
         line = f"{self.name}: {self.message}" if self.name else self.message
-        return " ".join(line.split())
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
+        return line if len(line) <= _LINE else f"{line[: _LINE - 3]}..."
 
 
 class Refused(Exception):
@@ -93,8 +98,21 @@ FAILURES = (
         "free space under SFT_OUTPUTS_DIR; the next start resumes",
     ),
     _failure(
+        Exit.NETWORK,
+        r"DistStoreError: Timed out",
+        "not every node came",
+        "start each of NNODES with the same MASTER_ADDR and MASTER_PORT; they wait for each other "
+        "for SFT_RENDEZVOUS_SECONDS",
+    ),
+    _failure(
+        Exit.CONFIG,
+        r"Tried to launch distributed communication on port|EADDRINUSE",
+        "the port where the nodes meet is taken",
+        "set MASTER_PORT to one that is free on node 0, the same on every node",
+    ),
+    _failure(
         Exit.HARDWARE,
-        r"NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
+        r"^RankLost\b|NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
         r"RendezvousTimeoutError|Connection closed by peer",
         "a GPU or the link between GPUs failed",
         "the next start resumes; if it comes back, use another machine",

@@ -12,9 +12,11 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from envtune.engine import launcher_flags
 
 UPSTREAM = Path(__file__).resolve().parent.parent / "upstream"
 
@@ -22,8 +24,8 @@ UPSTREAM = Path(__file__).resolve().parent.parent / "upstream"
 _KEPT = {
     "$ref", "type", "anyOf", "items", "prefixItems",
     "properties", "additionalProperties", "enum", "const",
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "required", "description",
-    "deprecated",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems",
+    "pattern", "required", "description", "deprecated",
 }  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def _schema(model: Any) -> dict[str, Any]:
 
         def enum_schema(self, schema: Any) -> dict[str, Any]:
             values = [member.value for member in schema["members"]]
-            return {"enum": [v if isinstance(v, str | int | float) else str(v) for v in values]}
+            return {"enum": [_written(value) for value in values]}
 
     schema: dict[str, Any] = model.model_json_schema(schema_generator=Generator, by_alias=True)
     return schema
@@ -147,6 +149,11 @@ def _load(path: Path) -> Any:
     return module
 
 
+def _written(value: Any) -> str | int | float:
+    """A member of an enumeration as a configuration spells it: `int8` for torch.int8."""
+    return value if isinstance(value, str | int | float) else str(value).removeprefix("torch.")
+
+
 def axolotl_reserved() -> list[str]:
     """The `AXOLOTL_*` environment variables that Axolotl's own source reads."""
     spec = importlib.metadata.distribution("axolotl")
@@ -211,10 +218,18 @@ def encode(snapshot: dict[str, Any]) -> str:
     return json.dumps(snapshot, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
 
 
+SNAPSHOTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "axolotl": derive,
+    "trainer": trainer_flags,
+    "accelerate": launcher_flags.accelerate,
+    "transformers": launcher_flags.transformers,
+}
+
+
 def main() -> None:
-    for name, snapshot in (("axolotl", derive()), ("trainer", trainer_flags())):
+    for name, make in SNAPSHOTS.items():
         target = UPSTREAM / f"{name}.json"
-        target.write_text(encode(snapshot))
+        target.write_text(encode(make()))
         print(f"wrote {target}")
 
 
