@@ -1,14 +1,13 @@
 """A template of the user's through the real command: it lays out, and can do no harm."""
 
-import os
-import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.harness import ROOT, Result, clean_environ, envtune
+from tests.harness import ROOT, Result, clean_environ, envtune, execute
 
 MINE = "# mine\n{% for key, value in values.items() %}\n{{ key | plain }}: {{ value.value }}\n{% endfor %}\n"
 
@@ -27,6 +26,15 @@ HOSTILE = {
     "another file": "{% include '/etc/passwd' %}",
     "an attribute of Python's": "{{ values.__class__.__mro__[1].__subclasses__() }}",
 }
+
+# The peak memory of a command, in KiB. Its own process is small: a child's peak counts from
+# before it became another program, when it was a copy of its parent.
+_MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 def make(folder: Path, template: str, environ: dict[str, str]) -> Result:
@@ -77,21 +85,16 @@ def test_a_hostile_template_is_refused_in_little_time_and_memory(
 ) -> None:
     (tmp_path / "mine.j2").write_text(MINE + template)
     environ = clean_environ(**settings, SFT_TEMPLATE="mine.j2")
+    command = [str(ROOT / ".venv" / "bin" / "envtune"), "configure", "--output", "made.yaml"]
     started = time.monotonic()
-    child = subprocess.Popen(
-        [str(ROOT / ".venv" / "bin" / "envtune"), "configure", "--output", "made.yaml"],
-        cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert child.stderr is not None
-    err = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    print(f"{time.monotonic() - started:.1f} s, {usage.ru_maxrss >> 10} MiB: {err}")
-    assert child.returncode == 1, err
-    [line] = err.splitlines()
+    done = execute([sys.executable, "-c", _MEASURE, *command], tmp_path, environ)
+    seconds, mebibytes = time.monotonic() - started, int(done.out) >> 10
+    print(f"{seconds:.1f} s, {mebibytes} MiB: {done.err}")
+    assert done.code == 1, done.err
+    [line] = done.err.splitlines()
     assert "mine.j2 " in line
-    assert time.monotonic() - started < 20
-    assert usage.ru_maxrss < 300 * 1024
+    assert seconds < 20
+    assert mebibytes < 300
     assert not (tmp_path / "made.yaml").exists()
 
 
