@@ -13,7 +13,7 @@ import pytest
 from envtune import hardware, retired, settings, upstream, validation
 from envtune.schema import Node
 from tests.harness import ROOT, clean_environ, envtune
-from tests.unit.builders import MODEL_AND_DATA, load, make_facts, resolved, values
+from tests.unit.builders import load, make_facts, resolved, values
 from tests.unit.test_checks import ALLOWED
 
 SCHEMA = settings.schema()
@@ -189,35 +189,36 @@ def test_the_names_that_count_as_packing_are_attention_implementations() -> None
     assert {n for n in upstream.axolotl()["packing"] if "/" not in n} == {*names} - {"fp8"}
 
 
-def check(folder: Path, *more: str, **environ: str) -> tuple[int, str, str]:
-    """`envtune check --deep` on a pretended machine, without a network."""
-    full = clean_environ(**{**MODEL_AND_DATA, "SFT_PRETEND_GPU": "h100x8", **environ})
-    done = envtune("check", *more, cwd=folder, environ=full)
-    return done.code, done.out, done.err
+@pytest.fixture
+def job(settings: dict[str, str]) -> dict[str, str]:
+    """A job for eight H100 on a machine that has its model and data and no GPU."""
+    return clean_environ(**settings, SFT_PRETEND_GPU="h100x8")
 
 
-def test_a_laptop_checks_the_job_of_eight_h100(tmp_path: Path) -> None:
-    code, out, err = check(tmp_path, "--deep", AXOLOTL_TF32="auto")
-    assert code == 0, err
-    assert "AXOLOTL_TF32" in out
-    assert "Axolotl: Auto-enabling LoRA kernel optimizations" in err
-    assert "SFT_PRETEND_GPU: checked for 8 x NVIDIA H100 80GB HBM3" in err
-    assert "bf16                         true" in out
-    assert "torchao" not in err
+def test_a_laptop_checks_the_job_of_eight_h100(tmp_path: Path, job: dict[str, str]) -> None:
+    done = envtune("check", "--deep", "AXOLOTL_TF32=auto", cwd=tmp_path, environ=job)
+    assert done.code == 0, done.err
+    assert "AXOLOTL_TF32" in done.out
+    assert "bf16                         true" in done.out
+    assert "SFT_PRETEND_GPU: checked for 8 x NVIDIA H100 80GB HBM3" in done.err
+    assert "Axolotl: Auto-enabling LoRA kernel optimizations" in done.err
+    assert "torchao" not in done.err
     assert not list(tmp_path.iterdir())
 
 
-def test_what_axolotl_refuses_is_told_by_the_variable_and_with_1(tmp_path: Path) -> None:
+def test_what_axolotl_refuses_is_told_by_the_variable_and_with_1(
+    tmp_path: Path, job: dict[str, str]
+) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text('lr_groups: [{name: "a", modules: ["b"]}]\n')
-    named = {"SFT_TRAINER_CONFIG_JSON_PATH": str(config)}
-    code, _, err = check(tmp_path, "--deep", **named)
-    assert code == 1
-    line = err.splitlines()[-1].split(" ", 3)[-1]
+    named = job | {"SFT_TRAINER_CONFIG_JSON_PATH": str(config)}
+    done = envtune("check", "--deep", cwd=tmp_path, environ=named)
+    assert done.code == 1
+    line = done.lines[-1].removeprefix("ERROR ")
     assert re.match(
         r"SFT_TRAINER_CONFIG_JSON_PATH.*lr_groups: Axolotl refuses it at 0\.lr: Field", line
     )
-    assert "Traceback" not in err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -258,28 +259,30 @@ def test_a_machine_is_told_in_axolotls_words(name: str, told: tuple[Any, ...]) -
 
 @pytest.mark.parametrize("verb", ["explain", "configure", "run-name-preview", "print-runtime"])
 def test_a_pretended_machine_is_there_for_every_verb_that_makes_nothing(
-    tmp_path: Path, verb: str
+    tmp_path: Path, job: dict[str, str], verb: str
 ) -> None:
     more = {"explain": ["bf16"], "configure": ["--output", "made.yaml"]}.get(verb, [])
-    environ = clean_environ(**MODEL_AND_DATA, SFT_PRETEND_GPU="h100x8")
-    done = envtune(verb, *more, cwd=tmp_path, environ=environ)
+    done = envtune(verb, *more, cwd=tmp_path, environ=job)
     assert done.code == 0, done.err
     if verb == "configure":
         assert "bf16: true" in (tmp_path / "made.yaml").read_text()
 
 
 @pytest.mark.parametrize("verb", ["run", "configure"])
-def test_nothing_is_trained_on_a_machine_that_is_not_here(tmp_path: Path, verb: str) -> None:
-    environ = clean_environ(**MODEL_AND_DATA, SFT_PRETEND_GPU="h100x8")
-    done = envtune(verb, cwd=tmp_path, environ=environ)
+def test_nothing_is_trained_on_a_machine_that_is_not_here(
+    tmp_path: Path, job: dict[str, str], verb: str
+) -> None:
+    done = envtune(verb, cwd=tmp_path, environ=job)
     assert done.code == 1
     assert done.lines[-1].endswith("SFT_PRETEND_GPU: is for checks alone; unset it to train")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_path_that_is_not_on_the_laptop_is_still_a_problem(tmp_path: Path) -> None:
-    code, _, err = check(tmp_path, AXOLOTL_DATASETS='[{"path": "./rows.jsonl"}]')
-    assert code == 3, err
+def test_a_path_that_is_not_on_the_laptop_is_still_a_problem(
+    tmp_path: Path, job: dict[str, str]
+) -> None:
+    done = envtune("check", "AXOLOTL_DATASETS__0__PATH=./none.jsonl", cwd=tmp_path, environ=job)
+    assert done.code == 3, done.err
 
 
 def test_a_key_of_the_past_never_reaches_the_yaml() -> None:

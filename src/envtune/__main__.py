@@ -59,9 +59,9 @@ def configure(args: argparse.Namespace) -> Result:
     """make Axolotl's YAML: into the run's folder, or to --output"""
     from envtune import render, run
 
-    made = flow.configure(args.overrides)
-    template = Path(args.template) if args.template else render.AXOLOTL_TEMPLATE
-    text = render.render_axolotl(made.config, template)
+    named = [f"SFT_TEMPLATE={args.template}"] if args.template else []
+    made = flow.configure([*args.overrides, *named])
+    text = render.render_axolotl(made.config)
     if args.check:
         return Exit.DONE, "the configuration is valid"
     _warn(made)
@@ -72,7 +72,7 @@ def configure(args: argparse.Namespace) -> Result:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         files.write_text(Path(args.output), text)
         return Exit.DONE, f"wrote {args.output}"
-    folder = run.prepare_folder(made, template).folder
+    folder = run.prepare_folder(made).folder
     print(folder)
     return Exit.DONE, f"wrote {folder}/config/axolotl.yaml"
 
@@ -190,7 +190,11 @@ def _parser() -> argparse.ArgumentParser:
         if name == "check":
             sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
         if name == "configure":
-            sub.add_argument("--template", metavar="FILE", help="a Jinja template of your own")
+            sub.add_argument(
+                "--template",
+                metavar="FILE",
+                help="as SFT_TEMPLATE: a Jinja template, or a YAML of defaults",
+            )
             sub.add_argument("--output", metavar="FILE", help="write the YAML there only")
             sub.add_argument("--check", action="store_true", help="write nothing")
         if name == "run":

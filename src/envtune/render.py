@@ -14,7 +14,7 @@ import jinja2
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from envtune import upstream
+from envtune import documents, upstream
 from envtune.config import RunConfig, Value
 from envtune.errors import Problem, Refused
 
@@ -23,9 +23,10 @@ _CHECKOUT = Path(__file__).parents[2] / "templates"
 TEMPLATES = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 AXOLOTL_TEMPLATE = TEMPLATES / "axolotl.yaml.j2"
 
-
 # Unicode's own line breaks, which PyYAML writes raw and reads back as something else.
 _BREAKS = set("\x85\u2028\u2029\ufeff")
+# Characters of YAML; a template that writes more repeats something.
+_LONGEST = 1 << 20
 
 
 class _Dumper(yaml.SafeDumper):
@@ -39,10 +40,23 @@ class _Plain(str):
     """Text of the template's own that needs no quoting."""
 
 
-def render_axolotl(config: RunConfig, template: Path = AXOLOTL_TEMPLATE) -> str:
-    """Axolotl's YAML. Raises Refused when the template loses or changes a value."""
-    text = _render(template, values=config.axolotl, axolotl_version=upstream.axolotl()["version"])
-    _compare(text, config.plain(), template)
+def render_axolotl(config: RunConfig) -> str:
+    """Axolotl's YAML. Raises Refused when a template of the user's loses or changes a value."""
+    named = config.setting("SFT_TEMPLATE")
+    # A plain YAML is a source of defaults, and has been read by now.
+    if named is None or documents.read_defaults(Path(named)) is not None:
+        return lay_out(config.axolotl, AXOLOTL_TEMPLATE)
+    from envtune import confined  # starts a child, which our own template does not need
+
+    return confined.lay_out(config.axolotl, Path(named))
+
+
+def lay_out(values: Mapping[str, Value], template: Path) -> str:
+    """The template's YAML of `values`, read back and compared. Raises Refused."""
+    text = _render(template, values=values, axolotl_version=upstream.axolotl()["version"])
+    if len(text) > _LONGEST:
+        raise refused(template, f"makes more than {_LONGEST >> 20} MiB of YAML")
+    _compare(text, {key: value.value for key, value in values.items()}, template)
     return text
 
 
@@ -87,11 +101,13 @@ def _render(template: Path, **context: Any) -> str:
     try:
         return environment.from_string(template.read_text()).render(**context)
     except (OSError, UnicodeDecodeError) as error:
-        raise _refused(template, f"cannot be read: {error}") from None
+        raise refused(template, f"cannot be read: {error}") from None
     except jinja2.TemplateError as error:
-        raise _refused(template, f"line {getattr(error, 'lineno', '?')}: {error}") from None
+        raise refused(template, f"line {getattr(error, 'lineno', '?')}: {error}") from None
+    except MemoryError:
+        raise
     except Exception as error:  # a template is a program of the user's
-        raise _refused(template, f"fails: {type(error).__name__}: {error}") from None
+        raise refused(template, f"fails: {type(error).__name__}: {error}") from None
 
 
 def _finalize(value: Any) -> str:
@@ -128,7 +144,7 @@ def _compare(text: str, wanted: Mapping[str, Any], template: Path) -> None:
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise _refused(template, f"does not make YAML: {error}") from None
+        raise refused(template, f"does not make YAML: {error}") from None
     found = found if isinstance(found, Mapping) else {}
     wrong = sorted(
         str(key)
@@ -136,7 +152,7 @@ def _compare(text: str, wanted: Mapping[str, Any], template: Path) -> None:
         if key not in found or key not in wanted or not _same(found[key], wanted[key])
     )
     if wrong:
-        raise _refused(template, f"loses or changes {', '.join(wrong)}")
+        raise refused(template, f"loses or changes {', '.join(wrong)}")
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -150,5 +166,6 @@ def _same(found: Any, wanted: Any) -> bool:
     return bool(found == wanted)
 
 
-def _refused(template: Path, message: str) -> Refused:
+def refused(template: Path, message: str) -> Refused:
+    """What is wrong with a template, on one line."""
     return Refused([Problem("", f"template {template} {message}")])

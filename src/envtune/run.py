@@ -30,7 +30,7 @@ from envtune.stage import LOG, Context, Ended, StageRecord, stopped
 from envtune.stops import StopSignals
 
 
-def prepare_folder(made: flow.Configuration, template: Path = render.AXOLOTL_TEMPLATE) -> Run:
+def prepare_folder(made: flow.Configuration) -> Run:
     """Claims the run of this configuration and writes its config folder.
 
     On another node than node 0 waits for node 0 to do so.
@@ -38,7 +38,7 @@ def prepare_folder(made: flow.Configuration, template: Path = render.AXOLOTL_TEM
     if made.config.setting("SFT_PRETEND_GPU"):
         raise Refused([Problem("SFT_PRETEND_GPU", "is for checks alone; unset it to train")])
     contents = fingerprint.contents(made.config)
-    yaml = render.render_axolotl(made.config, template)
+    yaml = render.render_axolotl(made.config)
     place = (made.config.key(contents), Path(made.outputs), Path(made.logs))
     if made.where.rank:
         return nodes.join(made.config, *place, made.where)

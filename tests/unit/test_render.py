@@ -94,7 +94,7 @@ def with_template(tmp_path: Path, text: str, axolotl: dict[str, Any]) -> str:
     template = tmp_path / "mine.yaml.j2"
     template.write_text(text)
     config = replace(run_config(), axolotl={k: Value(v, "") for k, v in axolotl.items()})
-    return render.render_axolotl(config, template)
+    return render.lay_out(config.axolotl, template)
 
 
 ALL = "{% for key, value in values.items() %}{{ key | plain }}: {{ value.value }}\n{% endfor %}"
@@ -149,13 +149,13 @@ def test_a_template_that_changes_what_is_inside_a_value_is_refused(tmp_path: Pat
 
 def test_a_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="cannot be read"):
-        render.render_axolotl(run_config(), tmp_path / "none.j2")
+        render.lay_out(run_config().axolotl, tmp_path / "none.j2")
 
 
 def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.j2").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(Refused, match="cannot be read"):
-        render.render_axolotl(run_config(), tmp_path / "bytes.j2")
+        render.lay_out(run_config().axolotl, tmp_path / "bytes.j2")
 
 
 @pytest.mark.parametrize(("device", "on_cpu"), [("cpu", True), ("cuda", False)])
