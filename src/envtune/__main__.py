@@ -32,10 +32,27 @@ Result = tuple[Exit, str]
 
 def check(args: argparse.Namespace) -> Result:
     """check the environment and print every resolved value with its source"""
+    from envtune import render
+
     made = flow.configure(args.overrides)
     _warn(made)
+    render.render_axolotl(made.config)
     _show(tables.configuration(made.config, _width(sys.stdout)))
+    if args.deep:
+        _ask_axolotl(made)
     return Exit.DONE, "the configuration is valid"
+
+
+def _ask_axolotl(made: flow.Configuration) -> None:
+    from envtune import validation
+
+    if sys.stderr is not None and sys.stderr.isatty():
+        LOG.info("asking Axolotl, which takes about ten seconds to start")
+    problems, warnings = validation.ask(made)
+    for warning in warnings:
+        LOG.warning("%s", sources.redact(warning, made.inputs.secrets))
+    if problems:
+        raise Refused(problems)
 
 
 def configure(args: argparse.Namespace) -> Result:
@@ -170,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
         if name != "login":
             sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
+        if name == "check":
+            sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
         if name == "configure":
             sub.add_argument("--template", metavar="FILE", help="a Jinja template of your own")
             sub.add_argument("--output", metavar="FILE", help="write the YAML there only")

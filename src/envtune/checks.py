@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from envtune import conflicts
 from envtune.config import Facts
 from envtune.errors import Exit, Problem
 from envtune.facts import DataFacts
@@ -17,7 +18,12 @@ _DATA_KEYS = ("datasets", "pretraining_dataset")
 
 def before_facts(settings: Settings) -> list[Problem]:
     """What is wrong with the settings alone."""
-    return [*_missing(settings), *owned.refusals(settings), *_conflicts(settings)]
+    return [
+        *_missing(settings),
+        *owned.refusals(settings),
+        *_conflicts(settings),
+        *conflicts.problems(settings),
+    ]
 
 
 def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> list[Problem]:
@@ -27,8 +33,8 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
     """
     return [
         *_device(settings, facts),
-        *_model(settings, facts),
         *_data(settings, facts),
+        *conflicts.batch(settings, facts.processes),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
 
@@ -59,14 +65,9 @@ def _conflicts(settings: Settings) -> Iterator[Problem]:
         yield Problem("FORCE_RUN_INDEX", "is set and so is FORCE_RUN_NAME, which has its number")
     if "LEGACY_RUN_NAME" in settings.own and not settings.get("USE_LEGACY_NAMING"):
         yield Problem("LEGACY_RUN_NAME", "does nothing without USE_LEGACY_NAMING=1; set both")
-    on = {key for key, s in settings.axolotl.items() if s.value is True}
-    if {"bf16", "fp16"} <= on:
-        yield Problem("AXOLOTL_FP16", "is true and so is AXOLOTL_BF16; choose one of the two")
-    if "save_only_model" in on:
-        name = settings.axolotl["save_only_model"].name
-        yield Problem(name, "makes checkpoints that cannot be resumed; unset it")
-    if {"load_in_4bit", "load_in_8bit"} <= on:
-        yield Problem("AXOLOTL_LOAD_IN_8BIT", "is true and so is AXOLOTL_LOAD_IN_4BIT; choose one")
+    only = settings.axolotl.get("save_only_model")
+    if only is not None and only.value:
+        yield Problem(only.name, "makes checkpoints that cannot be resumed; unset it")
 
 
 _UNPROVED = "a resumed run may see other batches than one never stopped"
@@ -87,6 +88,8 @@ def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
         told.append(f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing")
     if facts.device == "cuda" and len(facts.machine.gpus) > facts.processes:
         told.append(f"{facts.processes} of {len(facts.machine.gpus)} visible GPUs is used")
+    if settings.get("SFT_PRETEND_GPU"):
+        told.append(f"SFT_PRETEND_GPU: checked for {facts.machine}, whatever is here")
     if settings.get("SFT_RERUN"):
         told.append("SFT_RERUN: every start after a finished one trains again")
     return tuple(told)
@@ -105,23 +108,7 @@ def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
             "--gpus all, or set SFT_DEVICE=cpu to train on the CPU",
         )
     if facts.device == "cpu":
-        yield from _half_on_cpu(settings)
-
-
-def _half_on_cpu(settings: Settings) -> Iterator[Problem]:
-    for key in ("bf16", "fp16"):
-        setting = settings.axolotl.get(key)
-        if setting is not None and setting.value not in (False, None):
-            yield Problem(
-                setting.name,
-                f"{setting.value!r} needs a GPU; training on the CPU is fp32: unset it",
-            )
-
-
-def _model(settings: Settings, facts: Facts) -> Iterator[Problem]:
-    name = settings.axolotl["base_model"].name
-    if facts.model.problem:
-        yield Problem(name, facts.model.problem, Exit.ACCESS)
+        yield from conflicts.on_cpu(settings)
 
 
 def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:

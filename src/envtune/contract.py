@@ -6,6 +6,7 @@ Axolotl's settings are not here: their names and types come from the snapshot.
 from dataclasses import dataclass
 from typing import Any
 
+from envtune.hardware import PRETENDED, PRETENDED_NAME
 from envtune.profiles import PROFILES
 
 _TEXT = {"type": "string"}
@@ -23,6 +24,11 @@ _RUN_NAME = {
     "type": "string",
     "pattern": RUN_NAME,
     "title": "<prefix>-run<N> of a-z, 0-9 and hyphens, at most 128 characters, e.g. my-model-run42",
+}
+_PRETENDED = {
+    "type": "string",
+    "pattern": PRETENDED_NAME,
+    "title": f"a GPU and how many, e.g. h100x8; known are {', '.join(PRETENDED)}",
 }
 
 
@@ -63,6 +69,9 @@ OWN: dict[str, Own] = {
     "SFT_LORA_POST_PROCESS_FOR_VLLM": Own(
         _FLAG, False, "make the adapter servable by vLLM (no export runs yet)"
     ),
+    "SFT_LOCAL_FILES_ONLY": Own(
+        _FLAG, False, "no network: models and data sets are local folders or in the cache"
+    ),
     "SFT_RERUN": Own(_FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(_FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(
@@ -72,6 +81,9 @@ OWN: dict[str, Own] = {
     ),
     "SFT_DEVICE": Own(
         {"enum": ["auto", "cpu", "cuda"]}, "auto", "where to train; auto: a GPU where there is one"
+    ),
+    "SFT_PRETEND_GPU": Own(
+        _PRETENDED, None, "check for GPUs that are not here, e.g. h100x8; nothing can be trained"
     ),
     "SFT_LOG_LEVEL": Own(
         {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},

@@ -1,7 +1,7 @@
 """What the run is given: the model's config.json and a sample of each data file.
 
-Reads little, so that the fast check stays fast. A path that is local but unusable is a
-fact too (`missing`, `problem`): the checks turn it into a line for the user.
+Reads little, so that the fast check stays fast. Data that is local but unusable is a fact
+too (`problem`): the checks turn it into a line for the user.
 """
 
 import json
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from envtune import modelfiles
 from envtune.settings import Settings
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt", ".tsv", ".zst", ".gz")
@@ -26,8 +27,7 @@ PATHS = (
     "base_model", "base_model_config", "tokenizer_config", "processor_config", "lora_model_dir",
     "deepspeed", "chat_template_jinja", "resume_from_checkpoint", "output_dir",
 )  # fmt: skip
-_TOKENIZERS = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}
-_FROM_THE_HUB = (
+FROM_THE_HUB = (
     "base_model", "base_model_config", "tokenizer_config", "processor_config", "lora_model_dir",
 )  # fmt: skip
 _ALWAYS_LOCAL = ("resume_from_checkpoint", "output_dir")
@@ -41,7 +41,6 @@ class ModelFacts:
     path: str
     local: bool
     config: Mapping[str, Any] = field(default_factory=dict)
-    problem: str = ""
 
     @property
     def context(self) -> int | None:
@@ -115,7 +114,7 @@ def _here(file: str) -> str:
 
 def everything_local(settings: Settings) -> bool:
     """Whether no model, tokenizer or data set has to come from the Hub."""
-    values = [settings.axolotl[key].value for key in _FROM_THE_HUB if key in settings.axolotl]
+    values = [settings.axolotl[key].value for key in FROM_THE_HUB if key in settings.axolotl]
     for key in DATASETS:
         given = settings.axolotl[key].value if key in settings.axolotl else None
         values += [item.get("path") for item in given or () if isinstance(item, Mapping)]
@@ -124,35 +123,15 @@ def everything_local(settings: Settings) -> bool:
     return local and "hub_model_id" not in settings.axolotl
 
 
-def read_model(path: str, *, own_tokenizer: bool = True) -> ModelFacts:
-    """The model's facts; `problem` says what is wrong with a local folder.
-
-    Without `own_tokenizer` the tokenizer comes from elsewhere and may be missing here.
-    """
+def read_model(path: str) -> ModelFacts:
+    """The model's facts. What is wrong with its files is for `access` to tell."""
     if not is_local(path):
         return ModelFacts(path, local=False)
-    folder = Path(absolute(path))
-    if not folder.is_dir():
-        return ModelFacts(path, True, problem=f"{folder} is not there")
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        return ModelFacts(path, True, problem=f"{folder} has no config.json: it is no model folder")
-    except (OSError, ValueError) as error:
-        return ModelFacts(path, True, problem=f"{folder}/config.json cannot be read: {error}")
-    if not isinstance(config, dict):
-        return ModelFacts(path, True, problem=f"{folder}/config.json is no JSON object")
-    missing = _missing_files(folder, own_tokenizer=own_tokenizer)
-    return ModelFacts(path, True, config, f"{folder} has no {missing}" if missing else "")
-
-
-def _missing_files(folder: Path, *, own_tokenizer: bool) -> str:
-    names = {entry.name for entry in folder.iterdir()}
-    if not any(n.endswith((".safetensors", ".bin")) for n in names):
-        return "weights (*.safetensors)"
-    if own_tokenizer and not names & _TOKENIZERS:
-        return "tokenizer (tokenizer.json or tokenizer.model)"
-    return ""
+        config = modelfiles.read_json(Path(absolute(path)) / "config.json")
+    except (OSError, ValueError):
+        return ModelFacts(path, local=True)
+    return ModelFacts(path, True, config)
 
 
 def read_data(datasets: Sequence[Mapping[str, Any]]) -> tuple[DataFacts, ...]:

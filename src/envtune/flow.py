@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from envtune import checks, facts, hardware, settings, sources
+from envtune import access, checks, facts, hardware, retired, settings, sources
 from envtune.config import Facts, RunConfig, Tracking
 from envtune.errors import NothingSet, Refused
 from envtune.resolve import resolve
@@ -32,18 +32,20 @@ def configure(
 ) -> Configuration:
     """Reads, types, checks and resolves. Raises Refused with every problem at once."""
     inputs = sources.with_documents(sources.read(arguments, environ))
-    given = facts.located(settings.load(inputs))
-    if problems := checks.before_facts(given):
+    loaded = settings.load(inputs)
+    given = facts.located(retired.translated(loaded))
+    if problems := [*retired.problems(loaded), *checks.before_facts(given)]:
         raise (Refused if given.axolotl else NothingSet)(problems)
     seen = _facts(given, inputs.environ)
     outputs, logs = folders(given, inputs.environ)
     targets = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         targets[named.name] = str(named.value)
-    if problems := checks.preflight(given, seen, targets):
+    if problems := [*checks.preflight(given, seen, targets), *access.local_problems(given)]:
         raise Refused(problems)
+    seen, told = access.verify(given, seen, inputs.environ)
     config = resolve(given, seen)
-    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen)))
+    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
     return Configuration(config, given, inputs, seen, outputs, logs)
 
 
@@ -61,15 +63,13 @@ def _outputs_name(given: Settings) -> str:
 
 
 def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
-    machine = hardware.probe(environ)
+    pretended = given.get("SFT_PRETEND_GPU")
+    machine = hardware.pretended(pretended) if pretended else hardware.probe(environ)
     wanted = given.get("SFT_DEVICE")
     return Facts(
         machine=machine,
-        model=facts.read_model(
-            str(given.axolotl["base_model"].value),
-            own_tokenizer="tokenizer_config" not in given.axolotl,
-        ),
-        local=facts.everything_local(given),
+        model=facts.read_model(str(given.axolotl["base_model"].value)),
+        local=facts.everything_local(given) or given.get("SFT_LOCAL_FILES_ONLY"),
         data=facts.read_data(_items(given, "datasets")),
         test_data=facts.read_data(_items(given, "test_datasets")),
         device=("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted,

@@ -47,6 +47,12 @@ def train(
     return LaunchPlan(argv, _environment(config, place, environ, resume), place.run_dir)
 
 
+def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> LaunchPlan:
+    """Axolotl's own validation of the YAML in `place`, as training would see it."""
+    argv = (place.python, "-m", "envtune.engine.validate")
+    return LaunchPlan(argv, _environment(config, place, environ, None), place.run_dir)
+
+
 def _environment(
     config: RunConfig, place: Place, environ: Mapping[str, str], resume: str | None
 ) -> dict[str, str]:

@@ -69,6 +69,30 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
     return child.wait()
 
 
+def quietly(plan: LaunchPlan, log: Path) -> int:
+    """Runs a child that has nothing to save; its output goes to `log` alone."""
+    return run(plan, log, _Silent(), StopSignals())
+
+
+class _Silent:
+    """Wants nothing of its child; a stop ends it at once."""
+
+    def line(self, text: str) -> None:
+        """Nothing is looked for."""
+
+    def clean(self, text: str) -> str:
+        return text
+
+    def tick(self) -> None:
+        """Nothing is looked at."""
+
+    def stop(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return False
+
+
 def _let_it_save(child: subprocess.Popen[bytes], watcher: Watcher, grace: float) -> None:
     """Our own failure must not cost the training that runs well."""
     deadline = time.monotonic() + grace

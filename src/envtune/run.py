@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from envtune import descendants, files, fingerprint, flow, record, render, runs, training
-from envtune.errors import Exit, Refused
+from envtune.errors import Exit, Problem, Refused
 from envtune.lease import Lease
 from envtune.runs import Run
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
@@ -21,6 +21,8 @@ from envtune.stops import StopSignals
 
 def prepare_folder(made: flow.Configuration, template: Path = render.AXOLOTL_TEMPLATE) -> Run:
     """Claims the run of this configuration and writes its config folder."""
+    if made.config.setting("SFT_PRETEND_GPU"):
+        raise Refused([Problem("SFT_PRETEND_GPU", "is for checks alone; unset it to train")])
     contents = fingerprint.contents(made.config)
     yaml = render.render_axolotl(made.config, template)
     run = runs.claim(made.config, made.config.key(contents), Path(made.outputs), Path(made.logs))

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from envtune import dialects, upstream
+from envtune import dialects, retired, upstream
 from envtune.contract import OWN, PLUGIN_KEYS
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
 from envtune.sources import AXOLOTL, SFT, USERINFO, Entry, Inputs, Layer
 
+_FLAG: Node = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
 _POSITIVE = {"type": "integer", "minimum": 1}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 
 # Where Axolotl takes what fails hours later, trains at a wrong rate or divides by zero.
 _STRICTER: dict[str, Node] = {
@@ -22,10 +24,24 @@ _STRICTER: dict[str, Node] = {
     "num_epochs": {"type": "number", "exclusiveMinimum": 0},
     # With one, the old checkpoint is removed before the new one is committed.
     "save_total_limit": {"type": "integer", "minimum": 2},
-    **dict.fromkeys(
-        ("micro_batch_size", "gradient_accumulation_steps", "batch_size", "sequence_len", "lora_r"),
-        _POSITIVE,
-    ),
+    "micro_batch_size": _POSITIVE,
+    "gradient_accumulation_steps": _POSITIVE,
+    "sequence_len": _POSITIVE,
+}
+
+# The same, and null is fine.
+_NARROWER: dict[str, Node] = {
+    "batch_size": _POSITIVE,
+    "lora_r": _POSITIVE,
+    "lora_alpha": _POSITIVE,
+    "lora_dropout": _SHARE,
+    "max_grad_norm": {"type": "number", "minimum": 0},
+    "save_safetensors": {"const": True},
+    "neftune_noise_alpha": {"type": "number", "exclusiveMinimum": 0},
+    "val_set_size": {"type": "number", "minimum": 0},
+    "warmup_ratio": _SHARE,
+    "warmup_steps": {"type": "integer", "minimum": 0},
+    "weight_decay": {"type": "number", "minimum": 0},
 }
 
 # Keys that say one thing in two ways. A stronger layer's way takes the place of a weaker's.
@@ -90,9 +106,19 @@ class Settings:
 
 
 def schema() -> Schema:
-    """Axolotl's schema, stricter where Axolotl itself is too lenient."""
+    """Axolotl's schema and its bundled plugins', stricter where Axolotl is too lenient."""
     snapshot = upstream.axolotl()
-    return Schema({**snapshot["fields"], **PLUGIN_KEYS, **_STRICTER}, snapshot["defs"])
+    fields, defs = {**snapshot["fields"], **PLUGIN_KEYS}, dict(snapshot["defs"])
+    for plugin in snapshot["plugins"].values():
+        fields |= plugin["fields"]
+        defs |= plugin["defs"]
+    nullable = {key: {"anyOf": [node, {"type": "null"}]} for key, node in _NARROWER.items()}
+    for key, node in {**_STRICTER, **nullable}.items():
+        fields[key] = {**node, "description": fields[key].get("description", "")}
+    for old, new in retired.RENAMED.items():
+        fields[old] = fields[new]
+    gone = dict.fromkeys(retired.REMOVED.keys() - fields.keys(), _FLAG)
+    return Schema({**fields, **gone}, defs)
 
 
 def load(inputs: Inputs) -> Settings:
@@ -283,6 +309,8 @@ def _whole(key: str, parts: Mapping[Path, str]) -> str:
 def _unknown(entry: Entry, types: Schema) -> Problem:
     if entry.document:
         hint = nearest(entry.name, [*types.fields, *dialects.flags(), *OWN])
+    elif entry.name.startswith(SFT) and entry.name.removeprefix(SFT).lower() in types.fields:
+        hint = AXOLOTL + entry.name.removeprefix(SFT)
     else:
         hint = nearest(entry.name.upper(), list(_names(types)))
     return Problem(entry.label, f"no such setting{f'; did you mean {hint}?' if hint else ''}")

@@ -84,6 +84,24 @@ class Layer:
     entries: tuple[Entry, ...]
 
 
+class Secret(str):
+    """A value that no log line shows by accident. A child's environment gets it as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "[secret]"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "[secret]"
+
+    def reveal(self) -> str:
+        """The value, for the one call that needs it."""
+        return str.__str__(self)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Everything that was given: layers from weak to strong, and the plain environment."""
@@ -146,7 +164,12 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
         Layer("AXOLOTL_", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
         Layer("command line", tuple(given)),
     ]
-    return Inputs(tuple(layers), environ, tuple(notes))
+    return Inputs(tuple(layers), _hidden(environ), tuple(notes))
+
+
+def _hidden(environ: Mapping[str, str]) -> dict[str, str]:
+    secret = (name for name in environ if _SECRET_NAME.search(name.upper()))
+    return {**environ, **{name: Secret(environ[name]) for name in secret}}
 
 
 def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune import settings, sources
+from envtune import retired, settings, sources
 from envtune.config import Facts, RunConfig, Tracking, Value
 from envtune.contract import OWN
 from envtune.errors import Refused
@@ -71,7 +71,8 @@ def make_facts(
 
 def resolved(environ: Mapping[str, str] | None = None, facts: Facts | None = None) -> RunConfig:
     """The configuration of MODEL_AND_DATA and more variables."""
-    return resolve(load({**MODEL_AND_DATA, **(environ or {})}), facts or make_facts())
+    given = retired.translated(load({**MODEL_AND_DATA, **(environ or {})}))
+    return resolve(given, facts or make_facts())
 
 
 def run_config(

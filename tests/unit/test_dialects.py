@@ -461,7 +461,8 @@ def test_variables_alone_imply_nothing() -> None:
 COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"preprocess": {"sample_size": 100}}, {"SFT_SAMPLE_SIZE": 100}),
     ({"preprocess": {"sample_size": "full"}}, {}),
-    ({"preprocess": {"dataset_name": "a/b"}}, {"datasets": [{"path": "a/b"}]}),
+    ({"preprocess": {"dataset_name": "a/b"}}, {"datasets": [{"type": "alpaca", "path": "a/b"}]}),
+    ({"preprocess": {"dataset_name": "./b.jsonl"}}, {"datasets": [{"path": "./b.jsonl"}]}),
     ({"preprocess": {"cutoff_len": 64}}, {"sequence_len": 64}),
     ({"preprocess": {"cutoff_len": 64}, "train": {"cutoff_len": 32}}, {"sequence_len": 32}),
     ({"preprocess": {"test_size": 0.05}}, {"val_set_size": 0.05}),

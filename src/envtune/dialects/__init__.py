@@ -7,14 +7,23 @@ it means; nothing else knows that dialects exist.
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envtune import upstream
 from envtune.contract import OWN
 from envtune.dialects import compose, industrial, trainer
-from envtune.dialects.rules import Becomes, Noted, Outcome, Refused, Rule, Table
+from envtune.dialects.rules import (
+    Becomes,
+    Implied,
+    Noted,
+    Others,
+    Outcome,
+    Refused,
+    Rule,
+    Table,
+)  # fmt: skip
 from envtune.errors import Problem
 from envtune.schema import Mismatch, Schema, nearest
 from envtune.sources import SFT, Entry, Layer, as_text
@@ -34,11 +43,19 @@ class Dialect:
     marks: tuple[str, ...]
     sections: bool = True
     comments: bool = False
+    implied: Callable[[Others], Implied] = lambda others: {}
 
 
-TRAINER = Dialect("the SFT trainer", trainer.TABLE, trainer.MARKS, sections=False)
+TRAINER = Dialect(
+    "the SFT trainer", trainer.TABLE, trainer.MARKS, sections=False, implied=trainer.implied
+)
 DIALECTS = (
-    Dialect("the compose pipeline", compose.TABLE, ("paths", "preprocess", "train", "logging")),
+    Dialect(
+        "the compose pipeline",
+        compose.TABLE,
+        ("paths", "preprocess", "train", "logging"),
+        implied=compose.implied,
+    ),
     Dialect(
         "the industrial pipeline's training",
         industrial.TRAINING,
@@ -128,9 +145,8 @@ def _document(document: str, entries: Sequence[Entry], result: Translation) -> N
             result.entries.append(entry)
         elif not (dialect.comments and "._" in f".{name}"):
             result.unknown.append(_unknown(entry, dialect))
-    if dialect is TRAINER and not {"peft_method", "adapter"} & flat.keys():
-        told = "no peft_method, which trains all weights"
-        result.implied.append(Entry(told, "null", None, document, "adapter"))
+    for told, (key, value) in dialect.implied(others).items():
+        result.implied.append(Entry(told, as_text(value), value, document, key))
 
 
 def _flat(given: Mapping[str, Any], dialect: Dialect) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ Names are `section.name`. What belongs to a stage that envtune does not run is t
 said aloud, so that the file works unchanged.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from envtune.dialects.rules import (
     NUMBER,
     TEXT,
     Becomes,
+    Implied,
     Noted,
     Others,
     Outcome,
@@ -28,10 +30,10 @@ _SERVE = Noted("no server starts yet")
 
 
 def _sample(value: Any, others: Others) -> Mapping[str, Any] | Refused:
-    """A number of rows; `full` and `all` are all of them."""
+    """A number of rows; `full` is all of them."""
     if isinstance(value, int) and value > 0:
         return {"SFT_SAMPLE_SIZE": value}
-    if str(value).lower() in ("full", "all"):
+    if str(value).lower() in ("full", "none", "null", ""):
         return {}
     return Refused(f"{value!r} is neither a number of rows nor full")
 
@@ -154,3 +156,11 @@ TABLE: Table = {
     **prefixed("naming", NAMING),
     **SECTIONS,
 }
+
+
+def implied(others: Others) -> Implied:
+    """Its data sets have the columns of Alpaca; those of the Hub cannot be looked into here."""
+    name = str(others.get("preprocess.dataset_name", ""))
+    if not re.fullmatch(r"[\w-]+/[\w.-]+", name) or name.endswith((".json", ".jsonl", ".csv")):
+        return {}
+    return {"a data set of the Hub, which reads as alpaca": ("datasets.0.type", "alpaca")}

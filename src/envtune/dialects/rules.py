@@ -53,6 +53,8 @@ class Becomes:
     make: Callable[[Any, Others], Outcome | list[Outcome]]
 
 
+# What a dialect means without saying it: why, and the key with its value.
+Implied = Mapping[str, tuple[str, Any]]
 Rule = str | Becomes | Refused | Noted
 Table = Mapping[str, Rule]
 

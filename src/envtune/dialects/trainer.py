@@ -14,6 +14,7 @@ from envtune.dialects.rules import (
     TEXT,
     TEXTS,
     Becomes,
+    Implied,
     Noted,
     Others,
     Outcome,
@@ -376,3 +377,10 @@ MARKS = ("model_name_or_path", "training_data_path", "accelerate_launch_args", "
          "per_device_train_batch_size", "num_train_epochs", "response_template",
          "dataset_text_field", "lora_post_process_for_vllm", "tokenizer_name_or_path",
          "data_config_path", "max_seq_length", "target_modules")  # fmt: skip
+
+
+def implied(others: Others) -> Implied:
+    """The trainer tunes all weights where no method is named; envtune would train an adapter."""
+    if {"peft_method", "adapter"} & others.keys():
+        return {}
+    return {"no peft_method, which trains all weights": ("adapter", None)}

@@ -35,6 +35,9 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
             choice = rule(facts, {name: v.value for name, v in values.items()})
             if choice is not None:
                 values[key] = Value(choice.value, DEFAULT, choice.reason)
+    if not passes_through(settings):
+        # Axolotl 0.19 accumulates one step where only the batch is given, whatever its size.
+        values.pop("batch_size", None)
     values |= owned.ours(values)
     return RunConfig(
         axolotl=_ordered(values),

@@ -1,5 +1,7 @@
 """How long a sequence is and how many make a step."""
 
+import math
+
 from envtune.config import Choice, Chosen, Facts, RunConfig
 
 _SEQUENCE = 2048
@@ -14,15 +16,19 @@ def sequence_len(facts: Facts, chosen: Chosen) -> Choice | None:
     return Choice(_SEQUENCE, "covers most instruction data")
 
 
+def micro(batch_size: int | None, processes: int) -> int:
+    """Sequences that go through the model at once; a part of `batch_size` where that is set."""
+    return math.gcd(_MICRO, max(1, batch_size // processes)) if batch_size else _MICRO
+
+
 def micro_batch(facts: Facts, chosen: Chosen) -> Choice | None:
-    return Choice(_MICRO, "fits small memory")
+    return Choice(micro(chosen.get("batch_size"), facts.processes), "fits small memory")
 
 
 def accumulation(facts: Facts, chosen: Chosen) -> Choice | None:
-    if "batch_size" in chosen:
-        return None
-    per_step = chosen["micro_batch_size"] * facts.processes
-    return Choice(max(1, _GLOBAL // per_step), f"towards {_GLOBAL} sequences a step")
+    wanted = chosen.get("batch_size") or _GLOBAL
+    per_step = (chosen["micro_batch_size"] or 1) * facts.processes
+    return Choice(max(1, wanted // per_step), f"towards {wanted} sequences a step")
 
 
 def packing(facts: Facts, chosen: Chosen) -> Choice | None:
@@ -46,7 +52,5 @@ def batch_sum(config: RunConfig) -> str:
     """The arithmetic of a step as one line."""
     plain, world = config.plain(), config.processes
     micro = plain.get("micro_batch_size") or 1  # Axolotl's own default
-    steps = plain.get("gradient_accumulation_steps")
-    if steps is None:
-        steps = (plain.get("batch_size") or micro) // micro
+    steps = plain.get("gradient_accumulation_steps") or 1
     return f"{micro} micro x {steps} accumulation x {world} world = {micro * steps * world} global"

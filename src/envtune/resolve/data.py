@@ -52,6 +52,13 @@ _BY_COLUMNS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("text",), {"type": "completion", "field": "text"}),
 )
 
+# Keys that ask for an evaluation, and keys whose rows come one by one and cannot be split.
+EVALUATES = (
+    "eval_strategy", "eval_steps", "evals_per_epoch", "early_stopping_patience",
+    "load_best_model_at_end", "do_bench_eval",
+)  # fmt: skip
+STREAMS = ("streaming", "pretraining_dataset")
+
 
 def detect(columns: tuple[str, ...]) -> dict[str, Any] | None:
     """The keys of an Axolotl data set for rows with these columns, or None."""
@@ -138,6 +145,9 @@ def _validating(values: Mapping[str, Value], facts: Facts) -> dict[str, Value]:
 def validation(facts: Facts, chosen: Mapping[str, Any]) -> Choice | None:
     if chosen.get("test_datasets"):
         return None
+    wanting = [key for key in EVALUATES if chosen.get(key) not in (None, False, 0, "no")]
+    if wanting and not any(chosen.get(key) for key in STREAMS):
+        return Choice(0.05, f"{wanting[0]} asks for rows to evaluate on")
     return Choice(0.0, "all rows train; 0.05 holds 5 % back")
 
 

@@ -3,6 +3,10 @@
 from envtune.config import Choice, Chosen, Facts
 
 _LORA = ("lora", "qlora")
+# Axolotl refuses an adapter beside these.
+_WITHOUT_ADAPTER = ("use_onebitllms", "flash_attn_fuse_mlp")
+# What names the weights that an adapter changes.
+_TARGETS = ("lora_target_modules", "lora_target_parameters", "quantize_moe_experts")
 _RANK = 16
 # LoRA needs about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA
 # Without Regret"); 2e-4 is QLoRA's own for models up to 13B (Dettmers et al. 2023).
@@ -15,6 +19,10 @@ def is_lora(chosen: Chosen) -> bool:
 
 
 def adapter(facts: Facts, chosen: Chosen) -> Choice | None:
+    if any(chosen.get(key) for key in _WITHOUT_ADAPTER):
+        return None
+    if chosen.get("load_in_4bit"):
+        return Choice("qlora", "LoRA on 4-bit weights")
     return Choice("lora", "an adapter trains in little memory; null trains all weights")
 
 
@@ -27,7 +35,7 @@ def rank(facts: Facts, chosen: Chosen) -> Choice | None:
 
 
 def alpha(facts: Facts, chosen: Chosen) -> Choice | None:
-    if not is_lora(chosen):
+    if not is_lora(chosen) or not chosen.get("lora_r"):
         return None
     return Choice(2 * chosen["lora_r"], "twice the rank: a scale of 2")
 
@@ -37,7 +45,7 @@ def dropout(facts: Facts, chosen: Chosen) -> Choice | None:
 
 
 def targets(facts: Facts, chosen: Chosen) -> Choice | None:
-    if not is_lora(chosen) or chosen.get("lora_target_modules"):
+    if not is_lora(chosen) or any(chosen.get(key) for key in _TARGETS):
         return None
     return Choice(True, "all linear layers learn best and let the fused kernels work")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from envtune import upstream
 from envtune.config import Value
 from envtune.errors import Problem
 from envtune.settings import Settings
@@ -16,6 +17,8 @@ _REFUSED = {
     "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
     "auto_resume_from_checkpoints": "an unfinished run always resumes; SFT_RERUN=true trains anew",
     "comet_api_key": "a key in a configuration gets published with it; set COMET_API_KEY",
+    "swanlab_api_key": "a key in a configuration gets published with it; set SWANLAB_API_KEY",
+    "swanlab_lark_secret": "a secret in a configuration gets published with it",
 }
 
 
@@ -30,13 +33,28 @@ def refusals(settings: Settings) -> list[Problem]:
 
 def ours(values: Mapping[str, Value]) -> dict[str, Value]:
     """The values that envtune sets whatever else is there."""
-    theirs = values["plugins"].value if "plugins" in values else None
     return {
         "output_dir": Value(CHECKPOINTS, "envtune", "inside the run folder"),
         "dataset_prepared_path": Value(PREPARED, "envtune", "inside the run folder"),
-        "plugins": Value(
-            [PLUGIN, *(p for p in theirs or [] if p != PLUGIN)],
-            "envtune",
-            "stops, resumes and measures the run",
-        ),
+        "plugins": _plugins(values),
     }
+
+
+def _plugins(values: Mapping[str, Value]) -> Value:
+    """Ours, the user's, and Axolotl's own whose keys are set: without them it drops the keys."""
+    theirs = (values["plugins"].value if "plugins" in values else None) or []
+    named = {path.rsplit(".", 1)[-1] for path in theirs}
+    wanted = {
+        path: [key for key in plugin["fields"] if key in values and _on(values[key].value)]
+        for path, plugin in upstream.axolotl()["plugins"].items()
+        if path.rsplit(".", 1)[-1] not in named
+    }
+    added = {path: keys for path, keys in wanted.items() if keys}
+    reason = "stops, resumes and measures the run"
+    if added:
+        reason += f"; {', '.join(keys[0] for keys in added.values())} asks for its own"
+    return Value([PLUGIN, *(p for p in theirs if p != PLUGIN), *added], "envtune", reason)
+
+
+def _on(value: object) -> bool:
+    return value is not None and value is not False

@@ -3,10 +3,6 @@
 from envtune.config import Choice, Chosen, Facts
 
 _AMPERE = (8, 0)
-_LEGACY_ATTENTION = (
-    "flash_attention", "sdp_attention", "eager_attention", "xformers_attention",
-    "flex_attention", "sage_attention", "s2_attention",
-)  # fmt: skip
 
 
 def _bf16_capable(facts: Facts) -> bool:
@@ -30,8 +26,6 @@ def fp16(facts: Facts, chosen: Chosen) -> Choice | None:
 
 
 def attention(facts: Facts, chosen: Chosen) -> Choice | None:
-    if any(chosen.get(name) for name in _LEGACY_ATTENTION):
-        return None
     return Choice("sdpa", "PyTorch's own: right everywhere, nothing to install")
 
 

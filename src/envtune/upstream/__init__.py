@@ -8,7 +8,9 @@ from typing import Any
 
 @functools.cache
 def axolotl() -> dict[str, Any]:
-    """Axolotl's settings: `version`, `required`, `fields`, `defs` (JSON schema), `reserved`."""
+    """Axolotl's settings: `version`, `required`, `fields`, `defs` (JSON schema), `reserved`,
+    `plugins` (by class path, with `fields` and `defs`) and `packing`, the attention
+    implementations that keep packed documents apart."""
     return _read("axolotl")
 
 

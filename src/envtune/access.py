@@ -1,0 +1,208 @@
+"""Whether the run may have its models and data sets, told before any GPU time is spent.
+
+A local folder has to be whole. A repository of the Hub has to be readable with the token
+that is there, or, where the Hub may not or cannot be asked, to lie whole in its cache.
+Every line names the variable that asks for it; no line holds the token.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from envtune import hubcache, modelfiles, refusals
+from envtune.config import Facts
+from envtune.errors import Exit, Problem, Refused
+from envtune.hub import Hub, offline
+from envtune.repositories import Repository, models, repositories
+from envtune.settings import Setting, Settings
+
+Ask = Callable[[], "Answer"]
+# Seconds for all questions, which are asked at once.
+_PATIENCE = 12.0
+# The file that is asked for, by the part that is needed: refused as the whole would be.
+_TELLING = {
+    modelfiles.CONFIG: "config.json",
+    modelfiles.TOKENIZER: "tokenizer_config.json",
+    modelfiles.ADAPTER: "adapter_config.json",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question: a problem or a warning, or neither, and a model's config.json."""
+
+    problem: Problem | None = None
+    warning: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def local_problems(settings: Settings) -> list[Problem]:
+    """What is missing or damaged in the local folders of models and tokenizers."""
+    return [
+        Problem(settings.axolotl[key].name, text, Exit.ACCESS)
+        for key, path, parts in models(settings)
+        if path.startswith("/")
+        for text in modelfiles.problems(Path(path), parts)
+    ]
+
+
+def verify(settings: Settings, facts: Facts, environ: Mapping[str, str]) -> tuple[Facts, list[str]]:
+    """`facts` with what is known of a model that is not local, and warnings. Raises Refused.
+
+    Nobody is asked, and nothing heavy imported, where everything is local.
+    """
+    wanted, pushed = repositories(settings), settings.axolotl.get("hub_model_id")
+    pushed = pushed if pushed and pushed.value else None
+    if not wanted and not pushed:
+        return facts, []
+    if switch := _switch(settings, environ):
+        answers = [_in_cache(repo, switch, environ) for repo in wanted]
+        answers += [_refuse(pushed.name, f"needs the Hub and {switch} is set")] if pushed else []
+    else:
+        answers = _ask_all(wanted, pushed, environ)
+    if problems := [answer.problem for answer in answers if answer.problem]:
+        raise Refused(_merged(problems))
+    warnings = [answer.warning for answer in answers if answer.warning]
+    config = next((answer.config for answer in answers if answer.config), facts.model.config)
+    # A child that need not ask would only wait for a Hub that does not answer.
+    alone = bool(warnings) and not any(hubcache.lost(repo, environ) for repo in wanted)
+    model = replace(facts.model, config=config)
+    return replace(facts, model=model, local=facts.local or alone), warnings
+
+
+def _switch(settings: Settings, environ: Mapping[str, str]) -> str:
+    """The variable that forbids to ask the Hub, or nothing. Raises Refused on a contradiction."""
+    if not settings.get("SFT_LOCAL_FILES_ONLY"):
+        return offline(environ)
+    if (given := environ.get("HF_HUB_OFFLINE")) and not offline(environ):
+        what = f"is {given!r} and SFT_LOCAL_FILES_ONLY is true; unset one of them"
+        raise Refused([Problem("HF_HUB_OFFLINE", what)])
+    return "SFT_LOCAL_FILES_ONLY"
+
+
+def _refuse(name: str, message: str) -> Answer:
+    return Answer(Problem(name, message, Exit.ACCESS))
+
+
+def _merged(problems: Sequence[Problem]) -> list[Problem]:
+    """One line for what is said of several variables in the same words."""
+    names: dict[str, list[str]] = {}
+    for problem in problems:
+        names.setdefault(problem.message, []).append(problem.name)
+    return [
+        Problem(", ".join(dict.fromkeys(several)), message, Exit.ACCESS)
+        for message, several in names.items()
+    ]
+
+
+def _ask_all(
+    wanted: Sequence[Repository], pushed: Setting | None, environ: Mapping[str, str]
+) -> list[Answer]:
+    """The Hub's answers; what it leaves open in time, the cache answers."""
+    hub = Hub(environ)
+    late = f"{hub.shown} does not answer"
+    questions: list[tuple[Ask, Ask]] = [
+        (partial(_ask, hub, repo, environ), partial(_unreached, repo, late, environ))
+        for repo in wanted
+    ]
+    if pushed is not None:
+        give_up = partial(_refuse, pushed.name, late)
+        questions.append((partial(_ask_to_push, hub, pushed), give_up))
+    return _at_once(questions)
+
+
+def _at_once(questions: Sequence[tuple[Ask, Ask]]) -> list[Answer]:
+    """Each question's answer, or what its second half says when that takes too long.
+
+    Threads of our own: an executor's are waited for at exit, however long a name server hangs.
+    """
+    from concurrent.futures import Future, wait
+
+    def settle(future: Future[Answer], ask: Ask) -> None:
+        try:
+            future.set_result(ask())
+        except Exception as error:
+            future.set_exception(error)
+
+    futures: list[Future[Answer]] = [Future() for _ in questions]
+    for future, (ask, _) in zip(futures, questions, strict=True):
+        threading.Thread(target=settle, args=(future, ask), daemon=True).start()
+    wait(futures, timeout=_PATIENCE)
+    return [
+        future.result() if future.done() else give_up()
+        for future, (_, give_up) in zip(futures, questions, strict=True)
+    ]
+
+
+def _ask(hub: Hub, repo: Repository, environ: Mapping[str, str]) -> Answer:
+    """Asks the Hub whether a repository may be read and has what it should have."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return _read(hub, repo)
+    except HFValidationError:
+        return _refuse(repo.name, f"{repo.id!r} is no local path and no repository's name")
+    except HfHubHTTPError as error:
+        if not refusals.busy(error):
+            return Answer(refusals.problem(error, hub, repo))
+        why = f"{hub.shown} answers with status {error.response.status_code}"
+    except httpx.HTTPError as error:
+        why = f"{hub.shown} cannot be reached ({type(error).__name__})"
+    except (ValueError, LookupError, TypeError):
+        why = f"{hub.shown} does not answer as the Hub does"
+    return _unreached(repo, why, environ)
+
+
+def _read(hub: Hub, repo: Repository) -> Answer:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    telling = next((_TELLING[part] for part in repo.parts if part in _TELLING), "README.md")
+    try:
+        content = hub.file(repo, telling)
+    except RemoteEntryNotFoundError:  # it may be read, and has no such file
+        content = b"{}"
+    lost = modelfiles.missing(hub.names(repo), repo.parts) if repo.parts else []
+    if lost:
+        return _refuse(repo.name, f"{hub.page(repo)} has no {', no '.join(lost)}")
+    return Answer(config=modelfiles.parse(content) if telling == "config.json" else {})
+
+
+def _ask_to_push(hub: Hub, pushed: Setting) -> Answer:
+    """Whether the token may write to the repository that is pushed to."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not hub.token:
+        return _refuse(pushed.name, f"HF_TOKEN is not set; set one of {hub.tokens} that may write")
+    try:
+        why = refusals.may_not_push(str(pushed.value), hub.whoami())
+    except HfHubHTTPError as error:
+        if error.response.status_code == 401:
+            return Answer(refusals.refused_token(hub))
+        return _refuse(pushed.name, f"{hub.shown} answers with status {error.response.status_code}")
+    except httpx.HTTPError as error:
+        return _refuse(pushed.name, f"{hub.shown} cannot be reached ({type(error).__name__})")
+    return _refuse(pushed.name, f"{pushed.value}: {why}; see {hub.tokens}") if why else Answer()
+
+
+def _unreached(repo: Repository, why: str, environ: Mapping[str, str]) -> Answer:
+    """The cache's answer where the Hub gives none."""
+    if hubcache.lost(repo, environ):
+        return _refuse(
+            repo.name, f"{why}; check the network and HF_ENDPOINT, or give local folders"
+        )
+    warning = f"{repo.name}: {why}; {repo.id} is taken from the cache"
+    return Answer(warning=warning, config=hubcache.config(repo))
+
+
+def _in_cache(repo: Repository, switch: str, environ: Mapping[str, str]) -> Answer:
+    """The cache's answer where the Hub may not be asked."""
+    if lost := hubcache.lost(repo, environ):
+        fetch = hubcache.fetch(repo)
+        message = f"{repo.id} {lost} and {switch} is set; where there is a network: {fetch}"
+        return _refuse(repo.name, message)
+    return Answer(config=hubcache.config(repo))
