@@ -38,7 +38,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.jsonl"
         data.write_text('{"text": "a"}\n')
-        good = environ(AXOLOTL_BASE_MODEL="org/model", AXOLOTL_DATASETS__0__PATH=str(data))
+        for name in ("config.json", "tokenizer.json"):
+            (Path(folder) / name).write_text("{}")
+        (Path(folder) / "model.safetensors").write_bytes(b"\2" + 7 * b"\0" + b"{}")
+        good = environ(AXOLOTL_BASE_MODEL=folder, AXOLOTL_DATASETS__0__PATH=str(data))
         bad = good | {"AXOLOTL_LEARNIN_RATE": "1"}
         check = [PYTHON, "-m", "envtune", "check"]
         peer = [PYTHON, "-c", "import axolotl.utils.schemas.config"]

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Hub:
     """What the stand-in holds and what it was asked.
 
     `users` maps tokens to what whoami tells; `repos` (kind, id) to repositories. `trouble`
-    is a status for every answer, or close or hang, for the first `troubles` requests.
+    is a status, or close, hang or drip, for the first `troubles` requests.
     """
 
     url: str = ""
@@ -89,6 +89,12 @@ class _Handler(Quiet):
     def _trouble(self) -> None:
         if self.hub.trouble == "hang":
             self.hub.ended.wait()
+        if self.hub.trouble == "drip":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # whoever asked has gone away
+                while not self.hub.ended.wait(0.5):
+                    self.wfile.write(b" ")
         if self.hub.trouble.isdigit():
             self._json({"error": "trouble"}, int(self.hub.trouble), {})
         self.close_connection = True

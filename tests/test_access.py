@@ -96,7 +96,7 @@ REFUSED = [
     pytest.param({DATA: "acme/tiny"}, f"AXOLOTL_DATASETS: acme/tiny is no folder here and not on {{hub}}, {NO_TOKEN}", id="a model is no data set"),
     pytest.param({MODEL: "my model"}, "AXOLOTL_BASE_MODEL: 'my model' is no local path and no repository's name", id="no name"),
     pytest.param({MODEL: "acme/rows-only"}, "AXOLOTL_BASE_MODEL: {hub}/acme/rows-only has no config.json, no weights (*.safetensors or pytorch_model*.bin), no tokenizer (tokenizer.json, tokenizer.model, or vocab.json and merges.txt)", id="no model"),
-    pytest.param({"AXOLOTL_MODEL_REVISION": "v9"}, "AXOLOTL_REVISION_OF_MODEL: acme/tiny has no revision 'v9'; see {hub}/acme/tiny", id="revision"),
+    pytest.param({"AXOLOTL_MODEL_REVISION": "v9"}, "AXOLOTL_MODEL_REVISION: acme/tiny has no revision 'v9'; see {hub}/acme/tiny", id="revision"),
     pytest.param({"AXOLOTL_DATASETS__0__REVISION": "v9"}, "AXOLOTL_DATASETS: acme/rows has no revision 'v9'; see {hub}/datasets/acme/rows", id="revision of data"),
     pytest.param({"HF_ENDPOINT": NOWHERE}, f"AXOLOTL_BASE_MODEL, AXOLOTL_DATASETS: {NOWHERE} cannot be reached (ConnectError); {NO_NETWORK}", id="no network"),
     *(
@@ -131,7 +131,7 @@ def test_each_refusal_is_one_line_and_exit_4(
     assert not [token for token in (ADA, FINE, READER) if token in result.err + result.out]
 
 
-@pytest.mark.parametrize("trouble", ["429", "503", "close", "hang"])
+@pytest.mark.parametrize("trouble", ["429", "503", "close", "hang", "drip"])
 def test_a_hub_in_trouble_is_told_within_seconds(
     trouble: str, the_hub: Hub, tmp_path: Path
 ) -> None:
@@ -141,6 +141,7 @@ def test_a_hub_in_trouble_is_told_within_seconds(
     why = {
         "close": "cannot be reached (RemoteProtocolError)",
         "hang": "cannot be reached (ReadTimeout)",
+        "drip": "does not answer",
     }.get(trouble, f"answers with status {trouble}")
     names = "AXOLOTL_BASE_MODEL, AXOLOTL_DATASETS"
     assert _lines(result) == [f"{names}: {the_hub.url} {why}; {NO_NETWORK}"]
@@ -232,7 +233,7 @@ def test_a_model_and_data_of_the_hub_are_trained_and_then_trained_offline(
     assert losses(offline) == losses(online)
 
     the_hub.trouble = "503"
-    away = start.run("configure", SFT_RERUN="true")
+    away = start.run("envtune", "configure", SFT_RERUN="true")
     assert away.code == 0, away.err
     told = f"{the_hub.url} answers with status 503; acme/tiny is taken from the cache"
     assert f"AXOLOTL_BASE_MODEL: {told}" in away.err

@@ -152,8 +152,6 @@ def _ask(hub: Hub, repo: Repository, environ: Mapping[str, str]) -> Answer:
         why = f"{hub.shown} answers with status {error.response.status_code}"
     except httpx.HTTPError as error:
         why = f"{hub.shown} cannot be reached ({type(error).__name__})"
-    except (ValueError, LookupError, TypeError):
-        why = f"{hub.shown} does not answer as the Hub does"
     return _unreached(repo, why, environ)
 
 
@@ -168,7 +166,12 @@ def _read(hub: Hub, repo: Repository) -> Answer:
     lost = modelfiles.missing(hub.names(repo), repo.parts) if repo.parts else []
     if lost:
         return _refuse(repo.name, f"{hub.page(repo)} has no {', no '.join(lost)}")
-    return Answer(config=modelfiles.parse(content) if telling == "config.json" else {})
+    if telling != "config.json":
+        return Answer()
+    try:
+        return Answer(config=modelfiles.parse(content))
+    except ValueError as error:
+        return _refuse(repo.name, f"{hub.page(repo)}: its config.json is no JSON: {error}")
 
 
 def _ask_to_push(hub: Hub, pushed: Setting) -> Answer:

@@ -35,8 +35,21 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
         *_device(settings, facts),
         *_data(settings, facts),
         *conflicts.batch(settings, facts.processes),
+        *_mlflow(settings, facts),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
+
+
+def _mlflow(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """A store of files, which MLflow 3 no longer takes."""
+    given = settings.axolotl.get("mlflow_tracking_uri")
+    named = {"MLFLOW_TRACKING_URI": facts.tracking.mlflow_uri}
+    if given is not None:
+        named[given.name] = str(given.value)
+    for name, uri in named.items():
+        if uri.startswith(("file:", "/", "./")):
+            what = "is a store of files, which MLflow refuses; set sqlite:////folder/mlflow.db, "
+            yield Problem(name, f"{uri} {what}or the http:// address of a server")
 
 
 def _missing(settings: Settings) -> Iterator[Problem]:

@@ -12,11 +12,12 @@ from envtune.hardware import Machine
 
 @dataclass(frozen=True)
 class Tracking:
-    """What the environment says about Weights & Biases. No secret is in here."""
+    """What the environment says about Weights & Biases and MLflow. No secret is in here."""
 
     wandb_key: bool = False
     wandb_mode: str = ""
     wandb_project: str = ""
+    mlflow_uri: str = ""
 
 
 @dataclass(frozen=True)

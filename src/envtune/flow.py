@@ -9,7 +9,7 @@ from envtune.config import Facts, RunConfig, Tracking
 from envtune.errors import NothingSet, Refused
 from envtune.resolve import resolve
 from envtune.settings import Settings
-from envtune.sources import Inputs
+from envtune.sources import USERINFO, Inputs
 
 # A pod's volume, where it has one; /workspace is RunPod's default mount.
 _POD_VOLUME = "/workspace"
@@ -77,6 +77,7 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
             wandb_key=bool(environ.get("WANDB_API_KEY")),
             wandb_mode=environ.get("WANDB_MODE", "").lower().replace("dryrun", "offline"),
             wandb_project=environ.get("WANDB_PROJECT", ""),
+            mlflow_uri=USERINFO.sub("://", environ.get("MLFLOW_TRACKING_URI", "")),
         ),
     )
 

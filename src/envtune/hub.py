@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from envtune import modelfiles
 from envtune.repositories import Repository
 from envtune.sources import HUB_TOKENS, USERINFO, redact
 
@@ -43,8 +44,8 @@ class Hub:
 
         self.url = (environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
         self.token = token(environ) or get_token()  # the child takes a stored one too
-        set_ = (name for name in HUB_TOKENS if environ.get(name, "").strip())
-        self.token_name = next(set_, "HF_TOKEN")
+        given = (name for name in HUB_TOKENS if environ.get(name, "").strip())
+        self.token_name = next(given, "hf auth login")
 
     @property
     def shown(self) -> str:
@@ -79,13 +80,13 @@ class Hub:
         from urllib.parse import quote
 
         revision = quote(repository.revision or "main", safe="")
-        told = self._get(f"{self.url}/api/models/{repository.id}/revision/{revision}").json()
-        return {file["rfilename"] for file in told["siblings"] if "/" not in file["rfilename"]}
+        told = self._json(f"/api/models/{repository.id}/revision/{revision}")
+        names = (file["rfilename"] for file in told["siblings"])
+        return {name for name in names if "/" not in name}
 
     def whoami(self) -> dict[str, Any]:
         """Who the token belongs to and what it may do."""
-        found: dict[str, Any] = self._get(f"{self.url}/api/whoami-v2").json()
-        return found
+        return self._json("/api/whoami-v2")
 
     def user(self) -> str:
         """The token's owner, as far as the Hub tells."""
@@ -93,8 +94,16 @@ class Hub:
 
         try:
             return str(self.whoami()["name"])
-        except (httpx.HTTPError, ValueError, LookupError):
+        except httpx.HTTPError:
             return "the token's owner"
+
+    def _json(self, path: str) -> dict[str, Any]:
+        import httpx
+
+        try:
+            return modelfiles.parse(self._get(self.url + path).content)
+        except ValueError as error:
+            raise httpx.DecodingError(str(error)) from error
 
     def _get(self, url: str) -> Any:
         """One request, repeated once where nothing or a broken server answers."""

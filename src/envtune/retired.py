@@ -62,6 +62,8 @@ KEPT = {
     "eval_max_new_tokens": "generation_max_new_tokens",
     "eval_table_size": "generate_samples and num_generation_samples",
     "fsdp": "fsdp_config",
+    "gemma4_fp8_nonexpert": "nonexpert_quantization",
+    "gemma4_nf4_nonexpert": "nonexpert_quantization",
 }
 
 

@@ -26,17 +26,11 @@ def test_the_hub_is_needed_as_soon_as_one_part_is_not_here(
     assert facts.everything_local(facts.located(load(settings))) is local
 
 
-@pytest.mark.parametrize("config", ["[]", "7", "{"])
-def test_a_config_json_that_is_no_object_is_told(config: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(config)
-    assert "config.json" in facts.read_model(str(tmp_path)).problem
-
-
-def test_a_tokenizer_from_elsewhere_is_not_looked_for(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").touch()
-    assert "no tokenizer" in facts.read_model(str(tmp_path)).problem
-    assert not facts.read_model(str(tmp_path), own_tokenizer=False).problem
+def test_the_models_context_is_its_config_jsons(tmp_path: Path) -> None:
+    assert facts.read_model(str(tmp_path)).config == {}
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 64}')
+    assert facts.read_model(str(tmp_path)).context == 64
+    assert facts.read_model("acme/tiny") == facts.ModelFacts("acme/tiny", local=False)
 
 
 @pytest.mark.parametrize(

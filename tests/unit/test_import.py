@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import envtune
+from tests.unit.builders import write_model
 
 HEAVY = {"torch", "transformers", "axolotl", "vllm", "numpy", "datasets"}
 MODULES = sorted(
@@ -65,15 +66,17 @@ def test_a_wrong_name_ends_with_1_before_anything_heavy_is_imported(tmp_path: Pa
 
 
 def test_a_valid_configuration_is_checked_without_an_engine_too(tmp_path: Path) -> None:
+    write_model(tmp_path / "tiny")
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
     done = check(
         tmp_path,
-        AXOLOTL_BASE_MODEL="acme/tiny",
-        AXOLOTL_DATASETS='[{"path": "acme/rows", "type": "alpaca"}]',
+        AXOLOTL_BASE_MODEL=str(tmp_path / "tiny"),
+        AXOLOTL_DATASETS__0__PATH=str(tmp_path / "rows.jsonl"),
         SFT_DEVICE="cpu",
     )
     assert done.returncode == 0, told(done)
     assert "learning_rate" in done.stdout
-    assert not HEAVY & imported(done)
+    assert not (HEAVY | {"huggingface_hub", "httpx"}) & imported(done)
 
 
 @pytest.mark.parametrize("level", ["loud", ""])

@@ -6,7 +6,9 @@ _LORA = ("lora", "qlora")
 # Axolotl refuses an adapter beside these.
 _WITHOUT_ADAPTER = ("use_onebitllms", "flash_attn_fuse_mlp")
 # What names the weights that an adapter changes.
-_TARGETS = ("lora_target_modules", "lora_target_parameters", "quantize_moe_experts")
+_TARGETS = (
+    "lora_target_modules", "lora_target_parameters", "quantize_moe_experts", "use_dsv4_kernels",
+)  # fmt: skip
 _RANK = 16
 # LoRA needs about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA
 # Without Regret"); 2e-4 is QLoRA's own for models up to 13B (Dettmers et al. 2023).
@@ -19,7 +21,8 @@ def is_lora(chosen: Chosen) -> bool:
 
 
 def adapter(facts: Facts, chosen: Chosen) -> Choice | None:
-    if any(chosen.get(key) for key in _WITHOUT_ADAPTER):
+    whole = chosen.get("optimizer") == "q_galore_adamw8bit"
+    if whole or any(chosen.get(key) for key in _WITHOUT_ADAPTER):
         return None
     if chosen.get("load_in_4bit"):
         return Choice("qlora", "LoRA on 4-bit weights")

@@ -26,6 +26,8 @@ def fp16(facts: Facts, chosen: Chosen) -> Choice | None:
 
 
 def attention(facts: Facts, chosen: Chosen) -> Choice | None:
+    if chosen.get("gemma4_hybrid_attn_impl"):
+        return Choice("flash_attention_2", "what Gemma 4's hybrid is made of")
     return Choice("sdpa", "PyTorch's own: right everywhere, nothing to install")
 
 

@@ -1,0 +1,154 @@
+"""The compose pipeline: config.yaml and its debug profile, by the variable of every file."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.harness import Result
+from tests.replay.conftest import Configure, differing
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+# config.yaml as its repository has it.
+CONFIG: dict[str, Any] = {
+    "paths": {
+        "data_root": "data", "prepared_dir": "prepared", "outputs_dir": "outputs",
+        "logs_dir": "logs", "huggingface_cache": "${USERPROFILE}\\.cache\\huggingface",
+        "models_mount": "..\\outputs", "run_metadata_file": "logs/latest.txt",
+    },
+    "preprocess": {
+        "dataset_name": "tatsu-lab/alpaca", "sample_size": "full", "filter_langs": ["en"],
+        "test_size": 0.2, "cutoff_len": 2048, "seed": 215, "save_splits": True,
+        "max_workers": 4, "pack_sequences": True,
+    },
+    "train": {
+        "base_model": "Qwen/Qwen2-7B", "cutoff_len": 2048, "batch_size": 4,
+        "gradient_accumulation": 8, "epochs": 3, "learning_rate": 0.00002,
+        "min_learning_rate": 0.000005, "weight_decay": 0.01, "warmup_ratio": 0.03,
+        "lr_scheduler": "cosine", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05,
+        "lora_target_modules": TARGETS, "gradient_checkpointing": True, "bf16": True,
+        "fp16": True, "logging_steps": 20, "eval_steps": 100, "max_steps": None,
+        "resume_from": None,
+    },
+    "export": {"include_adapter_weights": True, "resume_from": None},
+    "eval": {
+        "cutoff_len": 2048, "max_new_tokens": 512, "temperature": 0.7, "top_p": 0.9,
+        "prompts": [{"instruction": "Tell of Swiss history.", "language": "en",
+                     "max_sentences": 3}],
+        "resume_from": None,
+    },
+    "serve": {
+        "host": "0.0.0.0", "port": 8080, "max_model_len": 2048,
+        "served_model_name": "Qwen2-7B-SFT", "served_model_relpath": "some_run/merged",
+        "resume_from": None,
+    },
+    "logging": {
+        "console_level": "INFO", "file_level": "DEBUG", "tqdm_refresh_rate": 1.0,
+        "debug_pipeline": False,
+    },
+    "awq": {"enabled": True, "gpu_enabled": True, "method": "awq", "scheme": "symmetric",
+            "num_calibration_samples": None, "output_suffix": "awq"},
+}  # fmt: skip
+
+ASKED = {
+    "base_model": "Qwen/Qwen2-7B",
+    "datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca"}],
+    "sequence_len": 2048,
+    "micro_batch_size": 4,
+    "gradient_accumulation_steps": 8,
+    "num_epochs": 3,
+    "learning_rate": 0.00002,
+    "cosine_min_lr_ratio": 0.25,
+    "weight_decay": 0.01,
+    "warmup_ratio": 0.03,
+    "lr_scheduler": "cosine",
+    "adapter": "lora",
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "lora_target_modules": TARGETS,
+    "gradient_checkpointing": True,
+    "bf16": True,
+    "fp16": False,
+    "logging_steps": 20,
+    "eval_steps": 100,
+    "val_set_size": 0.2,
+    "seed": 215,
+    "dataset_num_proc": 4,
+    "sample_packing": True,
+}
+
+# Where it cannot be obeyed, and what the user reads instead.
+TOLD = [
+    "paths.huggingface_cache: ${USERPROFILE}\\.cache\\huggingface is no folder here; HF_HOME says "
+    "where the cache is",
+    "preprocess.filter_langs: rows are not filtered by language; every row trains",
+    "preprocess.cutoff_len: train.cutoff_len counts",
+    "train.fp16: train.bf16 is true too and is used alone: one format at a time",
+    "export: no export runs yet",
+    "eval: no generation test runs yet",
+    "serve: no server starts yet",
+    "awq: no export runs yet",
+]
+
+
+def _lines(result: Result) -> list[str]:
+    label = "SFT_TRAINER_CONFIG_JSON_PATH: "
+    return [line.split(label)[-1] for line in result.err.splitlines() if label in line]
+
+
+def _write(folder: Path, config: dict[str, Any]) -> str:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return str(path)
+
+
+def test_its_config(configure: Configure, tmp_path: Path) -> None:
+    result, found = configure(SFT_TRAINER_CONFIG_JSON_PATH=_write(tmp_path, CONFIG))
+    assert result.code == 0, result.err
+    assert not differing(found, ASKED)
+    assert [line for line in TOLD if line not in _lines(result)] == []
+
+
+def test_its_debug_profile(configure: Configure, tmp_path: Path) -> None:
+    config = deepcopy(CONFIG)
+    config["preprocess"] |= {"sample_size": 32, "cutoff_len": 1024, "max_workers": 2,
+                             "pack_sequences": False}  # fmt: skip
+    config["train"] |= {
+        "base_model": "Qwen/Qwen2.5-0.5B", "cutoff_len": 512, "batch_size": 1,
+        "gradient_accumulation": 1, "epochs": 1, "lora_r": 4, "lora_alpha": 16, "bf16": False,
+        "fp16": False, "logging_steps": 1, "eval_steps": 5, "max_steps": 10,
+    }  # fmt: skip
+    config["logging"]["debug_pipeline"] = True
+    path = _write(tmp_path, config)
+    for device in ({}, {"SFT_PRETEND_GPU": "", "SFT_DEVICE": "cpu", "AXOLOTL_BF16": "false"}):
+        result, found = configure(SFT_TRAINER_CONFIG_JSON_PATH=path, **device)
+        assert result.code == 0, result.err
+        assert not differing(
+            found,
+            {
+                "base_model": "Qwen/Qwen2.5-0.5B", "sequence_len": 512, "micro_batch_size": 1,
+                "gradient_accumulation_steps": 1, "num_epochs": 1, "max_steps": 10,
+                "lora_r": 4, "lora_alpha": 16, "bf16": False, "fp16": False, "eval_steps": 5,
+                "datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca",
+                              "split": "train[:32]"}],
+            },
+        )  # fmt: skip
+
+
+def test_a_variable_takes_the_place_of_a_line(configure: Configure, tmp_path: Path) -> None:
+    path = _write(tmp_path, CONFIG)
+    result, found = configure(SFT_TRAINER_CONFIG_JSON_PATH=path, AXOLOTL_LORA_R="64")
+    assert found["lora_r"] == 64
+    told = "AXOLOTL_LORA_R takes the place of SFT_TRAINER_CONFIG_JSON_PATH: train.lora_r"
+    assert told in result.err
+
+
+def test_a_line_that_it_never_had_is_refused(configure: Configure, tmp_path: Path) -> None:
+    config = deepcopy(CONFIG)
+    config["train"]["batchsize"] = 4
+    result, _ = configure(SFT_TRAINER_CONFIG_JSON_PATH=_write(tmp_path, config))
+    assert result.code == 1
+    assert "train.batchsize: no such setting; did you mean train.batch_size?" in result.err

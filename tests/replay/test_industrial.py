@@ -1,0 +1,120 @@
+"""The industrial pipeline: one JSON for the data, one for the training, // comments and all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.replay.conftest import Configure, differing
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+DATA: dict[str, Any] = {
+    "name": "alpaca_chatml",
+    "description": "Alpaca in ChatML",
+    "template": "chatml",
+    "output_params": {"sequence_length": 1024, "shard_size": 1000, "train_ratio": 0.95},
+    "quality_filters": {
+        "min_prompt_length": 10, "max_prompt_length": 2000, "min_response_length": 10,
+        "max_response_length": 2000, "filter_urls": True, "filter_code_blocks": False,
+    },
+    "datasets": [
+        {
+            "name": "alpaca_gpt4", "type": "huggingface", "dataset_name": "tatsu-lab/alpaca",
+            "text_fields": {"prompt": "instruction", "response": "output"}, "weight": 1.0,
+        }
+    ],
+}  # fmt: skip
+
+TRAINING: dict[str, Any] = {
+    "name": "lora_tiny",
+    "description": "LoRA for a tiny model",
+    "training_params": {
+        "learning_rate": 1e-3, "num_train_epochs": 3, "per_device_train_batch_size": 16,
+        "gradient_accumulation_steps": 2, "warmup_steps": 100, "save_steps": 200,
+        "eval_steps": 100,
+    },
+    "lora_config": {
+        "r": 16, "lora_alpha": 16, "target_modules": TARGETS, "lora_dropout": 0.05,
+    },
+    "evaluation_config": {
+        "eval_prompts": ["What is 2+2?"],
+        "generation_config": {"max_new_tokens": 64, "temperature": 0.7, "top_p": 0.9},
+    },
+}  # fmt: skip
+
+ASKED = {
+    "learning_rate": 1e-3,
+    "num_epochs": 3,
+    "micro_batch_size": 16,
+    "gradient_accumulation_steps": 2,
+    "warmup_steps": 100,
+    "save_steps": 200,
+    "eval_steps": 100,
+    "adapter": "lora",
+    "lora_r": 16,
+    "lora_alpha": 16,
+    "lora_target_modules": TARGETS,
+    "lora_dropout": 0.05,
+    "sequence_len": 1024,
+    "val_set_size": 0.05,
+    "response_template": "<|im_start|>assistant\n",
+    "datasets": [
+        {
+            "path": "tatsu-lab/alpaca",
+            "input_format": "<|im_start|>user\n{{instruction}}\n<|im_end|>\n"
+            "<|im_start|>assistant\n{{output}}\n<|im_end|>",
+            "type": "envtune.engine.rows",
+        }
+    ],
+}
+
+
+def _paths(folder: Path, training: str) -> dict[str, str]:
+    (folder / "data.json").write_text(json.dumps(DATA))
+    (folder / "training.json").write_text(training)
+    return {
+        "SFT_DATASET_CONFIG": str(folder / "data.json"),
+        "SFT_TRAINING_CONFIG": str(folder / "training.json"),
+        "SFT_MODEL_PATH": "TinyLlama/TinyLlama_v1.1",
+    }
+
+
+def test_its_two_files(configure: Configure, tmp_path: Path) -> None:
+    result, found = configure(**_paths(tmp_path, json.dumps(TRAINING)))
+    assert result.code == 0, result.err
+    assert not differing(found, ASKED)
+    for told in (
+        "SFT_DATASET_CONFIG: quality_filters: rows are not filtered; every row trains",
+        "SFT_TRAINING_CONFIG: evaluation_config: no generation test runs yet",
+    ):
+        assert told in result.err
+
+
+def test_its_comments(configure: Configure, tmp_path: Path) -> None:
+    lora = """
+{
+  "lora_config": {
+    "r": 64,                    // more parameters
+    "lora_alpha": 16,           // r or r/2
+    "target_modules": [         // which layers
+      "q_proj", "v_proj"        // attention
+    ],
+    "lora_dropout": 0.1,
+    "bias": "none"              // none for Llama
+  }
+}
+"""
+    result, found = configure(**_paths(tmp_path, lora))
+    assert result.code == 0, result.err
+    wanted = {"lora_r": 64, "lora_alpha": 16, "lora_target_modules": ["q_proj", "v_proj"]}
+    assert not differing(found, wanted)
+    path = tmp_path / "training.json"
+    told = f"SFT_TRAINING_CONFIG: {path} has // comments, which JSON does not; passed over"
+    assert told in result.err
+
+
+def test_a_model_that_is_named_twice(configure: Configure, tmp_path: Path) -> None:
+    settings = _paths(tmp_path, json.dumps(TRAINING))
+    result, _ = configure(**settings, SFT_MODEL_NAME_OR_PATH="Qwen/Qwen2-7B")
+    assert result.code == 1
+    assert "one variable for one value; SFT_MODEL_" in result.err
