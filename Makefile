@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
+REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup demo test check generate lock bench-cold clean
+.PHONY: help setup demo test check generate reference lock bench-cold clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,14 +39,19 @@ $(DEMO)/instructions.jsonl: src/envtune/engine/embedded.py | $(VENV)/.installed
 test: $(VENV)/.dev ## run every test: unit, entrypoint, real trainings
 	$(BIN)/pytest
 
-check: $(VENV)/.dev ## ruff, ruff format, mypy, shellcheck
+check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, the generated reference
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck scripts/*.sh .ci/run
+	git --no-pager diff --exit-code -- $(REFERENCE) || { echo 'git add what `make generate` wrote'; exit 1; }
 
-generate: $(VENV)/.installed ## derive the snapshots of upstream from the installed packages
+generate: $(VENV)/.installed ## write the snapshots of upstream, then the reference made from them
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 $(BIN)/python -m envtune.engine.snapshot
+	$(MAKE) --no-print-directory reference
+
+reference: $(VENV)/.installed
+	$(BIN)/python -m envtune.reference
 
 lock: $(VENV)/.installed ## write the installed versions to requirements.txt
 	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock

@@ -253,7 +253,7 @@ def test_a_machine_is_told_in_axolotls_words(name: str, told: tuple[Any, ...]) -
     config = resolved(facts=make_facts(machine(name)))
     said = validation.capabilities(config, machine(name))
     assert (said["bf16"], said["tf32"], said["fp8"], said["compute_capability"]) == told
-    assert said["n_gpu"] == config.processes
+    assert said["n_gpu"] == config.parallel.world
 
 
 @pytest.mark.parametrize("verb", ["explain", "configure", "run-name-preview", "print-runtime"])

@@ -1,6 +1,12 @@
 """The committed snapshots say what the installed packages say."""
 
-from envtune.engine import snapshot
+import random
+
+import accelerate
+import transformers
+
+from envtune import upstream
+from envtune.engine import launcher_flags, snapshot
 
 
 def test_the_snapshot_is_what_the_installed_axolotl_has() -> None:
@@ -12,3 +18,18 @@ def test_every_setting_and_every_reserved_variable_is_in_it() -> None:
     derived = snapshot.derive()
     assert len(derived["fields"]) == 390
     assert {"AXOLOTL_DO_NOT_TRACK", "AXOLOTL_NCCL_TIMEOUT"} <= set(derived["reserved"])
+
+
+def test_the_flags_are_those_of_the_installed_accelerate() -> None:
+    committed = (snapshot.UPSTREAM / "accelerate.json").read_text()
+    assert snapshot.encode(launcher_flags.accelerate()) == committed, "run `make generate`"
+    assert upstream.accelerate()["version"] == accelerate.__version__
+
+
+def test_the_layers_are_those_of_the_installed_transformers(dice: random.Random) -> None:
+    """Some types of the table, and those whose family names layers that they have not."""
+    snapshot_ = upstream.transformers()
+    assert snapshot_["version"] == transformers.__version__
+    known = snapshot_["layers"]
+    for kind in ("llama", "gemma4_text", "qwen3_5", "jamba", *dice.sample(sorted(known), 5)):
+        assert launcher_flags.layers(kind) == known[kind], kind

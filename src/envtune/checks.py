@@ -1,5 +1,6 @@
 """Facts -> Problem or None, one function a question. `check` prints all of them at once."""
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from envtune.config import Facts
 from envtune.errors import Exit, Problem
 from envtune.facts import DataFacts
 from envtune.resolve import data as data_types
-from envtune.resolve import owned, passes_through
+from envtune.resolve import flags, owned, parallel, passes_through
 from envtune.settings import Settings
 
 _DATA_KEYS = ("datasets", "pretraining_dataset")
@@ -21,6 +22,7 @@ def before_facts(settings: Settings) -> list[Problem]:
     return [
         *_missing(settings),
         *owned.refusals(settings),
+        *flags.refusals(settings),
         *_conflicts(settings),
         *conflicts.problems(settings),
     ]
@@ -34,8 +36,9 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
     return [
         *_device(settings, facts),
         *_data(settings, facts),
-        *conflicts.batch(settings, facts.processes),
+        *conflicts.batch(settings, facts.parallel.world),
         *_mlflow(settings, facts),
+        *_deepspeed(facts),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
 
@@ -99,8 +102,6 @@ def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
     strategy = settings.axolotl.get("save_strategy")
     if strategy is not None and strategy.value == "no":
         told.append(f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing")
-    if facts.device == "cuda" and len(facts.machine.gpus) > facts.processes:
-        told.append(f"{facts.processes} of {len(facts.machine.gpus)} visible GPUs is used")
     if settings.get("SFT_PRETEND_GPU"):
         told.append(f"SFT_PRETEND_GPU: checked for {facts.machine}, whatever is here")
     if settings.get("SFT_RERUN"):
@@ -122,6 +123,14 @@ def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
         )
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
+
+
+def _deepspeed(facts: Facts) -> Iterator[Problem]:
+    preset = facts.parallel.preset
+    if preset in parallel.ZERO and importlib.util.find_spec("deepspeed") is None:
+        yield Problem(
+            parallel.PRESET, f"{preset} needs DeepSpeed, which is not installed; use fsdp2"
+        )
 
 
 def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:

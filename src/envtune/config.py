@@ -1,9 +1,10 @@
 """The frozen types between the stages of resolving: Facts in, RunConfig out."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envtune.facts import DataFacts, ModelFacts
@@ -21,6 +22,25 @@ class Tracking:
 
 
 @dataclass(frozen=True)
+class Parallel:
+    """How training spreads: the preset, ranks on each node, nodes, and why.
+
+    `base` holds the keys of the user's own accelerate file.
+    """
+
+    preset: str = "single"
+    local: int = 1
+    nodes: int = 1
+    reason: str = "one device"
+    base: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def world(self) -> int:
+        """Ranks on all nodes."""
+        return self.local * self.nodes
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything a rule may look at besides the values chosen so far."""
 
@@ -31,11 +51,7 @@ class Facts:
     test_data: tuple[DataFacts, ...] = ()
     local: bool = True  # nothing has to come from the Hub
     tracking: Tracking = Tracking()
-
-    @property
-    def processes(self) -> int:
-        """Ranks of the training; one until the launch presets choose more."""
-        return 1
+    parallel: Parallel = Parallel()
 
 
 @dataclass(frozen=True)
@@ -72,13 +88,14 @@ class RunConfig:
     """Everything that decides what is trained and how it is started.
 
     `axolotl` is what the YAML holds, in its order. `output_dir` is the folder that the
-    user named, or None for one under the outputs folder. `device` is cpu or cuda.
+    user named, or None for one under the outputs folder. `device` is cpu or cuda. Which
+    node this is and where the others meet is not part of it: `rendezvous` knows.
     """
 
     axolotl: Mapping[str, Value]
     own: Mapping[str, Value]
     device: str
-    processes: int
+    parallel: Parallel = Parallel()
     output_dir: str | None = None
     resume_from: str | None = None
     offline: bool = False
@@ -105,7 +122,7 @@ class RunConfig:
                 contents,
             ),
             "device": self.device,
-            "processes": self.processes,
+            "parallel": dataclasses.asdict(replace(self.parallel, reason="")),
             "resume_from": contents.get(self.resume_from or "", self.resume_from),
         }
         text = json.dumps(decisive, sort_keys=True, default=str)

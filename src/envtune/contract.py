@@ -6,6 +6,7 @@ Axolotl's settings are not here: their names and types come from the snapshot.
 from dataclasses import dataclass
 from typing import Any
 
+from envtune import upstream
 from envtune.hardware import PRETENDED, PRETENDED_NAME
 from envtune.profiles import PROFILES
 
@@ -29,6 +30,13 @@ _PRETENDED = {
     "type": "string",
     "pattern": PRETENDED_NAME,
     "title": f"a GPU and how many, e.g. h100x8; known are {', '.join(PRETENDED)}",
+}
+
+# accelerate takes its long flags with underscores or dashes.
+_FLAGS = upstream.accelerate()["flags"]
+_LAUNCH_ARGS = {
+    "type": "object",
+    "properties": {**_FLAGS, **{name.replace("_", "-"): node for name, node in _FLAGS.items()}},
 }
 
 
@@ -84,6 +92,22 @@ OWN: dict[str, Own] = {
     ),
     "SFT_PRETEND_GPU": Own(
         _PRETENDED, None, "check for GPUs that are not here, e.g. h100x8; nothing can be trained"
+    ),
+    "SFT_ACCELERATE_PRESET": Own(
+        {"enum": ["auto", "single", "ddp", "fsdp2", "zero2", "zero3"]},
+        "auto",
+        "how training spreads over GPUs; auto: FSDP2 where there are several",
+    ),
+    "SFT_ACCELERATE_LAUNCH_ARGS": Own(
+        _LAUNCH_ARGS, None, "a JSON object of accelerate launch's long flags"
+    ),
+    "SET_NUM_PROCESSES_TO_NUM_GPUS": Own(
+        _FLAG, True, "one process a visible GPU, unless a number is given"
+    ),
+    "SFT_RENDEZVOUS_SECONDS": Own(
+        {"type": "integer", "minimum": 1, "maximum": 86400},
+        1800,
+        "seconds that the nodes of a run wait for each other at the start",
     ),
     "SFT_LOG_LEVEL": Own(
         {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},

@@ -18,6 +18,7 @@ METRICS = "metrics.jsonl"
 # What the supervisor tells the child by its environment.
 RUN_DIR = "ENVTUNE_RUN_DIR"
 SUPERVISOR = "ENVTUNE_SUPERVISOR"
+OWNER = "ENVTUNE_OWNER"
 RESUME = "ENVTUNE_RESUME"
 
 # The states of an outcome, in order; the last three are final.
@@ -30,7 +31,8 @@ class Outcome:
     """How far training is. `checkpoint` is the last committed one, relative to the run.
 
     `phase` is the state that a failed one was in, `owner` the stamp of the supervisor that
-    started it, `early` that a rule of the configuration ended it before the last step.
+    started it (node 0's where there are several), `early` that a rule of the configuration
+    ended it before the last step.
     `tokens` without padding and `seconds` in steps count all starts of the run.
     """
 
@@ -66,6 +68,10 @@ def read_outcome(run_dir: Path, owner: str | None = None) -> Outcome | None:
 
 def request_stop(run_dir: Path) -> None:
     (run_dir / STOP).touch()
+
+
+def stop_requested(run_dir: Path) -> bool:
+    return (run_dir / STOP).exists()
 
 
 def clear(run_dir: Path) -> None:

@@ -93,8 +93,21 @@ FAILURES = (
         "free space under SFT_OUTPUTS_DIR; the next start resumes",
     ),
     _failure(
+        Exit.NETWORK,
+        r"DistStoreError: Timed out",
+        "not every node came",
+        "start each of NNODES with the same MASTER_ADDR and MASTER_PORT; they wait for each other "
+        "for SFT_RENDEZVOUS_SECONDS",
+    ),
+    _failure(
+        Exit.CONFIG,
+        r"Tried to launch distributed communication on port|EADDRINUSE",
+        "the port where the nodes meet is taken",
+        "set MASTER_PORT to one that is free on node 0, the same on every node",
+    ),
+    _failure(
         Exit.HARDWARE,
-        r"NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
+        r"^RankLost\b|NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
         r"RendezvousTimeoutError|Connection closed by peer",
         "a GPU or the link between GPUs failed",
         "the next start resumes; if it comes back, use another machine",

@@ -2,12 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from envtune import access, checks, facts, hardware, retired, settings, sources
+from envtune import (
+    access,
+    checks,
+    documents,
+    facts,
+    hardware,
+    rendezvous,
+    retired,
+    settings,
+    sources,
+)  # fmt: skip
 from envtune.config import Facts, RunConfig, Tracking
-from envtune.errors import NothingSet, Refused
-from envtune.resolve import resolve
+from envtune.errors import NothingSet, Problem, Refused
+from envtune.rendezvous import Rendezvous
+from envtune.resolve import flags, parallel, resolve
 from envtune.settings import Settings
 from envtune.sources import USERINFO, Inputs
 
@@ -25,6 +37,7 @@ class Configuration:
     facts: Facts
     outputs: str
     logs: str
+    where: Rendezvous
 
 
 def configure(
@@ -36,17 +49,22 @@ def configure(
     given = facts.located(retired.translated(loaded))
     if problems := [*retired.problems(loaded), *checks.before_facts(given)]:
         raise (Refused if given.axolotl else NothingSet)(problems)
+    where, wrong = rendezvous.read(inputs.environ, flags.given(given))
     seen = _facts(given, inputs.environ)
+    if not wrong:
+        layout, wrong = _layout(given, seen, where)
+        seen = replace(seen, parallel=layout)
     outputs, logs = folders(given, inputs.environ)
     targets = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         targets[named.name] = str(named.value)
-    if problems := [*checks.preflight(given, seen, targets), *access.local_problems(given)]:
+    local = access.local_problems(given)
+    if problems := [*wrong, *checks.preflight(given, seen, targets), *local]:
         raise Refused(problems)
     seen, told = access.verify(given, seen, inputs.environ)
     config = resolve(given, seen)
     config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
-    return Configuration(config, given, inputs, seen, outputs, logs)
+    return Configuration(config, given, inputs, seen, outputs, logs, where)
 
 
 def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -85,3 +103,14 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
 def _items(given: Settings, key: str) -> list[Any]:
     """The data sets of a key that is not set, or is null, are none."""
     return (given.axolotl[key].value if key in given.axolotl else None) or []
+
+
+def _layout(given: Settings, seen: Facts, where: Rendezvous) -> parallel.Decided:
+    file = {}
+    if path := flags.given(given).get("config_file"):
+        try:
+            file = dict(documents.read_file(Path(path)).values)
+        except documents.DocumentError as error:
+            problem = Problem(f"{rendezvous.FLAGS}: config_file", str(error))
+            return seen.parallel, [problem]
+    return parallel.decide(given, seen.machine, seen.device, where, file)

@@ -1,11 +1,13 @@
 """RunConfig -> LaunchPlan: the command, environment and folder of a child. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from envtune import control, sources
 from envtune.config import RunConfig
+from envtune.rendezvous import FLAGS, VARIABLES, Rendezvous
+from envtune.resolve import flags
 
 _WITHOUT_KEY = ("offline", "dryrun", "disabled")
 # Would make Axolotl's training skip the computation of steps.
@@ -23,15 +25,19 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a child runs: its run folder, its Python, the machine's cores.
+    """Where a child runs: its run folder, its Python, this node's cores and visible GPUs.
 
-    `supervisor` is this process's stamp; `home` replaces a HOME that cannot be written.
+    `supervisor` is this process's stamp, `owner` that of node 0's, which judges the outcome.
+    `home` replaces a HOME that cannot be written.
     """
 
     run_dir: Path
     python: str
     cores: int
     supervisor: str
+    owner: str
+    gpus: int = 0
+    where: Rendezvous = field(default_factory=Rendezvous)
     home: Path | None = None
 
 
@@ -42,6 +48,8 @@ def train(
     argv = (
         place.python, "-m", "accelerate.commands.launch",
         "--config_file", "config/accelerate.yaml",
+        *_meeting(config, place.where),
+        *flags.argv(config.setting(FLAGS) or {}),
         "-m", "axolotl.cli.train", "config/axolotl.yaml",
     )  # fmt: skip
     return LaunchPlan(argv, _environment(config, place, environ, resume), place.run_dir)
@@ -53,38 +61,70 @@ def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> Lau
     return LaunchPlan(argv, _environment(config, place, environ, None), place.run_dir)
 
 
+def _meeting(config: RunConfig, where: Rendezvous) -> tuple[str, ...]:
+    """Where the ranks meet. One node alone takes a free port, so that two runs fit on it."""
+    if config.parallel.world == 1:
+        return ()
+    if config.parallel.nodes == 1:
+        return ("--main_process_port", str(where.port or 0))
+    host, port = where.meeting
+    return (
+        "--machine_rank", str(where.rank),
+        "--main_process_ip", host,
+        "--main_process_port", str(port),
+        "--rdzv_conf", f"timeout={config.setting('SFT_RENDEZVOUS_SECONDS')}",
+    )  # fmt: skip
+
+
 def _environment(
     config: RunConfig, place: Place, environ: Mapping[str, str], resume: str | None
 ) -> dict[str, str]:
     """`environ` as `Inputs.passed_on` gives it; an empty variable counts as not set."""
-    env = {name: value for name, value in environ.items() if value and name not in _NEVER}
-    if config.device == "cpu":
-        env["CUDA_VISIBLE_DEVICES"] = ""
-    elif config.processes == 1:
-        # One process that sees several GPUs would split its batch over them.
-        env["CUDA_VISIBLE_DEVICES"] = env.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    env = {name: value for name, value in environ.items() if value and not _dropped(name)}
+    env |= _devices(config, place, env)
     if place.home is not None:
         env |= {"HOME": str(place.home), "USER": env.get("USER", "envtune")}
     if "WANDB_API_KEY" not in env and env.get("WANDB_MODE") not in _WITHOUT_KEY:
         env["WANDB_MODE"] = "disabled"  # W&B would prompt, or end the run
     env[control.RUN_DIR] = str(place.run_dir)
     env[control.SUPERVISOR] = place.supervisor
+    env[control.OWNER] = place.owner
     if resume:
         env[control.RESUME] = resume
     return {**_defaults(config, place, env), **env}
+
+
+def _dropped(name: str) -> bool:
+    """torchrun takes PET_* for its own flags, and a rank's variables make a rank."""
+    return name in _NEVER or name in VARIABLES or name.startswith("PET_")
+
+
+def _devices(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[str, str]:
+    """What the ranks see. Fewer ranks than GPUs see the first of those that the user chose:
+    one process that sees several would split its batch over them."""
+    local = config.parallel.local
+    if config.device == "cpu":
+        hidden = {"CUDA_VISIBLE_DEVICES": ""}
+        return hidden if config.parallel.world == 1 else {**hidden, "ACCELERATE_USE_CPU": "true"}
+    if local >= place.gpus:
+        return {}
+    chosen = env.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(place.gpus)))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(chosen.split(",")[:local])}
 
 
 def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[str, str]:
     defaults = {
         "AXOLOTL_DO_NOT_TRACK": "1",
         "AXOLOTL_TEE_STDOUT": "0",
-        "OMP_NUM_THREADS": str(max(1, place.cores // config.processes)),
+        "OMP_NUM_THREADS": str(max(1, place.cores // config.parallel.local)),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
     if "AXOLOTL_DATASET_PROCESSES" not in env:  # its old name, which it reads second
         # Axolotl counts the host's cores, not the container's.
         defaults["AXOLOTL_DATASET_NUM_PROC"] = str(place.cores)
+    if config.device == "cpu" and config.parallel.world > 1 and place.where.on_loopback:
+        defaults["GLOO_SOCKET_IFNAME"] = "lo"  # a host's name may lead nowhere
     if config.offline:
         # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
         defaults["HF_HUB_OFFLINE"] = "1"

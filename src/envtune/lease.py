@@ -26,6 +26,7 @@ LOG = logging.getLogger("envtune")
 
 # Seconds without a beat after which another machine's lease is dead.
 STALE = 60.0
+_LEASE = "lease"
 _BEAT = 10.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -39,11 +40,22 @@ def lock(stream: TextIO, flags: int = fcntl.LOCK_EX) -> None:
             raise
 
 
+def holder(folder: Path) -> str:
+    """The stamp of the process that holds a folder's lease on any machine; empty for none."""
+    path = folder / _LEASE
+    try:
+        if time.time() - path.stat().st_mtime > STALE:
+            return ""
+        return str(json.loads(path.read_text())["stamp"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""  # nobody yet, or half a line that the next look finds whole
+
+
 class Lease:
     """Held while a run's folder is worked on. Raises Refused when somebody else holds it."""
 
     def __init__(self, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.path = folder / "lease"
+        self.path = folder / _LEASE
         self.cancelled = cancelled
         self.stream: TextIO | None = None
         self.done = threading.Event()

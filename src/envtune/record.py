@@ -8,11 +8,12 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from envtune import control, files, runs
-from envtune.config import RunConfig, Value
+from envtune.config import Parallel, RunConfig, Value
 from envtune.runs import Run
 
 _PACKAGES = (
@@ -39,7 +40,7 @@ def resolved(config: RunConfig, contents: dict[str, str]) -> dict[str, Any]:
         "axolotl": {key: _told(value) for key, value in config.axolotl.items()},
         "settings": {key: _told(value) for key, value in config.own.items()},
         "device": config.device,
-        "processes": config.processes,
+        "parallel": asdict(config.parallel),
         "output_dir": config.output_dir,
         "resume_from": config.resume_from,
         "offline": config.offline,
@@ -54,7 +55,7 @@ def load_resolved(run: Run) -> RunConfig:
         axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
         own={key: Value(**value) for key, value in data["settings"].items()},
         device=data["device"],
-        processes=data["processes"],
+        parallel=Parallel(**data["parallel"]),
         output_dir=data["output_dir"],
         resume_from=data["resume_from"],
         offline=data["offline"],

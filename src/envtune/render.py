@@ -47,8 +47,31 @@ def render_axolotl(config: RunConfig, template: Path = AXOLOTL_TEMPLATE) -> str:
 
 
 def render_accelerate(config: RunConfig) -> str:
-    """The file for `accelerate launch --config_file`."""
-    return _render(TEMPLATES / "accelerate" / "single.yaml.j2", config=config)
+    """The file for `accelerate launch --config_file`: the preset over the user's own file."""
+    plain, preset = config.plain(), config.parallel.preset
+    text = _render(
+        TEMPLATES / "accelerate" / f"{preset}.yaml.j2",
+        config=config,
+        precision=next((name for name in ("bf16", "fp16") if plain.get(name)), "no"),
+        fsdp=_fsdp_of_accelerate(plain),
+        deepspeed=plain.get("deepspeed"),
+    )
+    if not config.parallel.base:
+        return text
+    return _dump({**config.parallel.base, **yaml.safe_load(text)}, default_flow_style=False)
+
+
+def _fsdp_of_accelerate(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Axolotl's `fsdp_config` under accelerate's names, without what accelerate has not."""
+    flags = upstream.accelerate()["flags"]
+    config = {f"fsdp_{key}": value for key, value in (plain.get("fsdp_config") or {}).items()}
+    return {key: value for key, value in config.items() if key in flags}
+
+
+def deepspeed_file(config: RunConfig) -> str | None:
+    """The name of the DeepSpeed file that the preset's run needs in its config folder."""
+    name = f"{config.parallel.preset}.json"
+    return name if config.plain().get("deepspeed") == f"config/{name}" else None
 
 
 def _render(template: Path, **context: Any) -> str:

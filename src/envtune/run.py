@@ -11,7 +11,18 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from envtune import descendants, files, fingerprint, flow, record, render, runs, training
+from envtune import (
+    descendants,
+    files,
+    fingerprint,
+    flow,
+    nodes,
+    record,
+    render,
+    rendezvous,
+    runs,
+    training,
+)  # fmt: skip
 from envtune.errors import Exit, Problem, Refused
 from envtune.lease import Lease
 from envtune.runs import Run
@@ -20,12 +31,18 @@ from envtune.stops import StopSignals
 
 
 def prepare_folder(made: flow.Configuration, template: Path = render.AXOLOTL_TEMPLATE) -> Run:
-    """Claims the run of this configuration and writes its config folder."""
+    """Claims the run of this configuration and writes its config folder.
+
+    On another node than node 0 waits for node 0 to do so.
+    """
     if made.config.setting("SFT_PRETEND_GPU"):
         raise Refused([Problem("SFT_PRETEND_GPU", "is for checks alone; unset it to train")])
     contents = fingerprint.contents(made.config)
     yaml = render.render_axolotl(made.config, template)
-    run = runs.claim(made.config, made.config.key(contents), Path(made.outputs), Path(made.logs))
+    place = (made.config.key(contents), Path(made.outputs), Path(made.logs))
+    if made.where.rank:
+        return nodes.join(made.config, *place, made.where)
+    run = runs.claim(made.config, *place)
     if run.finished:
         return run
     try:
@@ -43,6 +60,8 @@ def _write_config(run: Run, made: flow.Configuration, contents: dict[str, str], 
     folder.mkdir(exist_ok=True)
     files.write_text(folder / "axolotl.yaml", yaml)
     files.write_text(folder / "accelerate.yaml", render.render_accelerate(made.config))
+    if name := render.deepspeed_file(made.config):
+        files.write_text(folder / name, (render.TEMPLATES / "accelerate" / name).read_text())
     resolved = record.resolved(made.config, contents)
     files.write_json(folder / "resolved.json", resolved)
     record.update(
@@ -63,19 +82,47 @@ def execute(run: Run, environ: Mapping[str, str], secrets: tuple[str, ...]) -> t
         return Exit.DONE, already
     descendants.adopt_orphans()
     stops = StopSignals().install()
+    if nodes.rank(environ):
+        return _follow(_context(run, environ, secrets, stops)) or (Exit.DONE, already)
     with Lease(run.folder, lambda: stops.asked):
         if run.finished:  # while this start waited
             return Exit.DONE, already
-        config = record.load_resolved(run)
-        stops.grace = config.setting("SFT_GRACE_SECONDS")
-        context = Context(run, config, environ, secrets, stops)
-        try:
-            for name, stage in STAGES:
-                _run_stage(name, stage, context)
-        except Ended as end:
-            record.update(run, outcome={"exit": int(end.exit), "message": end.message})
-            return end.exit, end.message
-        return _finish(context)
+        context = _context(run, environ, secrets, stops)
+        exit_, message = _lead(context)
+        if context.config.parallel.nodes > 1:
+            nodes.announce(run.folder, nodes.Launch(nodes.stamp(), None, int(exit_), message))
+        return exit_, message
+
+
+def _context(
+    run: Run, environ: Mapping[str, str], secrets: tuple[str, ...], stops: StopSignals
+) -> Context:
+    config = record.load_resolved(run)
+    stops.grace = config.setting("SFT_GRACE_SECONDS")
+    return Context(run, config, environ, secrets, stops)
+
+
+def _lead(context: Context) -> tuple[Exit, str]:
+    try:
+        for name, stage in STAGES:
+            _run_stage(name, stage, context)
+    except Ended as end:
+        record.update(context.run, outcome={"exit": int(end.exit), "message": end.message})
+        return end.exit, end.message
+    return _finish(context)
+
+
+def _follow(context: Context) -> tuple[Exit, str] | None:
+    """Trains along with node 0 and ends as it does; None where it is done already."""
+    where, _ = rendezvous.read(context.environ)
+    try:
+        launch = nodes.wait_for_launch(context, where)
+        if launch is None:
+            return None
+        training.join(context, launch)
+    except Ended as end:
+        return end.exit, end.message
+    return nodes.wait_for_end(context, launch)
 
 
 def _run_stage(name: str, stage: Callable[[Context], StageRecord | None], context: Context) -> None:

@@ -37,11 +37,11 @@ class Run:
     def finished(self) -> bool:
         return (self.folder / COMPLETE).exists()
 
-    def log(self, stage: str) -> Path:
-        """The log of a stage; its folder is there afterwards."""
+    def log(self, stage: str, node: int = 0) -> Path:
+        """The log of a stage on a node; its folder is there afterwards."""
         folder = self.logs / stage
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / "run.log"
+        return folder / (f"node{node}.log" if node else "run.log")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

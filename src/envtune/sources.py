@@ -34,7 +34,7 @@ HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 # Secrets that may come from a file, as <NAME>_FILE (Docker's and Kubernetes' way). Not every
 # name in _TOKEN is here: AWS_WEB_IDENTITY_TOKEN_FILE is AWS's own and stays a path.
-_FROM_FILES = (
+SECRET_FILES = (
     *HUB_TOKENS, "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
     "COMET_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY",
 )  # fmt: skip
@@ -175,7 +175,7 @@ def _hidden(environ: Mapping[str, str]) -> dict[str, str]:
 def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` with each secret that a <NAME>_FILE points to under its own name."""
     found, problems = dict(environ), []
-    for name in _FROM_FILES:
+    for name in SECRET_FILES:
         path = found.pop(f"{name}_FILE", "")
         if path and found.get(name):
             problems.append(Problem(f"{name}_FILE", f"is set and so is {name}; unset one of them"))

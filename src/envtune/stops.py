@@ -27,6 +27,10 @@ class StopSignals:
             self.first = time.monotonic()
         self.received.append(number)
 
+    def relay(self) -> None:
+        """A stop that was asked for on another node."""
+        self._note(signal.SIGTERM, None)
+
     @property
     def asked(self) -> bool:
         return bool(self.received)

@@ -4,14 +4,24 @@ Success is what lies on disk: the last step reached, and weights that can be rea
 mean something. The child's exit code is recorded and proves nothing.
 """
 
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from envtune import checkpoints, control, descendants, hardware, launch, process
+from envtune import (
+    checkpoints,
+    control,
+    descendants,
+    hardware,
+    launch,
+    nodes,
+    process,
+    rendezvous,
+)
 from envtune.control import FINAL, Outcome
-from envtune.errors import Exit, gist, recognise, wrong_value
+from envtune.errors import Exit, Refused, gist, recognise, wrong_value
 from envtune.progress import PHASES, Progress
+from envtune.resolve import flags
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.stage import LOG, Context, StageRecord, stopped
 
@@ -33,7 +43,7 @@ def train(context: Context) -> StageRecord:
     resume = checkpoints.newest(folder)
     if resume is not None:
         LOG.info("train: resuming from %s", resume.name)
-    return _run(context, resume)
+    return _lead(context, resume)
 
 
 def _trained_before(context: Context) -> StageRecord | None:
@@ -56,31 +66,64 @@ def _trained_before(context: Context) -> StageRecord | None:
     return {**_told(outcome), **published} if published["outcome"] == "done" else None
 
 
-def _run(context: Context, resume: Path | None) -> StageRecord:
+def _lead(context: Context, resume: Path | None) -> StageRecord:
+    """Trains as node 0, which may be the only one, and judges what came of it."""
     run = context.run
     control.clear(run.folder)
-    watcher = _TrainWatcher(context)
+    start = str(resume.relative_to(run.folder)) if resume else context.config.resume_from
+    watcher = _TrainWatcher(context, nodes.stamp())
+    if watcher.shared:
+        nodes.announce(run.folder, nodes.Launch(watcher.owner, start))
+    outcome, code, oom = _run(context, watcher, start)
+    return _judge(context, outcome, code, watcher.tail, oom)
+
+
+def join(context: Context, led: nodes.Launch) -> None:
+    """Trains as another node than node 0, and tells it of a rank that died in silence."""
+    watcher = _TrainWatcher(context, led.owner)
+    outcome, code, oom = _run(context, watcher, led.resume)
+    if outcome.state in FINAL or context.stops.asked or nodes.lost(context.run.folder, led):
+        return
+    name = "MemoryError" if oom else "RankLost"
+    error = f"{name}: node {nodes.rank(context.environ)} ended with code {code}"
+    failed = replace(outcome, owner=led.owner, state="failed", phase=outcome.state, error=error)
+    failed.write(context.run.folder)
+
+
+def _run(
+    context: Context, watcher: "_TrainWatcher", start: str | None
+) -> tuple[Outcome, int, bool]:
+    """The outcome, the child's exit code, and whether the kernel killed for memory."""
     kills = hardware.oom_kills()
-    plan = _plan(context, resume, watcher.stamp)
+    place = _place(context, watcher.owner)
+    if watcher.shared:
+        nodes.wait_for_host(context, place.where)
+    plan = launch.train(context.config, place, context.environ, start)
+    log = context.run.log("train", nodes.rank(context.environ))
     try:
-        code = process.run(plan, run.log("train"), watcher, context.stops)
+        code = process.run(plan, log, watcher, context.stops)
     finally:
         watcher.progress.close()
     outcome = watcher.outcome() or Outcome(state="silent")
-    return _judge(context, outcome, code, watcher.tail, hardware.oom_kills() > kills)
+    return outcome, code, hardware.oom_kills() > kills
 
 
-def _plan(context: Context, resume: Path | None, stamp: str) -> launch.LaunchPlan:
-    run = context.run
-    place = launch.Place(
-        run_dir=run.folder.resolve(),
+def _place(context: Context, owner: str) -> launch.Place:
+    where, problems = rendezvous.read(
+        context.environ, flags.named(context.config.setting(rendezvous.FLAGS) or {})
+    )
+    if problems:
+        raise Refused(problems)
+    return launch.Place(
+        run_dir=context.run.folder.resolve(),
         python=sys.executable,
         cores=hardware.cores(),
-        supervisor=stamp,
+        supervisor=nodes.stamp(),
+        owner=owner,
+        gpus=len(hardware.probe(context.environ).gpus),
+        where=where,
         home=_home(context),
     )
-    start = str(resume.relative_to(run.folder)) if resume else context.config.resume_from
-    return launch.train(context.config, place, context.environ, start)
 
 
 def _home(context: Context) -> Path | None:
@@ -94,18 +137,21 @@ def _home(context: Context) -> Path | None:
 
 
 class _TrainWatcher:
-    """Shows progress, keeps the log's last lines, and asks the plugin to stop."""
+    """Shows progress, keeps the log's last lines, and asks the plugin to stop.
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.stamp = control.process_stamp(os.getpid()) or ""
+    `owner` is the stamp of the supervisor that the outcome is for: node 0's.
+    """
+
+    def __init__(self, context: Context, owner: str) -> None:
+        self.context, self.owner = context, owner
+        self.shared = context.config.parallel.nodes > 1
         self.progress = Progress(context.run.folder, self.outcome)
         self.tail: list[str] = []
         self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
         self.broken = False
 
     def outcome(self) -> Outcome | None:
-        return control.read_outcome(self.context.run.folder, self.stamp)
+        return control.read_outcome(self.context.run.folder, self.owner)
 
     def line(self, text: str) -> None:
         self.tail = [*self.tail[-39:], text]
@@ -116,7 +162,10 @@ class _TrainWatcher:
         return self.context.clean(text)
 
     def tick(self) -> None:
-        """What cannot be shown stops no training."""
+        """Hears of a stop on another node. What cannot be shown stops no training."""
+        stops = self.context.stops
+        if self.shared and not stops.asked and control.stop_requested(self.context.run.folder):
+            stops.relay()
         try:
             self.progress.tick()
         except (OSError, ValueError, LookupError) as error:
@@ -129,7 +178,7 @@ class _TrainWatcher:
         outcome = self.outcome()
         begun = outcome is not None and outcome.state == "training"
         LOG.info("train: stopping%s", ", waiting for a checkpoint" if begun else "")
-        if begun:
+        if begun or self.shared:
             control.request_stop(self.context.run.folder)
         return begun
 
@@ -159,7 +208,7 @@ def _judge(
     reached = outcome.early or 0 < outcome.max_steps == outcome.step
     if outcome.state == "finished" and reached:
         return told | _publish(context, context.run.folder / CHECKPOINTS)
-    if context.stops.asked:
+    if context.stops.asked or outcome.state == "stopped":
         end = stopped(context, f"step {outcome.step} of {outcome.max_steps or '?'}")
         return told | {"outcome": "stopped", "exit": end.exit, "message": end.message}
     exit_, message = _failed(outcome, code, tail, oom)

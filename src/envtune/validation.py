@@ -39,7 +39,10 @@ def _verdict(made: Configuration, folder: Path) -> dict[str, Any]:
         run_dir=folder,
         python=sys.executable,
         cores=hardware.cores(),
-        supervisor=control.process_stamp(os.getpid()) or "",
+        supervisor=(stamp := control.process_stamp(os.getpid()) or ""),
+        owner=stamp,
+        gpus=len(made.facts.machine.gpus),
+        where=made.where,
         home=None if hardware.home_is_usable(environ) else folder,
     )
     log = folder / "log"
@@ -60,7 +63,7 @@ def capabilities(config: RunConfig, machine: hardware.Machine) -> dict[str, Any]
         "bf16": gpu is not None and gpu >= (8, 0),
         "tf32": gpu is not None and gpu >= (8, 0),
         "fp8": gpu is not None and gpu >= (9, 0),
-        "n_gpu": config.processes,
+        "n_gpu": config.parallel.world,
         "compute_capability": f"sm_{gpu[0]}{gpu[1]}" if gpu else None,
     }
 

@@ -84,7 +84,6 @@ def run_config(
         axolotl={key: Value(value, f"AXOLOTL_{key.upper()}") for key, value in keys.items()},
         own={name: Value(own.get(name, OWN[name].default), name) for name in OWN},
         device="cpu",
-        processes=1,
         output_dir=output_dir,
     )
 

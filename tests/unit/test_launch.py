@@ -1,16 +1,22 @@
 """What a child is started with."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
 from envtune import launch, sources, upstream
+from envtune.config import Parallel
 from envtune.contract import OWN
 from envtune.launch import LaunchPlan, Place
+from envtune.rendezvous import VARIABLES, Rendezvous
 from tests.unit.builders import MODEL_AND_DATA, run_config
 
-PLACE = Place(Path("/runs/one"), "/venv/bin/python", 6, "17:1234")
+PLACE = Place(Path("/runs/one"), "/venv/bin/python", 6, "17:1234", owner="3:99")
+ONE, TWO = Parallel(), Parallel("ddp", 2)
 PLANT = "hf_planted_secret"
 
 
@@ -20,9 +26,13 @@ def started(
     resume: str | None = None,
     *,
     offline: bool = False,
+    place: Place = PLACE,
+    parallel: Parallel = ONE,
+    flags: Mapping[str, Any] | None = None,
 ) -> LaunchPlan:
-    config = replace(run_config(), device=device, offline=offline)
-    return launch.train(config, PLACE, sources.read(environ=environ).passed_on, resume)
+    config = run_config(SFT_ACCELERATE_LAUNCH_ARGS=flags)
+    config = replace(config, device=device, offline=offline, parallel=parallel)
+    return launch.train(config, place, sources.read(environ=environ).passed_on, resume)
 
 
 def test_no_secret_is_on_the_command_line() -> None:
@@ -58,7 +68,7 @@ def test_a_variable_that_would_skip_training_never_reaches_the_child() -> None:
 def test_everything_else_is_passed_on_as_it_is() -> None:
     others = {
         "PATH": "/bin",
-        "MASTER_ADDR": "h",
+        "NCCL_DEBUG": "INFO",
         "WANDB_PROJECT": "p",
         "HF_HOME": "/c",
         "ODD": "a\nb",
@@ -125,12 +135,80 @@ def test_on_a_cpu_the_gpus_are_hidden_and_on_a_gpu_the_users_choice_stands() -> 
     chosen = {"CUDA_VISIBLE_DEVICES": "1"}
     assert started(chosen, "cpu").env["CUDA_VISIBLE_DEVICES"] == ""
     assert started(chosen, "cuda").env["CUDA_VISIBLE_DEVICES"] == "1"
-    assert started({}, "cuda").env["CUDA_VISIBLE_DEVICES"] == "0"
+    assert "CUDA_VISIBLE_DEVICES" not in started({}, "cuda").env
 
 
-def test_one_process_sees_one_gpu_of_those_the_user_chose() -> None:
-    env = started({"CUDA_VISIBLE_DEVICES": "2,3"}, "cuda").env
-    assert env["CUDA_VISIBLE_DEVICES"] == "2"
+@pytest.mark.parametrize(
+    ("given", "ranks", "seen"),
+    [
+        ("2,3", 1, "2"),
+        ("3,1,2", 2, "3,1"),
+        ("GPU-a,GPU-b,GPU-c", 2, "GPU-a,GPU-b"),
+        ("", 1, "0"),
+        ("", 2, "0,1"),
+    ],
+)
+def test_fewer_processes_see_the_first_of_the_gpus_that_the_user_chose(
+    given: str, ranks: int, seen: str
+) -> None:
+    place = replace(PLACE, gpus=len(given.split(",")) if given else 3)
+    plan = started(
+        {"CUDA_VISIBLE_DEVICES": given}, "cuda", place=place, parallel=Parallel(local=ranks)
+    )
+    assert plan.env["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_as_many_processes_as_gpus_see_what_the_user_chose() -> None:
+    place = replace(PLACE, gpus=2)
+    plan = started({"CUDA_VISIBLE_DEVICES": "3,1"}, "cuda", place=place, parallel=TWO)
+    assert plan.env["CUDA_VISIBLE_DEVICES"] == "3,1"
+    assert "CUDA_VISIBLE_DEVICES" not in started({}, "cuda", place=place, parallel=TWO).env
+
+
+def test_no_variable_that_makes_a_rank_reaches_the_launcher() -> None:
+    stray = {**dict.fromkeys(VARIABLES, "1"), "PET_NNODES": "2", "PET_RDZV_BACKEND": "c10d"}
+    assert not stray.keys() & started(stray).env.keys()
+
+
+def test_two_processes_on_the_cpu_meet_on_loopback_and_know_their_device() -> None:
+    plan = started({}, parallel=TWO)
+    assert plan.env["ACCELERATE_USE_CPU"] == "true"
+    assert plan.env["GLOO_SOCKET_IFNAME"] == "lo"
+    assert plan.env["OMP_NUM_THREADS"] == "3"
+    assert "--cpu" not in plan.argv
+    assert _value(plan, "--main_process_port") == "0"
+    assert "GLOO_SOCKET_IFNAME" not in started({}).env
+    assert started({"GLOO_SOCKET_IFNAME": "eth0"}, parallel=TWO).env["GLOO_SOCKET_IFNAME"] == "eth0"
+
+
+def test_a_port_of_the_users_is_taken_on_one_node_too() -> None:
+    place = replace(PLACE, where=Rendezvous(port=4000))
+    assert _value(started({}, place=place, parallel=TWO), "--main_process_port") == "4000"
+
+
+def test_two_nodes_are_told_where_to_meet() -> None:
+    where = Rendezvous(nodes=2, rank=1, address="train-0.train", port=None)
+    layout = Parallel("ddp", 2, 2)
+    plan = started({}, place=replace(PLACE, where=where), parallel=layout)
+    told = [
+        _value(plan, f"--{n}") for n in ("machine_rank", "main_process_ip", "main_process_port")
+    ]
+    assert told == ["1", "train-0.train", "29500"]
+    assert "GLOO_SOCKET_IFNAME" not in plan.env
+
+
+def test_the_users_flags_follow_ours_and_win() -> None:
+    flags = {"num-cpu-threads-per-process": 3, "quiet": True, "debug": False,
+             "rdzv_conf": "timeout=7", "config_file": "a.yaml", "num_processes": 4}  # fmt: skip
+    argv = started({}, parallel=Parallel("ddp", 2, 2), flags=flags).argv
+    theirs = argv[argv.index("--num_cpu_threads_per_process") : argv.index("axolotl.cli.train") - 1]
+    assert theirs == ("--num_cpu_threads_per_process", "3", "--quiet", "--rdzv_conf", "timeout=7")
+    args = launch_command_parser().parse_args(argv[3:])
+    assert (args.rdzv_conf, args.quiet, args.module) == ("timeout=7", True, True)
+
+
+def _value(plan: LaunchPlan, flag: str) -> str:
+    return plan.argv[plan.argv.index(flag) + 1]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +234,7 @@ def test_the_child_is_told_its_run_its_supervisor_and_where_to_resume() -> None:
     env = started({"ENVTUNE_RUN_DIR": "/wrong"}, resume="checkpoints/checkpoint-4").env
     assert env["ENVTUNE_RUN_DIR"] == "/runs/one"
     assert env["ENVTUNE_SUPERVISOR"] == "17:1234"
+    assert env["ENVTUNE_OWNER"] == "3:99"
     assert env["ENVTUNE_RESUME"] == "checkpoints/checkpoint-4"
 
 

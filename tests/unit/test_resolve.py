@@ -244,7 +244,7 @@ def test_a_key_that_envtune_owns_is_refused_with_the_reason(name: str, text: str
 
 def test_every_key_that_is_refused_is_one_that_could_be_set() -> None:
     fields = settings.schema().fields
-    assert not [key for key in owned._REFUSED if key not in fields]
+    assert not [key for key in owned.REFUSED if key not in fields]
 
 
 def test_the_users_plugins_are_merged_with_ours_and_ours_comes_first_and_once() -> None:
@@ -290,7 +290,7 @@ def test_resolving_and_launching_touch_neither_disk_nor_clock_nor_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given, facts = load({**builders.MODEL_AND_DATA, "HF_TOKEN": "x"}), make_facts(AMPERE)
-    place = Place(Path("/runs/one"), "python", 4, "1:2")
+    place = Place(Path("/runs/one"), "python", 4, "1:2", owner="1:2")
     upstream.axolotl()  # the snapshot is data of the package, read once
     with monkeypatch.context() as patched:
         patched.setattr(os, "environ", _Untouchable())

@@ -49,6 +49,8 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
         self.account.update(state="data")
+        if cfg.world_size > 1 and os.environ.get("ACCELERATE_USE_CPU") == "true":
+            _make_ranks_on_cpu(cfg)
 
     def pre_model_load(self, cfg: Any) -> None:
         """Seeds before PEFT draws the adapter's weights; Axolotl seeds only afterwards."""
@@ -72,7 +74,7 @@ class Account:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.outcome = Outcome(owner=os.environ.get(control.SUPERVISOR, ""))
+        self.outcome = Outcome(owner=os.environ.get(control.OWNER, ""))
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.shown = 0.0
 
@@ -163,12 +165,14 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _asked(self) -> bool:
         """A stop file, or no supervisor left that could write one."""
-        if (self.account.run_dir / control.STOP).exists():
+        if control.stop_requested(self.account.run_dir):
             return True
         return self.supervisor is not None and not control.alive(self.supervisor)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The checkpoint's files are written; the manifest makes it one to resume from."""
+        """Every rank's files are written; the manifest makes it one to resume from."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self.account.main:
             checkpoints.commit(folder, state.global_step)
@@ -186,6 +190,15 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Tokens and seconds over all starts of the run."""
         seconds = round(time.monotonic() - self.started, 3)
         return {"tokens": int(state.num_input_tokens_seen), "seconds": seconds}
+
+
+def _make_ranks_on_cpu(cfg: Any) -> None:
+    """Axolotl puts the model of rank N on device N, and accelerate calls each rank's CPU
+    cpu:0, which torch.load does not know when it resumes."""
+    cfg.device_map = {"": "cpu"}
+    torch.serialization.register_package(
+        0, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+    )
 
 
 def _any_rank(flag: bool, device: Any) -> bool:

@@ -12,9 +12,11 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from envtune.engine import launcher_flags
 
 UPSTREAM = Path(__file__).resolve().parent.parent / "upstream"
 
@@ -211,10 +213,18 @@ def encode(snapshot: dict[str, Any]) -> str:
     return json.dumps(snapshot, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
 
 
+SNAPSHOTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "axolotl": derive,
+    "trainer": trainer_flags,
+    "accelerate": launcher_flags.accelerate,
+    "transformers": launcher_flags.transformers,
+}
+
+
 def main() -> None:
-    for name, snapshot in (("axolotl", derive()), ("trainer", trainer_flags())):
+    for name, make in SNAPSHOTS.items():
         target = UPSTREAM / f"{name}.json"
-        target.write_text(encode(snapshot))
+        target.write_text(encode(make()))
         print(f"wrote {target}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from envtune.config import Choice, Facts, RunConfig, Value
 from envtune.contract import OWN
-from envtune.resolve import batch, data, method, owned, precision, saving, tracking
+from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking
 from envtune.settings import Settings
 
 Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
@@ -38,12 +38,13 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     if not passes_through(settings):
         # Axolotl 0.19 accumulates one step where only the batch is given, whatever its size.
         values.pop("batch_size", None)
+    values = parallel.with_keys(values, facts)
     values |= owned.ours(values)
     return RunConfig(
         axolotl=_ordered(values),
         own=_own(settings),
         device=facts.device,
-        processes=facts.processes,
+        parallel=facts.parallel,
         output_dir=output_dir,
         resume_from=resume_from,
         offline=facts.local,

@@ -22,12 +22,15 @@ def micro(batch_size: int | None, processes: int) -> int:
 
 
 def micro_batch(facts: Facts, chosen: Chosen) -> Choice | None:
-    return Choice(micro(chosen.get("batch_size"), facts.processes), "fits small memory")
+    return Choice(
+        micro(chosen.get("batch_size"), _replicas(facts.parallel.world, chosen)),
+        "fits small memory",
+    )
 
 
 def accumulation(facts: Facts, chosen: Chosen) -> Choice | None:
     wanted = chosen.get("batch_size") or _GLOBAL
-    per_step = (chosen["micro_batch_size"] or 1) * facts.processes
+    per_step = (chosen["micro_batch_size"] or 1) * _replicas(facts.parallel.world, chosen)
     return Choice(max(1, wanted // per_step), f"towards {wanted} sequences a step")
 
 
@@ -37,6 +40,12 @@ def packing(facts: Facts, chosen: Chosen) -> Choice | None:
 
 def padding(facts: Facts, chosen: Chosen) -> Choice | None:
     return Choice(False, "pad to the longest of a batch only")
+
+
+def _replicas(world: int, chosen: Chosen) -> int:
+    """Ranks that see different sequences: those of one tensor or context group see the same."""
+    shared = [chosen.get(f"{kind}_parallel_size") or 1 for kind in ("tensor", "context")]
+    return max(1, world // (shared[0] * shared[1]))
 
 
 RULES = (
@@ -50,7 +59,8 @@ RULES = (
 
 def batch_sum(config: RunConfig) -> str:
     """The arithmetic of a step as one line."""
-    plain, world = config.plain(), config.processes
+    plain = config.plain()
+    world = _replicas(config.parallel.world, plain)
     micro = plain.get("micro_batch_size") or 1  # Axolotl's own default
     steps = plain.get("gradient_accumulation_steps") or 1
     return f"{micro} micro x {steps} accumulation x {world} world = {micro * steps * world} global"

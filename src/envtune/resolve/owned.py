@@ -13,7 +13,7 @@ PLUGIN = "envtune.engine.plugin.EnvtunePlugin"
 CHECKPOINTS = "checkpoints"
 PREPARED = "data/prepared"
 
-_REFUSED = {
+REFUSED = {
     "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
     "auto_resume_from_checkpoints": "an unfinished run always resumes; SFT_RERUN=true trains anew",
     "comet_api_key": "a key in a configuration gets published with it; set COMET_API_KEY",
@@ -26,7 +26,7 @@ def refusals(settings: Settings) -> list[Problem]:
     """A problem for each key that the user may not set."""
     return [
         Problem(settings.axolotl[key].name, f"is envtune's to set: {reason}")
-        for key, reason in _REFUSED.items()
+        for key, reason in REFUSED.items()
         if key in settings.axolotl
     ]
 

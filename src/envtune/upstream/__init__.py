@@ -20,6 +20,18 @@ def trainer() -> dict[str, Any]:
     return _read("trainer")
 
 
+@functools.cache
+def accelerate() -> dict[str, Any]:
+    """`accelerate launch`: `version`, `flags` (JSON schema by long name), `file` (keys)."""
+    return _read("accelerate")
+
+
+@functools.cache
+def transformers() -> dict[str, Any]:
+    """Transformers: `version`, `layers` (model type -> classes that FSDP wraps)."""
+    return _read("transformers")
+
+
 def _read(name: str) -> dict[str, Any]:
     snapshot: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text())
     return snapshot

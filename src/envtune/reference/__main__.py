@@ -1,0 +1,24 @@
+"""Writes the generated reference under a folder, by default the working directory."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from envtune import files
+from envtune.reference import document, example, page
+
+FILES: dict[str, Callable[[], str]] = {
+    "docs/settings.md": page.text,
+    "docs/settings.schema.json": document.text,
+    "env.example": example.text,
+}
+
+
+def main(folder: Path) -> None:
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / name, text())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -1,0 +1,96 @@
+"""What becomes of the names of a dialect, one row each. Where a value decides, by example."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from envtune.dialects import trainer
+from envtune.dialects.rules import Becomes, Noted, Outcome, Refused, Rule, Table
+from envtune.reference import words
+
+# Values that show what a name does, where `_USUAL` would not be allowed or say little.
+_EXAMPLES: Mapping[str, Any] = {
+    "torch_dtype": "bfloat16",
+    "embedding_size_multiple_of": 32,
+    "quantization_method": "mxfp4",
+    "validation_data_path": "held.jsonl",
+    "response_template": "Answer:",
+    "instruction_template": "Question:",
+    "data_formatter_template": "{{question}} {{answer}}",
+    "chat_template": "chatml",
+    "padding_free": "huggingface",
+    "train_sampling_strategy": "group_by_length",
+    "peft_method": "lora",
+    "target_modules": "all-linear",
+    "num_train_epochs": 3,
+    "max_steps": 100,
+    "warmup_steps": 100,
+    "liger_kernel_config": {"rope": True},
+    "report_to": "wandb",
+    "trackers": "wandb",
+    "tracker": "wandb",
+    "run_name": "trial",
+    "log_level": "debug",
+    "paths.huggingface_cache": "/cache",
+    "preprocess.sample_size": 1000,
+    "preprocess.cutoff_len": 2048,
+    "train.min_learning_rate": 2e-5,
+    "train.resume_from": "checkpoint-100",
+    "logging.console_level": "info",
+    "output_params.train_ratio": 0.95,
+    "template": "chatml",
+    "datasets": [{"dataset_name": "acme/rows", "max_samples": 100}],
+}
+_USUAL = {"boolean": True, "integer": 1, "number": 0.5}
+# Neighbours that a rule asks for.
+_BESIDE = {"train.learning_rate": 2e-4}
+_SHOWN = 48
+
+
+def rows(table: Table) -> list[tuple[str, str]]:
+    """Each name and what becomes of it; a section of the SFT trainer's flags is one row."""
+    borrowed = set() if table is trainer.TABLE else set(_borrowed(table))
+    made = [(f"`{section}.*`", "as the SFT trainer's flags") for section in sorted(borrowed)]
+    for name, rule in table.items():
+        section, _, flag = name.rpartition(".")
+        if section not in borrowed or flag not in trainer.TABLE:
+            made.append((f"`{name}`", _becomes(name, rule)))
+    return made
+
+
+def _borrowed(table: Table) -> Iterator[str]:
+    """The sections that hold the trainer's own table, or its part about adapters."""
+    for section in {name.rpartition(".")[0] for name in table} - {""}:
+        rules = {flag: table.get(f"{section}.{flag}") for flag in trainer.LORA}
+        if rules == trainer.LORA:
+            yield section
+
+
+def _becomes(name: str, rule: Rule) -> str:
+    if isinstance(rule, Becomes):
+        first = next(words.options(rule.node, {})).get("type", "string")
+        value = _EXAMPLES.get(name, _USUAL.get(str(first), "text"))
+        made = rule.make(value, {**_BESIDE, name: value})
+        told = [_outcome(o) for o in (made if isinstance(made, list) else [made])]
+        return f"`{_text(value)}` -> {'; '.join(told)}" if _is_short(value) else "; ".join(told)
+    return f"`{rule}`" if isinstance(rule, str) else _outcome(rule)
+
+
+def _outcome(outcome: Outcome) -> str:
+    if isinstance(outcome, Refused):
+        but = " or ".join(f"`{_text(value)}`" for value in outcome.unless)
+        return f"refused{f' but for {but}' if but else ''}: {outcome.reason}"
+    if isinstance(outcome, Noted):
+        return f"no effect: {outcome.reason}" if outcome.reason else "no effect"
+    return ", ".join(
+        f"`{key}: {_text(value)}`" if _is_short(value) else f"`{key}`"
+        for key, value in outcome.items()
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_short(value: Any) -> bool:
+    return len(_text(value)) <= _SHOWN and _text(value).isprintable()

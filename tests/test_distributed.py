@@ -1,0 +1,176 @@
+"""Two ranks train for real on the CPU: on one node, and on two nodes that share a volume."""
+
+import json
+import os
+import random
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from tests.harness import Entrypoint, Result, Start, losses, metrics, read
+
+ADAPTER = Path("adapter") / "adapter_model.safetensors"
+STEPS = 12
+# One thread a rank: the sums then have one order, on one node as on two.
+SHORT = {"AXOLOTL_MAX_STEPS": str(STEPS), "AXOLOTL_SAVE_STEPS": "50", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Path:
+    """The folder of a run of two processes that nothing disturbed."""
+    return Entrypoint(tmp_path_factory.mktemp("pair"), settings | SHORT).train(NPROC="2")
+
+
+def _same(run: Path, reference: Path) -> None:
+    """The losses, gradient norms, tokens and bytes of a run never stopped."""
+    assert losses(run) == losses(reference)
+    tokens = [[line["tokens"] for line in metrics(folder)] for folder in (run, reference)]
+    assert tokens[0] == tokens[1]
+    assert (run / ADAPTER).read_bytes() == (reference / ADAPTER).read_bytes()
+
+
+def test_two_processes_learn_and_say_that_they_were_two(pair: Path, embedded: Path) -> None:
+    values = [loss for _, loss, _ in losses(pair)]
+    assert len(values) == STEPS
+    assert sum(values[-3:]) < 0.6 * sum(values[:3])
+    assert read(pair / "report.json")["world_size"] == 2
+    base = AutoModelForCausalLM.from_pretrained(embedded / "tiny-llama")
+    tuned = PeftModel.from_pretrained(base, pair / "adapter")
+    learned = [p for name, p in tuned.named_parameters() if "lora_B" in name]
+    assert learned and all(bool(p.any()) for p in learned)
+
+
+def test_each_rank_sees_its_own_half_of_the_batch(pair: Path, lora: Path) -> None:
+    """The same 16 sequences a step: two ranks take half of the accumulation each."""
+    one, two = (
+        json.loads((run / "config/resolved.json").read_text())["axolotl"] for run in (lora, pair)
+    )
+    accumulation = "gradient_accumulation_steps"
+    assert one[accumulation]["value"] == 2 * two[accumulation]["value"]
+
+
+def test_sigterm_stops_both_processes_and_the_next_start_ends_bit_for_bit(
+    entrypoint: Entrypoint, pair: Path, dice: random.Random
+) -> None:
+    start = entrypoint.start(**SHORT, NPROC="2")
+    start.until_step(dice.randrange(2, STEPS - 2))
+    start.signal()
+    result = start.wait(60)
+    assert result.code == 143, result.err[-3000:]
+    assert not start.left_over()
+    run = start.only_run()
+    step = metrics(run)[-1]["step"]
+    assert read(run / f"checkpoints/checkpoint-{step}/envtune.json")["step"] == step
+    _same(entrypoint.train(**SHORT, NPROC="2"), pair)
+
+
+class Nodes:
+    """Two starts of the entrypoint that see one outputs folder and meet on loopback."""
+
+    def __init__(self, entrypoint: Entrypoint) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        more = {**SHORT, "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+                "SFT_RENDEZVOUS_SECONDS": "120"}  # fmt: skip
+        self.starts = [entrypoint.start(**more, NODE_RANK=str(rank)) for rank in (1, 0)][::-1]
+
+    def wait(self) -> list[Result]:
+        results = [start.wait(120) for start in self.starts]
+        assert not [pid for start in self.starts for pid in start.left_over()]
+        return results
+
+    def until_step(self, step: int) -> None:
+        self.starts[0].until_step(step)
+
+
+def _ranks(start: Start) -> list[int]:
+    """The processes of a start that train: torchrun has told them their rank."""
+    return [
+        pid
+        for pid in start.left_over()
+        if b"\0LOCAL_RANK=" in Path(f"/proc/{pid}/environ").read_bytes()
+    ]
+
+
+def test_two_nodes_are_one_run_through_a_lost_rank_and_a_stop(
+    entrypoint: Entrypoint, pair: Path, dice: random.Random
+) -> None:
+    """Each start goes on where the last one was; the end is that of one node's two ranks."""
+    lost = Nodes(entrypoint)
+    lost.until_step(1)
+    for pid in _ranks(lost.starts[1]):
+        os.kill(pid, signal.SIGKILL)
+    assert [result.code for result in lost.wait()] == [202, 202]
+
+    stopped = Nodes(entrypoint)
+    stopped.until_step(dice.randrange(3, STEPS - 2))
+    stopped.starts[dice.randrange(2)].signal()
+    results = stopped.wait()
+    assert [result.code for result in results] == [143, 143], results[1].err[-2000:]
+    assert all("is committed" in result.err for result in results)
+
+    ended = Nodes(entrypoint)
+    results = ended.wait()
+    assert [result.code for result in results] == [0, 0], results[0].err[-3000:]
+    run = ended.starts[0].only_run()
+    assert len(list(run.parent.glob("*-run*"))) == 1
+    assert read(run / "report.json")["world_size"] == 2
+    logs = entrypoint.folder / "logs" / run.name / "train"
+    assert {path.name for path in logs.iterdir()} == {"run.log", "node1.log"}
+    _same(run, pair)
+
+    again = Nodes(entrypoint).wait()
+    assert [result.code for result in again] == [0, 0]
+    assert all("already done" in result.out for result in again)
+
+
+@contextmanager
+def _listening() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield str(server.getsockname()[1])
+
+
+SECOND = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+
+
+def test_a_node_that_node_0_does_not_come_for_ends_as_a_failure_of_the_network(
+    entrypoint: Entrypoint,
+) -> None:
+    result = entrypoint.run(**SECOND, MASTER_PORT="9", SFT_RENDEZVOUS_SECONDS="1")
+    assert result.code == 201
+    assert "node 0 (127.0.0.1:9) has not come within 1 s (SFT_RENDEZVOUS_SECONDS)" in result.err
+
+
+def test_a_node_with_another_volume_is_told_so(entrypoint: Entrypoint) -> None:
+    """Node 0 stands at the meeting point, and its run is nowhere to be seen."""
+    with _listening() as port:
+        result = entrypoint.run(**SECOND, MASTER_PORT=port, SFT_RENDEZVOUS_SECONDS="2")
+    assert result.code == 1
+    assert "mount the same volume there on every node" in result.err
+
+
+def test_a_name_that_no_resolver_knows_is_waited_for_and_then_named(
+    entrypoint: Entrypoint,
+) -> None:
+    first = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "node-0.invalid"}
+    result = entrypoint.run(**first, SFT_RENDEZVOUS_SECONDS="1")
+    assert result.code == 201
+    assert "waiting for the name node-0.invalid" in result.err
+    assert "MASTER_ADDR: node-0.invalid has no address after 1 s" in result.err
+
+
+def test_a_second_node_that_never_comes_is_a_failure_of_the_network(
+    entrypoint: Entrypoint,
+) -> None:
+    first = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    with _listening() as port:
+        pass
+    result = entrypoint.run(**first, MASTER_PORT=port, SFT_RENDEZVOUS_SECONDS="2")
+    assert result.code == 201, result.err[-3000:]
+    assert "not every node came" in result.err
