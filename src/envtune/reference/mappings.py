@@ -25,6 +25,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "num_train_epochs": 3,
     "max_steps": 100,
     "warmup_steps": 100,
+    "use_liger_kernel": True,
     "liger_kernel_config": {"rope": True},
     "report_to": "wandb",
     "trackers": "wandb",
@@ -43,7 +44,7 @@ _EXAMPLES: Mapping[str, Any] = {
 }
 _USUAL = {"boolean": True, "integer": 1, "number": 0.5}
 # Neighbours that a rule asks for.
-_BESIDE = {"train.learning_rate": 2e-4}
+_BESIDE = {"train.learning_rate": 2e-4, "use_liger_kernel": True}
 _SHOWN = 48
 
 
