@@ -160,9 +160,9 @@ def _untyped(data: DataFacts) -> str:
 def writable(name: str, folder: str) -> Problem | None:
     """A problem when nothing can be written under `folder` (it need not exist yet)."""
     path = Path(folder)
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not path.is_dir():
         return Problem(name, f"{path} is a file; the runs need a folder there")
-    while not path.exists():
+    while not os.path.exists(path):  # False for a name that is too long, too
         path = path.parent
     if path.is_dir() and os.access(path, os.W_OK | os.X_OK) and not _refuses(path):
         return None

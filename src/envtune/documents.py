@@ -8,6 +8,7 @@ one mebibyte. Every complaint has a place: line and column, or byte.
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Any
 import yaml
 
 LIMIT = 1 << 20
+# PyYAML reads some 100 KiB a second.
+_YAML_LIMIT = 1 << 17
 # A text in quotes, or a comment outside of one.
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*')
 _JINJA = re.compile(r"\{\{|\{%")
@@ -51,6 +54,8 @@ def is_template(text: str) -> bool:
 
 
 def _read(path: Path) -> str:
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait for its writer
+        raise DocumentError(f"{path} is no regular file")
     try:
         with path.open("rb") as stream:
             data = stream.read(LIMIT + 1)
@@ -99,6 +104,8 @@ def _json(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise DocumentError(f"{where} is not JSON at {place}: {error.msg}") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise DocumentError(f"{where} is not JSON: {error}") from None
     except RecursionError:
         raise DocumentError(f"{where} is nested too deeply") from None
 
@@ -121,14 +128,20 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise DocumentError(f"line {node.start_mark.line + 1}: {name} stands twice")
+        names: set[str | int] = set()
+        for key, _ in node.value:
+            name, line = self.construct_object(key, deep=True), key.start_mark.line + 1
+            if not isinstance(name, str | int):
+                raise DocumentError(f"line {line}: {name} is no name; put it in quotes")
+            if name in names:
+                raise DocumentError(f"line {line}: {name} stands twice")
+            names.add(name)
         return super().construct_mapping(node, deep)
 
 
 def _yaml(text: str, where: str) -> Any:
+    if len(text) > _YAML_LIMIT:
+        raise DocumentError(f"{where} holds more than 128 KiB of YAML; write it as JSON")
     try:
         return yaml.load(text, _Loader)  # a SafeLoader with less
     except yaml.MarkedYAMLError as error:

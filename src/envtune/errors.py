@@ -28,6 +28,10 @@ class Exit(IntEnum):
     BUG = 203
 
 
+# No reader wants more of a path or a name that has no end.
+_LINE = 1000
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that the user must know, on one line."""
@@ -38,7 +42,8 @@ class Problem:
 
     def __str__(self) -> str:
         line = f"{self.name}: {self.message}" if self.name else self.message
-        return " ".join(line.split())
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(line.split()))
+        return line if len(line) <= _LINE else f"{line[: _LINE - 3]}..."
 
 
 class Refused(Exception):

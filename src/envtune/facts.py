@@ -144,7 +144,7 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
     if not is_local(path):
         return DataFacts(path, local=False)
     target = Path(absolute(path))
-    if target.is_dir():
+    if os.path.isdir(target):
         empty = not any(target.iterdir())
         return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")
     kind = _DATA_TYPES.get(target.suffix)

@@ -16,11 +16,14 @@ value and what is allowed there, and the caller names the variable.
 """
 
 import difflib
+import functools
+import heapq
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from envtune.errors import Problem
@@ -32,6 +35,13 @@ _FALSE = {"false", "no", "off"}
 _NULL = {"null", "none", "~"}
 # How much of a wrong value a line repeats.
 _SHOWN = 80
+
+# Half a character, or a byte that is no UTF-8: neither can be written to a file.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# No name is longer; how many names are looked at closely.
+_NAME_LENGTH = 200
+_LIKELY = 8
 
 
 @dataclass
@@ -57,10 +67,22 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
 
 
-def nearest(name: str, names: Sequence[str]) -> str | None:
+def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant, or None when nothing is close."""
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not 0 < len(name) <= _NAME_LENGTH:
+        return None
+    # difflib judges well and slowly: it sees only the few that share most pairs of letters.
+    pairs = _pairs(name)
+    likely = heapq.nlargest(
+        _LIKELY, names, key=lambda other: len(pairs & _pairs(other)) / (len(name) + len(other))
+    )
+    found = difflib.get_close_matches(name, likely, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+@functools.cache
+def _pairs(name: str) -> frozenset[tuple[str, str]]:
+    return frozenset(pairwise(name))
 
 
 @dataclass(frozen=True)
@@ -72,11 +94,13 @@ class Schema:
 
     def parse(self, text: str, node: Node) -> Any:
         """The value that `text` stands for. Raises Mismatch."""
+        if _SURROGATE.search(text):
+            raise Mismatch((), text, self.describe(node), "it is not UTF-8")
         kinds = self._kinds(node)
         stripped = text.strip()
         if "null" in kinds and stripped.lower() in _NULL and not self._names(stripped, node):
             return None
-        if stripped[:1] in ("[", "{") and kinds & {"array", "object", "any"}:
+        if _looks_like_json(stripped, kinds):
             return self.accept(_json(stripped, self.describe(node)), node)
         flat = [o for o in self._options(node) if self._flat_list(o)]
         if flat and "," in text:
@@ -91,11 +115,17 @@ class Schema:
 
     def accept(self, value: Any, node: Node) -> Any:
         """`value` (of JSON's types) as the node wants it. Raises Mismatch."""
+        if any(map(_SURROGATE.search, _texts(value))):
+            raise Mismatch((), value, self.describe(node), "it is not UTF-8")
+        return self._accept(value, node)
+
+    def _accept(self, value: Any, node: Node) -> Any:
         options = self._options(node)
         if isinstance(value, str) and not any(_takes_text(o) for o in options):
             return self.parse(value, node)
         problems: list[Mismatch] = []
-        for option in options:
+        # A whole number stays one where it may.
+        for option in sorted(options, key=lambda o: _kind(o) == "number"):
             try:
                 return self._accept_one(value, option)
             except Mismatch as problem:
@@ -169,19 +199,19 @@ class Schema:
 
     def _accept_one(self, value: Any, node: Node) -> Any:
         kind = _kind(node)
-        if kind == "array" and isinstance(value, list):
+        if kind == "array" and isinstance(value, list) and _fits(node, value):
             return [self._inside(item, _item(node, i), i) for i, item in enumerate(value)]
         if kind == "object" and isinstance(value, Mapping):
             return self._accept_object(value, node)
-        if kind == "number" and type(value) is int and _in_range(node, value):
-            return value
+        if kind == "number" and type(value) is int:
+            value = _real(value)
         if _allows(node, value):
             return value
         raise Mismatch((), value, _words(node, self))
 
     def _accept_object(self, value: Mapping[str, Any], node: Node) -> dict[str, Any]:
         result = {}
-        for name, item in value.items():
+        for name, item in ((str(name), item) for name, item in value.items()):  # YAML has 0: too
             child = self._child(node, name)
             if child is None:
                 hint = nearest(name, list(node.get("properties", {})))
@@ -193,7 +223,7 @@ class Schema:
 
     def _inside(self, value: Any, node: Node, part: str | int) -> Any:
         try:
-            return self.accept(value, node)
+            return self._accept(value, node)
         except Mismatch as problem:
             problem.path = (part, *problem.path)
             raise
@@ -202,6 +232,18 @@ class Schema:
         names = [str(v) for o in self._options(node) for v in o.get("enum", ())]
         hint = nearest(str(value), names)
         return f"did you mean {hint}?" if hint else ""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from (*_texts(name), *_texts(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def _kind(node: Node) -> str:
@@ -229,6 +271,18 @@ def _item(node: Node, index: int) -> Node:
     return child
 
 
+def _looks_like_json(stripped: str, kinds: set[str]) -> bool:
+    """Whether a text is JSON or a slip of it. `{a,b}.jsonl` is text where no object may be."""
+    if stripped.startswith("{") and "string" in kinds:
+        return bool(kinds & {"object", "any"})
+    return stripped.startswith(("[", "{")) and bool(kinds & {"array", "object", "any"})
+
+
+def _fits(node: Node, items: Sequence[Any]) -> bool:
+    """Whether a list is neither too short nor too long."""
+    return bool(node.get("minItems", 0) <= len(items) <= node.get("maxItems", math.inf))
+
+
 def _scalars(stripped: str, kinds: set[str]) -> list[Any]:
     """The readings of a text, the narrowest first; which one holds is the node's to say."""
     readings: list[Any] = []
@@ -249,9 +303,10 @@ def _allows(node: Node, value: Any) -> bool:
     if kind == "enum":
         allowed = node.get("enum", [node.get("const")])
         return any(value == v and type(value) is type(v) for v in allowed)
-    if kind in ("integer", "number"):
-        number: Any = value if type(value) is _PYTHON[kind] else math.nan
-        return math.isfinite(number) and _in_range(node, number)
+    if kind == "integer":
+        return type(value) is int and _in_range(node, value)
+    if kind == "number":
+        return type(value) is float and math.isfinite(value) and _in_range(node, value)
     if kind == "string" and "pattern" in node:
         return isinstance(value, str) and bool(re.search(node["pattern"], value))
     if kind == "any":
@@ -260,6 +315,13 @@ def _allows(node: Node, value: Any) -> bool:
 
 
 _PYTHON = {"boolean": bool, "integer": int, "number": float, "string": str, "null": type(None)}
+
+
+def _real(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _in_range(node: Node, value: float) -> bool:
@@ -277,10 +339,13 @@ def _words(node: Node, schema: Schema) -> str:
     if kind == "array":
         items = node.get("items", {})
         if schema._structured(items):
-            return 'a JSON list, e.g. [{"path": "data.jsonl"}]'
-        return "a list, e.g. a,b or " + ('["a","b"]' if "string" in str(items) else "[1,2]")
+            return 'a JSON list, e.g. [{"path": "data.jsonl"}]' + _length_words(node)
+        example = '["a","b"]' if "string" in str(items) else "[1,2]"
+        return f"a list, e.g. a,b or {example}{_length_words(node)}"
     if kind in ("integer", "number"):
         return _NUMBER_WORDS[kind] + _range_words(node)
+    if "pattern" in node and "title" not in node:
+        return f"text that matches {node['pattern']}"
     return str(node.get("title", _SCALAR_WORDS[kind]))
 
 
@@ -300,6 +365,13 @@ def _range_words(node: Node) -> str:
     }  # fmt: skip
     limits = [f"{sign} {node[name]}" for name, sign in signs.items() if name in node]
     return f" ({', '.join(limits)})" if limits else ""
+
+
+def _length_words(node: Node) -> str:
+    low, high = node.get("minItems", 0), node.get("maxItems")
+    if high is not None:
+        return f" ({low} items)" if low == high else f" ({low} to {high} items)"
+    return f" (at least {low})" if low else ""
 
 
 def _commas(text: str) -> list[str]:

@@ -1,7 +1,5 @@
 """Names, nesting, precedence, and every problem at once."""
 
-import random
-import string
 from typing import Any
 
 import pytest
@@ -250,49 +248,3 @@ def test_a_secret_never_reaches_the_configuration(name: str, text: str) -> None:
     given = {**MODEL_AND_DATA, name: text}
     refused = problems(given) or checks.before_facts(load(given))
     assert refused or "plant" not in str(resolved({name: text}).plain())
-
-
-def mutated(name: str, kind: str, dice: random.Random) -> str:
-    """A slip of the hand in what follows the prefix."""
-    prefix, rest = name.split("_", 1)
-    at = dice.randrange(len(rest))
-    if kind == "insert":
-        rest = rest[:at] + dice.choice(string.ascii_uppercase) + rest[at:]
-    elif kind == "delete":
-        rest = rest[:at] + rest[at + 1 :]
-    elif kind == "swap":
-        rest = rest[:at] + rest[at : at + 2][::-1] + rest[at + 2 :]
-    elif kind == "case":
-        return name.lower()
-    else:
-        rest = rest.replace("_", "", 1)
-    return f"{prefix}_{rest}"
-
-
-def test_a_slip_in_a_name_is_refused_and_the_right_name_told(dice: random.Random) -> None:
-    known = {*NAMES, *OWN, *upstream.axolotl()["reserved"]}
-    pool = [name for name in NAMES if name not in upstream.axolotl()["reserved"]]
-    pool += [name for name in OWN if name.startswith("SFT_")]
-    tried, missed = 0, []
-    for kind in ("insert", "delete", "swap", "case", "underscore"):
-        for name in dice.sample(pool, 80):
-            slip = mutated(name, kind, dice)
-            if slip in known:
-                continue
-            tried += 1
-            lines = problems({slip: "1"})
-            assert lines, f"{slip} is taken"
-            if f"did you mean {name}?" not in lines[0]:
-                missed.append(f"{slip}: {lines[0]}")
-    assert tried >= 300
-    assert len(missed) <= 0.05 * tried, missed
-
-
-def test_a_slip_in_the_case_of_any_letter_is_refused(dice: random.Random) -> None:
-    taken = []
-    for name in dice.sample(NAMES, 50):
-        at = dice.randrange(len("AXOLOTL_"), len(name))
-        slip = name[:at] + name[at].lower() + name[at + 1 :]
-        if slip != name and not problems({slip: "1"}):
-            taken.append(slip)
-    assert not taken

@@ -24,8 +24,8 @@ UPSTREAM = Path(__file__).resolve().parent.parent / "upstream"
 _KEPT = {
     "$ref", "type", "anyOf", "items", "prefixItems",
     "properties", "additionalProperties", "enum", "const",
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "required", "description",
-    "deprecated",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems",
+    "pattern", "required", "description", "deprecated",
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def _schema(model: Any) -> dict[str, Any]:
 
         def enum_schema(self, schema: Any) -> dict[str, Any]:
             values = [member.value for member in schema["members"]]
-            return {"enum": [v if isinstance(v, str | int | float) else str(v) for v in values]}
+            return {"enum": [_written(value) for value in values]}
 
     schema: dict[str, Any] = model.model_json_schema(schema_generator=Generator, by_alias=True)
     return schema
@@ -147,6 +147,11 @@ def _load(path: Path) -> Any:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _written(value: Any) -> str | int | float:
+    """A member of an enumeration as a configuration spells it: `int8` for torch.int8."""
+    return value if isinstance(value, str | int | float) else str(value).removeprefix("torch.")
 
 
 def axolotl_reserved() -> list[str]:
