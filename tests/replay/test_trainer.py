@@ -73,10 +73,10 @@ def test_nothing_but_the_mounts_is_missing(configure: Configure, tmp_path: Path)
     told = [line.split(" ERROR ")[-1] for line in result.err.splitlines() if label in line]
     problems = [line for line in told if "is not there" in line]
     assert result.code in (3, 4)
-    assert [line.removeprefix(label) for line in problems] == [
+    assert {line.removeprefix(label) for line in problems} == {
         "model_name_or_path: /llama/13B is not there",
         "training_data_path: /data/twitter_complaints.json is not there",
-    ]
+    }
 
 
 def test_its_lora_example(configure: Configure, tmp_path: Path, embedded: Path) -> None:

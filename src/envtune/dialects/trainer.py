@@ -161,18 +161,17 @@ def _quantization(value: str, others: Others) -> Outcome:
 
 
 def _liger(value: bool, others: Others) -> Mapping[str, Any]:
-    """Liger's kernels, but for what liger_kernel_config says."""
-    parts = others.get("liger_kernel_config")
-    said = parts if isinstance(parts, Mapping) else {}
-    named = {_LIGER[name]: on for name, on in said.items() if name in _LIGER}
-    return {**_LIGER_USUAL, **named} if value else {}
+    """Liger's kernels, where liger_kernel_config does not say which."""
+    said = others.get("liger_kernel_config") is not None
+    return _LIGER_USUAL if value and not said else {}
 
 
 def _liger_parts(value: Mapping[str, Any], others: Others) -> Outcome:
-    """use_liger_kernel reads them; here is told what it does not."""
     if unknown := next((name for name in value if name not in _LIGER), None):
         return _none_of(unknown, _LIGER)
-    return {} if others.get("use_liger_kernel") is True else Noted("use_liger_kernel is not on")
+    if others.get("use_liger_kernel") is not True:
+        return Noted("use_liger_kernel is not on")
+    return {**_LIGER_USUAL, **{_LIGER[name]: on for name, on in value.items()}}
 
 
 def _resume(value: str | bool, others: Others) -> Outcome:

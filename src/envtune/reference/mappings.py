@@ -25,7 +25,6 @@ _EXAMPLES: Mapping[str, Any] = {
     "num_train_epochs": 3,
     "max_steps": 100,
     "warmup_steps": 100,
-    "use_liger_kernel": True,
     "liger_kernel_config": {"rope": True},
     "report_to": "wandb",
     "trackers": "wandb",
