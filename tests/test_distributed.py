@@ -1,6 +1,5 @@
 """Two ranks train for real on the CPU: on one node, and on two nodes that share a volume."""
 
-import json
 import os
 import random
 import signal
@@ -44,15 +43,6 @@ def test_two_processes_learn_and_say_that_they_were_two(pair: Path, embedded: Pa
     tuned = PeftModel.from_pretrained(base, pair / "adapter")
     learned = [p for name, p in tuned.named_parameters() if "lora_B" in name]
     assert learned and all(bool(p.any()) for p in learned)
-
-
-def test_each_rank_sees_its_own_half_of_the_batch(pair: Path, lora: Path) -> None:
-    """The same 16 sequences a step: two ranks take half of the accumulation each."""
-    one, two = (
-        json.loads((run / "config/resolved.json").read_text())["axolotl"] for run in (lora, pair)
-    )
-    accumulation = "gradient_accumulation_steps"
-    assert one[accumulation]["value"] == 2 * two[accumulation]["value"]
 
 
 def test_sigterm_stops_both_processes_and_the_next_start_ends_bit_for_bit(
@@ -106,7 +96,8 @@ def test_two_nodes_are_one_run_through_a_lost_rank_and_a_stop(
     lost.until_step(1)
     for pid in _ranks(lost.starts[1]):
         os.kill(pid, signal.SIGKILL)
-    assert [result.code for result in lost.wait()] == [202, 202]
+    results = lost.wait()
+    assert [result.code for result in results] == [202, 202], results[0].err[-2000:]
 
     stopped = Nodes(entrypoint)
     stopped.until_step(dice.randrange(3, STEPS - 2))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from envtune import checkpoints
 from tests.harness import Entrypoint, Start, losses, metrics, read
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
@@ -133,6 +134,23 @@ def test_a_second_sigterm_shortens_the_deadline(entrypoint: Entrypoint) -> None:
         time.sleep(0.2)
     assert start.wait(30).code == 143
     assert _gone(start)
+
+
+def test_a_kill_after_the_last_step_that_left_only_shards_repeats_the_last_steps(
+    entrypoint: Entrypoint, lora: Path
+) -> None:
+    """A checkpoint without an adapter in it, as FSDP's are, stands in for one."""
+    run = entrypoint.folder / "outputs" / lora.name
+    shutil.copytree(lora, run)
+    shutil.rmtree(run / "adapter")
+    (run / ".complete").unlink()
+    last = max((run / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    (last / "adapter_model.safetensors").rename(last / "shard.safetensors")
+    checkpoints.commit(last, int(last.name[11:]))
+    record, outcome = read(run / "run.json"), read(run / "outcome.json")
+    (run / "run.json").write_text(json.dumps(record | {"stages": {}}))
+    (run / "outcome.json").write_text(json.dumps(outcome | {"state": "training"}))
+    _finishes_like(entrypoint, lora)
 
 
 @pytest.mark.parametrize("state", ["finished", "training"])

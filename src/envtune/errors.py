@@ -113,7 +113,7 @@ FAILURES = (
     _failure(
         Exit.HARDWARE,
         r"^RankLost\b|NCCL error|ncclInternalError|ncclSystemError|CUDA error|\bNVRM: Xid|"
-        r"RendezvousTimeoutError|Connection closed by peer",
+        r"RendezvousTimeoutError|Connection closed by peer|gloo[/\w]*\.cc",
         "a GPU or the link between GPUs failed",
         "the next start resumes; if it comes back, use another machine",
     ),

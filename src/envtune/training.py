@@ -4,6 +4,7 @@ Success is what lies on disk: the last step reached, and weights that can be rea
 mean something. The child's exit code is recorded and proves nothing.
 """
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -40,10 +41,24 @@ def train(context: Context) -> StageRecord:
     if (trained := _trained_before(context)) is not None:
         LOG.info("train: every step was done before; publishing")
         return trained
-    resume = checkpoints.newest(folder)
+    resume = _start(folder)
     if resume is not None:
         LOG.info("train: resuming from %s", resume.name)
     return _lead(context, resume)
+
+
+def _start(folder: Path) -> Path | None:
+    """The checkpoint to resume from: the newest that is not of the last step.
+
+    One of the last step that could not be published, since FSDP's shards are no adapter,
+    would train one step too many; the last steps are trained again.
+    """
+    newest = checkpoints.newest(folder)
+    if newest is None or not checkpoints.is_last(newest):
+        return newest
+    LOG.warning("train: %s is the end and no result; going back", newest.name)
+    shutil.rmtree(newest)
+    return checkpoints.newest(folder)
 
 
 def _trained_before(context: Context) -> StageRecord | None:

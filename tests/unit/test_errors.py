@@ -27,6 +27,15 @@ WARNED = "/opt/venv/lib/site.py:12: DeprecationWarning: `foo` is deprecated, use
         ("CUDA error: uncorrectable ECC error encountered", Exit.HARDWARE),
         ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.", Exit.HARDWARE),
         ("RuntimeError: Connection closed by peer [10.0.0.2]:4321", Exit.HARDWARE),
+        ("RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error "
+         "[10.0.0.2]:41870: Connection reset by peer.", Exit.HARDWARE),
+        ("ConnectionError: ('Connection aborted.', ConnectionResetError(104, 'Connection reset by "
+         "peer'))", Exit.NETWORK),
+        ("RankLost: node 1 ended with code 1", Exit.HARDWARE),
+        ("torch.distributed.DistStoreError: Timed out after 6 seconds waiting for clients. 1/2 "
+         "clients joined.", Exit.NETWORK),
+        ("ConnectionError: Tried to launch distributed communication on port `29500`, but another "
+         "process is utilizing it.", Exit.CONFIG),
         ("huggingface_hub.errors.GatedRepoError: 403 Client Error. (Request ID: x)", Exit.ACCESS),
         ("RepositoryNotFoundError: 401 Client Error.", Exit.ACCESS),
         ("OfflineModeIsEnabled: Cannot reach https://huggingface.co", Exit.ACCESS),

@@ -29,7 +29,7 @@ except Refused as refused:
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
 """
 PATH, ENCODED = "SFT_TRAINER_CONFIG_JSON_PATH", "SFT_TRAINER_CONFIG_JSON_ENV_VAR"
-SECONDS, MEBIBYTES = 10, 300
+SECONDS, MEBIBYTES = 20, 600
 
 
 class Bomb:

@@ -116,7 +116,7 @@ def _own_sharding(settings: Settings) -> str | None:
 
 
 def _count_problems(machine: Machine, device: str, local: int, why: str) -> Iterator[Problem]:
-    if device == "cuda" and local > len(machine.gpus):
+    if device == "cuda" and machine.gpus and local > len(machine.gpus):
         yield Problem(
             "NPROC",
             f"{local} processes need as many GPUs and {len(machine.gpus)} are visible ({why}); "
