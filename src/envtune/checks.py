@@ -142,7 +142,7 @@ def _data(settings: Settings, facts: Facts) -> Iterator[Problem]:
     masked = "response_template" in settings.axolotl
     for index, (item, data) in enumerate(zip(given, facts.data, strict=True)):
         if data.problem:
-            yield Problem(name, data.problem, Exit.DATA)
+            yield Problem(settings.axolotl["datasets"].at(index, "path"), data.problem, Exit.DATA)
         elif not (tells or data_types.is_typed(item, data, masked=masked)):
             yield Problem(f"{name}__{index}__TYPE", _untyped(data), Exit.DATA)
 

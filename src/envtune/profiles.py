@@ -24,7 +24,6 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     # The least GPU memory that Axolotl trains an adapter in, at the same global batch.
     "memory-tight": {
         "adapter": "qlora",
-        "load_in_4bit": True,
         "gradient_checkpointing": True,
         "micro_batch_size": 1,
         "gradient_accumulation_steps": 16,

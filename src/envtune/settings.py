@@ -50,6 +50,10 @@ _ALTERNATIVES = (
     {"max_steps", "num_epochs"},
     {"save_steps", "saves_per_epoch"},
     {"eval_steps", "evals_per_epoch"},
+    {"save_strategy", "save_steps"},
+    {"save_strategy", "saves_per_epoch"},
+    {"eval_strategy", "eval_steps"},
+    {"eval_strategy", "evals_per_epoch"},
     {"batch_size", "gradient_accumulation_steps"},
     {"bf16", "fp16"},
     {"load_in_4bit", "load_in_8bit"},
@@ -57,8 +61,10 @@ _ALTERNATIVES = (
     {"val_set_size", "test_datasets"},
     {"fsdp_config", "deepspeed"},
 )
+# The layer of a dialect's own defaults, below all that somebody set.
+_IMPLIED = "dialect"
 # What nobody set by hand is overridden without a word.
-_SILENT = ("profile", "template")
+_SILENT = (_IMPLIED, "profile", "template")
 
 Path = tuple[str | int, ...]
 
@@ -130,12 +136,14 @@ class _Loader:
         self.notes: list[str] = []
 
     def load(self, inputs: Inputs) -> Settings:
-        for layer in inputs.layers:
-            translated = dialects.translate(layer)
+        layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
+        implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
+        self._take(Layer(_IMPLIED, tuple(implied.values())))
+        for name, translated in layers:
             self.notes += translated.notes
             self.problems += translated.problems
             self.unknown += translated.unknown
-            self._take(Layer(layer.name, tuple(translated.entries)))
+            self._take(Layer(name, tuple(translated.entries)))
         for key, setting in self.axolotl.items():
             self._check_whole(key, setting)
         strict = self.own["SFT_STRICT"].value if "SFT_STRICT" in self.own else True
@@ -167,7 +175,9 @@ class _Loader:
                     del self.axolotl[other]
 
     def _is_on(self, key: str) -> bool:
-        return key in self.axolotl and self.axolotl[key].value not in (None, False)
+        """Whether a key says anything: no warmup does, and `steps` leaves it to the number."""
+        value = self.axolotl[key].value if key in self.axolotl else None
+        return value not in (None, False, "steps") or (value == 0 and key.startswith("warmup_"))
 
     def _report_overridden(self, before: Mapping[str, Setting]) -> None:
         for key, old in before.items():

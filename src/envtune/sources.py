@@ -216,7 +216,12 @@ def with_documents(inputs: Inputs) -> Inputs:
 
 def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:
     for name, value in document.items():
-        yield Entry(str(name), json.dumps(value, default=str), value, variable)
+        yield Entry(str(name), as_text(value), value, variable)
+
+
+def as_text(value: Any) -> str:
+    """A typed value as a variable would hold it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _file(text: str) -> documents.Document:

@@ -138,3 +138,50 @@ def test_the_variable_that_names_a_bad_document_is_named(environ: dict[str, str]
     with pytest.raises(Refused) as caught:
         load(**environ)
     assert [p.name for p in caught.value.problems] == list(environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('{"a": 1} // the end', {"a": 1}),
+        ('{// one\n"a": "x // y", // two\n"b": "\\"//z"}', {"a": "x // y", "b": '"//z'}),
+        ('{"url": "https://host/x"}', {"url": "https://host/x"}),
+    ],
+)
+def test_comments_in_json_are_passed_over_and_told(
+    text: str, values: dict[str, object], tmp_path: Path
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    found = documents.read_file(path)
+    assert found.values == values
+    assert ("comments" in "".join(found.notes)) == ("host" not in text)
+
+
+def test_a_problem_behind_a_comment_keeps_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text('{// one\n"a": 1,\n"b": }')
+    with pytest.raises(DocumentError, match="line 3 column 6"):
+        documents.read_file(path)
+
+
+def test_a_yaml_of_defaults_is_a_layer_and_a_jinja_template_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text("lora_r: 4\n")
+    assert load(SFT_TEMPLATE=str(path)).axolotl["lora_r"].layer == "template"
+    for text in ("lora_r: {{ lora_r }}\n", "{% for key in keys %}\n"):
+        path.write_text(text)
+        assert documents.read_defaults(path) is None
+        assert not load(SFT_TEMPLATE=str(path)).axolotl
+
+
+def test_the_two_files_of_the_industrial_pipeline_are_one_layer(tmp_path: Path) -> None:
+    data, training = tmp_path / "data.json", tmp_path / "training.json"
+    data.write_text('{"output_params": {"sequence_length": 64}}')
+    training.write_text('{"lora_config": {"r": 4}}')
+    paths = {"SFT_DATASET_CONFIG": str(data), "SFT_TRAINING_CONFIG": str(training)}
+    found = load(**paths).axolotl
+    assert (found["sequence_len"].value, found["lora_r"].value) == (64, 4)
+    training.write_text('{"lora_config": {}, "training_params": {"max_seq_length": 32}}')
+    with pytest.raises(Refused, match="SFT_DATASET_CONFIG: output_params"):
+        load(**paths)

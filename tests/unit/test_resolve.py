@@ -198,6 +198,61 @@ def test_the_columns_tell_the_type_of_the_data(columns: tuple[str, ...], kind: s
         assert kind in str((found or {})["type"])
 
 
+@pytest.mark.parametrize(
+    ("dataset", "masked", "filled"),
+    [
+        ({"field": "a"}, False, {"type": "completion", "field": "a"}),
+        ({"field": "a"}, True, {"type": "envtune.engine.rows", "field": "a"}),
+        ({}, True, {"type": "envtune.engine.rows"}),
+        ({"input_format": "{{a}}"}, False,
+         {"type": "envtune.engine.rows", "input_format": "{{a}}"}),
+        ({"field_messages": "a"}, False, {"type": "chat_template", "field_messages": "a"}),
+        ({"field_messages": "a"}, True, {"type": "chat_template", "field_messages": "a"}),
+        ({"type": "alpaca"}, True, {"type": "alpaca"}),
+    ],
+)  # fmt: skip
+def test_the_keys_of_a_data_set_tell_its_type_before_its_columns_do(
+    dataset: dict[str, str], masked: bool, filled: dict[str, str]
+) -> None:
+    environ = {"AXOLOTL_DATASETS": json.dumps([{"path": "a", **dataset}])}
+    if masked:
+        environ["AXOLOTL_RESPONSE_TEMPLATE"] = "Answer:"
+    config = resolved(environ, make_facts(columns=[("instruction", "output")]))
+    assert config.plain()["datasets"] == [{"path": "a", **filled}]
+
+
+@pytest.mark.parametrize(
+    ("split", "sampled"),
+    [({}, "train[:5]"), ({"split": "test"}, "test[:5]"), ({"split": "train[3:]"}, "train[3:]")],
+)
+def test_a_sample_takes_the_first_rows_of_each_data_set(
+    split: dict[str, str], sampled: str
+) -> None:
+    environ = {"AXOLOTL_DATASETS": json.dumps([{"path": "a", "type": "alpaca", **split}])}
+    assert resolved({**environ, "SFT_SAMPLE_SIZE": "5"}).plain()["datasets"][0]["split"] == sampled
+
+
+@pytest.mark.parametrize(
+    ("held", "filled"),
+    [
+        ({}, {"type": "completion", "field": "a"}),
+        ({"field": "b"}, {"type": "completion", "field": "b"}),
+        ({"type": "alpaca"}, {"type": "alpaca"}),
+    ],
+)
+def test_a_validation_set_reads_like_the_first_training_set(
+    held: dict[str, str], filled: dict[str, str]
+) -> None:
+    environ = {
+        "AXOLOTL_DATASETS": '[{"path": "a", "field": "a"}]',
+        "AXOLOTL_TEST_DATASETS": json.dumps([{"path": "h", **held}]),
+        "SFT_SAMPLE_SIZE": "5",
+    }
+    plain = resolved(environ).plain()
+    assert plain["test_datasets"] == [{"path": "h", **filled}]
+    assert "val_set_size" not in plain
+
+
 def test_a_type_is_filled_in_only_where_the_user_left_it_out() -> None:
     datasets = '[{"path": "a"}, {"path": "b", "type": "completion", "ds_type": "text"}]'
     facts = make_facts(columns=[("text",), ("text",)], local=True)

@@ -26,19 +26,23 @@ from envtune.dialects.rules import (
 )  # fmt: skip
 from envtune.errors import Problem
 from envtune.schema import Mismatch, Schema, nearest
-from envtune.sources import SFT, Entry, Layer
+from envtune.sources import SFT, Entry, Layer, as_text
 
 _PLAIN = Schema({}, {})
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """A table, and the top keys that tell a document of it; one of them is enough."""
+    """A table, and the top keys that tell a document of it; one of them is enough.
+
+    `comments`: a name that begins with an underscore is one.
+    """
 
     name: str
     table: Table
     marks: tuple[str, ...]
     sections: bool = True
+    comments: bool = False
     implied: Callable[[Others], Implied] = lambda others: {}
 
 
@@ -56,9 +60,13 @@ DIALECTS = (
         "the industrial pipeline's training",
         industrial.TRAINING,
         ("training_params", "lora_config"),
+        comments=True,
     ),
     Dialect(
-        "the industrial pipeline's data", industrial.DATA, ("output_params", "quality_filters")
+        "the industrial pipeline's data",
+        industrial.DATA,
+        ("output_params", "quality_filters"),
+        comments=True,
     ),
     TRAINER,
 )
@@ -66,9 +74,13 @@ DIALECTS = (
 
 @dataclass
 class Translation:
-    """A layer in envtune's own names, what the user should know, and what cannot be done."""
+    """A layer in envtune's own names, what the user should know, and what cannot be done.
+
+    `implied` is a dialect's own default where it is not envtune's: weaker than every layer.
+    """
 
     entries: list[Entry] = field(default_factory=list)
+    implied: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unknown: list[Problem] = field(default_factory=list)
@@ -95,7 +107,7 @@ def flags() -> frozenset[str]:
 
 
 def _variables(entries: Sequence[Entry], result: Translation) -> None:
-    others = {flag: e.text for e in entries if (flag := _flag(e))}
+    others = {flag: _plain(e.text) for e in entries if (flag := _flag(e))}
     for entry in entries:
         flag = _flag(entry)
         if flag is None:
@@ -121,20 +133,20 @@ def _document(document: str, entries: Sequence[Entry], result: Translation) -> N
         return
     result.notes.append(f"{document}: is read as a configuration of {dialect.name}")
     flat = dict(_flat(given, dialect))
+    plain = {name: _plain(value) for name, value in flat.items()}
+    others = {_last(name): value for name, value in plain.items()} | plain
     for name, value in flat.items():
-        entry = Entry(name, json.dumps(value, default=str), value, document)
-        rule = dialect.table.get(name) or dialect.table.get(name.split(".")[0])
-        if rule is not None:
-            _apply(entry, name, rule, flat, result)
+        entry = Entry(name, as_text(value), value, document)
+        if (rule := dialect.table.get(name)) is not None:
+            _apply(entry, name, rule, others, result)
         elif _last(name) in upstream.axolotl()["fields"] or name in OWN:
             result.entries.append(replace(entry, key=_last(name)))
         elif not dialect.sections:
             result.entries.append(entry)
-        elif not _last(name).startswith("_"):
+        elif not (dialect.comments and "._" in f".{name}"):
             result.unknown.append(_unknown(entry, dialect))
-    for name, (key, value) in dialect.implied(flat).items():
-        text = json.dumps(value)
-        result.entries.append(Entry(name, text, value, document, key))
+    for told, (key, value) in dialect.implied(others).items():
+        result.implied.append(Entry(told, as_text(value), value, document, key))
 
 
 def _flat(given: Mapping[str, Any], dialect: Dialect) -> Iterator[tuple[str, Any]]:
@@ -190,13 +202,13 @@ def _take(entry: Entry, name: str, outcome: Outcome, result: Translation) -> Non
             result.problems.append(Problem(entry.label, f"cannot be obeyed: {outcome.reason}"))
     else:
         for key, value in outcome.items():
-            text = json.dumps(value, default=str)
-            result.entries.append(replace(entry, text=text, value=value, key=key, made=True))
+            made = replace(entry, text=as_text(value), value=value, key=key, made=True)
+            result.entries.append(made)
 
 
 def _asks_for_nothing(entry: Entry, name: str, refused: Refused) -> bool:
     """Whether the value is what would happen anyway: the flag's own default, or nothing."""
-    value = entry.value if entry.structured else _scalar(entry.text)
+    value = entry.value if entry.structured else _plain(entry.text)
     defaults = upstream.trainer()["flags"]
     usual = [*refused.unless, *([defaults[_last(name)]] if _last(name) in defaults else ())]
     return value is None or any(value == one and _both_bool(value, one) for one in usual)
@@ -207,12 +219,14 @@ def _both_bool(value: Any, other: Any) -> bool:
     return isinstance(value, bool) == isinstance(other, bool)
 
 
-def _scalar(text: str) -> Any:
-    """A variable's text as the JSON scalar that it spells, or as text."""
+def _plain(value: Any) -> Any:
+    """What a text spells in JSON, `2e-4` and `True` too; anything else as it is."""
     words = {"true": True, "false": False, "none": None, "null": None}
-    if text.strip().lower() in words:
-        return words[text.strip().lower()]
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() in words:
+        return words[value.strip().lower()]
     try:
-        return json.loads(text)
+        return json.loads(value)
     except (ValueError, RecursionError):
-        return text
+        return value

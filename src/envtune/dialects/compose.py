@@ -17,6 +17,7 @@ from envtune.dialects.rules import (
     Implied,
     Noted,
     Others,
+    Outcome,
     Refused,
     Rule,
     Table,
@@ -26,7 +27,6 @@ from envtune.dialects.rules import (
 _EXPORT = Noted("no export runs yet")
 _EVALUATE = Noted("no generation test runs yet")
 _SERVE = Noted("no server starts yet")
-_CURVES = ("cosine", "cosine_with_min_lr")
 
 
 def _sample(value: Any, others: Others) -> Mapping[str, Any] | Refused:
@@ -44,11 +44,14 @@ def _cutoff(value: int, others: Others) -> Mapping[str, Any] | Noted:
     return {"sequence_len": value}
 
 
-def _least_rate(value: float, others: Others) -> Mapping[str, Any] | Refused:
-    """Axolotl names the last learning rate as a share of the first."""
+def _least_rate(value: float, others: Others) -> Outcome:
+    """transformers' own curve takes the last rate, Axolotl's its share of the first."""
+    curve = others.get("train.lr_scheduler", "cosine")
+    if curve == "cosine_with_min_lr":
+        return {"lr_scheduler_kwargs": {"min_lr": value}}
+    if curve != "cosine":
+        return Refused("only the cosine schedules end at a smallest rate")
     first = others.get("train.learning_rate")
-    if others.get("train.lr_scheduler", "cosine") not in _CURVES:
-        return Refused("Axolotl has a smallest rate for lr_scheduler=cosine only")
     if not isinstance(first, int | float) or not 0 <= value < first:
         return Refused("has to be smaller than train.learning_rate")
     return {"cosine_min_lr_ratio": value / first}

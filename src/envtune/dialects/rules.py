@@ -18,7 +18,8 @@ COUNT: Node = {"type": "integer", "minimum": 1}
 TEXTS: Node = {"anyOf": [{"type": "array", "items": TEXT}, TEXT, {"type": "null"}]}
 ANY: Node = {}
 
-# All names of one source with their raw values: a rule may need a neighbour.
+# All names of one source with their plain values, in sections also under their last part: a
+# rule may need a neighbour.
 Others = Mapping[str, Any]
 
 

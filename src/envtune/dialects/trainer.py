@@ -5,11 +5,10 @@ snapshot. `tests/unit/test_dialects.py` proves that every flag has a row or pass
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envtune.dialects.rules import (
-    ANY,
     FLAG,
     NUMBER,
     TEXT,
@@ -18,15 +17,17 @@ from envtune.dialects.rules import (
     Implied,
     Noted,
     Others,
+    Outcome,
     Refused,
     Table,
 )  # fmt: skip
+from envtune.schema import Node
 
 _TRACKERS = {
     "wandb": "use_wandb", "mlflow": "use_mlflow", "tensorboard": "use_tensorboard",
     "comet_ml": "use_comet", "trackio": "use_trackio",
 }  # fmt: skip
-_FLASH = {True: "flash_attention_2", False: "sdpa"}
+_RUN_NAMES = ("wandb_name", "mlflow_run_name", "trackio_run_name")
 _DTYPES: Mapping[str, Mapping[str, Any]] = {
     "bfloat16": {"bf16": True}, "float16": {"fp16": True},
     "float32": {"bf16": False, "fp16": False}, "auto": {"bf16": "auto"},
@@ -34,21 +35,32 @@ _DTYPES: Mapping[str, Mapping[str, Any]] = {
 _SAMPLING: Mapping[str, Mapping[str, Any]] = {
     "random": {},
     "group_by_length": {"group_by_length": True},
-    "sequential": {"curriculum_sampling": True},
+    "sequential": {"curriculum_sampling": True, "shuffle_merged_datasets": False},
 }
-_LEVELS = {
-    "debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "critical": "ERROR",
+_LEVELS: Mapping[str, Mapping[str, Any]] = {
+    "passive": {}, "detail": {"SFT_LOG_LEVEL": "DEBUG"}, "debug": {"SFT_LOG_LEVEL": "DEBUG"},
+    "info": {"SFT_LOG_LEVEL": "INFO"}, "warning": {"SFT_LOG_LEVEL": "WARNING"},
+    "error": {"SFT_LOG_LEVEL": "ERROR"}, "critical": {"SFT_LOG_LEVEL": "ERROR"},
 }  # fmt: skip
 _LIGER = {
-    "rope": "liger_rope", "rms_norm": "liger_rms_norm", "swiglu": "liger_glu_activation",
+    "rope": "liger_rope", "rms_norm": "liger_rms_norm", "layer_norm": "liger_layer_norm",
+    "swiglu": "liger_glu_activation", "geglu": "liger_glu_activation",
     "cross_entropy": "liger_cross_entropy",
     "fused_linear_cross_entropy": "liger_fused_linear_cross_entropy",
 }  # fmt: skip
-_LIGER_ALL = ("rope", "rms_norm", "swiglu", "fused_linear_cross_entropy")
+# What Liger turns on where liger_kernel_config does not say.
+_LIGER_USUAL = {
+    "liger_rope": True, "liger_rms_norm": True, "liger_glu_activation": True,
+    "liger_fused_linear_cross_entropy": True,
+}  # fmt: skip
 _NO_PROMPT_TUNING = Refused("prompt tuning is not in Axolotl; peft_method=lora")
 _NO_ALORA = Refused("activated LoRA is not in Axolotl, and vLLM refuses it; peft_method=lora")
 _NO_AIM = Refused("Aim is not supported; report_to takes wandb, mlflow and tensorboard")
 _SAME_SEED = "one seed, `seed`, draws everything"
+
+
+def _none_of(value: str, names: Iterable[str]) -> Refused:
+    return Refused(f"{value} is none of {', '.join(names)}")
 
 
 def _names(value: list[str] | str | None) -> list[str]:
@@ -58,10 +70,17 @@ def _names(value: list[str] | str | None) -> list[str]:
 def _trackers(value: Any, others: Others) -> Mapping[str, Any] | Refused:
     """TrainingArguments' report_to and the trainer's own `trackers`, which always writes a file."""
     names = [n for n in map(str.lower, _names(value)) if n not in ("none", "file_logger")]
-    unknown = [n for n in names if n not in _TRACKERS]
-    if unknown:
-        return Refused(f"{unknown[0]} is none of {', '.join(_TRACKERS)}")
+    for name in names:
+        if name not in _TRACKERS:
+            return _none_of(name, _TRACKERS)
     return {_TRACKERS[name]: True for name in names}
+
+
+def _report_to(value: Any, others: Others) -> Mapping[str, Any] | Refused:
+    """`none` keeps Weights & Biases off although its key is set."""
+    if set(_names(value)) <= {"none"} and not {"trackers", "tracker"} & others.keys():
+        return {"use_wandb": False}
+    return _trackers(value, others)
 
 
 def _targets(value: Any, others: Others) -> Mapping[str, Any]:
@@ -78,29 +97,44 @@ def _method(value: str | None, others: Others) -> Mapping[str, Any] | Refused:
     return {"adapter": "lora" if name == "lora" else None}
 
 
-def _steps(value: int, others: Others) -> Mapping[str, Any]:
-    return {"max_steps": value} if value > 0 else {}  # -1 means: by epochs
+def _choice(table: Mapping[str, Mapping[str, Any]]) -> Becomes:
+    """A word of a closed list, and the keys that it stands for."""
+
+    def make(value: str, others: Others) -> Outcome:
+        made = table.get(value.lower())
+        return _none_of(value, table) if made is None else made
+
+    return Becomes(TEXT, make)
 
 
-def _epochs(value: float, others: Others) -> Mapping[str, Any]:
-    return {"num_epochs": value} if value > 0 else {}  # -1 means: by steps
+def _length(key: str, node: Node) -> Becomes:
+    """-1 leaves the length of the training to the other of max_steps and num_train_epochs."""
+    return Becomes(node, lambda value, others: {key: value} if value > 0 else {})
 
 
 def _warmup(value: float, others: Others) -> Mapping[str, Any]:
-    """TrainingArguments reads a number below one as a share of the steps."""
+    """TrainingArguments reads a number below one as a share of the steps; 0 leaves the ratio."""
     if 0 < value < 1:
         return {"warmup_ratio": value}
+    if value == 0 and others.get("warmup_ratio"):
+        return {}
     return {"warmup_steps": int(value)}
 
 
-def _dtype(value: str, others: Others) -> Mapping[str, Any] | Refused:
-    name = value.removeprefix("torch.")
-    return _DTYPES.get(name) or Refused(f"{value} is none of {', '.join(_DTYPES)}")
+def _flash(on: bool, others: Others) -> Mapping[str, Any]:
+    """flash_attn_implementation says which, where both are given."""
+    named = on and others.get("flash_attn_implementation")
+    return {} if named else {"attn_implementation": "flash_attention_2" if on else "sdpa"}
 
 
-def _level(value: str, others: Others) -> Mapping[str, Any]:
-    level = _LEVELS.get(value.lower())
-    return {"SFT_LOG_LEVEL": level} if level else {}  # passive leaves it
+def _dtype(value: str, others: Others) -> Outcome:
+    """The format of the weights; Axolotl has one format, and that of the arithmetic counts."""
+    made = _DTYPES.get(value.removeprefix("torch."))
+    if made is None:
+        return _none_of(value, _DTYPES)
+    if said := next((name for name in ("bf16", "fp16") if others.get(name) is True), None):
+        return Noted(f"{said} is set too and counts")
+    return {name: item for name, item in made.items() if others.get(name) is not item}
 
 
 def _unescaped(text: str) -> str:
@@ -120,24 +154,32 @@ def _chat_template(text: str, others: Others) -> Mapping[str, Any]:
     return {"chat_template": "jinja", "chat_template_jinja": _unescaped(text)}
 
 
-def _sampling(value: str, others: Others) -> Mapping[str, Any] | Refused:
-    if value not in _SAMPLING:
-        return Refused(f"{value} is none of {', '.join(_SAMPLING)}")
-    return _SAMPLING[value]
-
-
-def _quantization(value: str | None, others: Others) -> Mapping[str, Any] | Refused:
-    if value in (None, "mxfp4"):
-        return {"model_quantization_config": "Mxfp4Config"} if value else {}
+def _quantization(value: str, others: Others) -> Outcome:
+    if value == "mxfp4":
+        return {"model_quantization_config": "Mxfp4Config"}
     return Refused(f"{value} is not mxfp4; load_in_4bit with adapter=qlora quantizes any model")
 
 
-def _liger(value: Any, others: Others) -> Mapping[str, Any]:
-    """`use_liger_kernel`, and the parts of it that liger_kernel_config names."""
-    parts = others.get("liger_kernel_config") or dict.fromkeys(_LIGER_ALL, True)
-    if not value or not isinstance(parts, Mapping):
-        return {}
-    return {_LIGER[name]: on for name, on in parts.items() if name in _LIGER}
+def _liger(value: bool, others: Others) -> Mapping[str, Any]:
+    """Liger's kernels, where liger_kernel_config does not say which."""
+    said = others.get("liger_kernel_config") is not None
+    return _LIGER_USUAL if value and not said else {}
+
+
+def _liger_parts(value: Mapping[str, Any], others: Others) -> Outcome:
+    if unknown := next((name for name in value if name not in _LIGER), None):
+        return _none_of(unknown, _LIGER)
+    if others.get("use_liger_kernel") is not True:
+        return Noted("use_liger_kernel is not on")
+    return {**_LIGER_USUAL, **{_LIGER[name]: on for name, on in value.items()}}
+
+
+def _resume(value: str | bool, others: Others) -> Outcome:
+    """An unfinished run always goes on, which is what True asks for."""
+    word = str(value).lower()
+    if word == "false":
+        return Refused("an unfinished run always resumes; SFT_RERUN=true trains anew")
+    return {} if word in ("true", "latest") else {"resume_from_checkpoint": value}
 
 
 def _padded(value: int | None, others: Others) -> Mapping[str, Any] | Refused:
@@ -152,7 +194,7 @@ MODEL: Table = {
     "model_name_or_path": "base_model",
     "model_path": "base_model",
     "tokenizer_name_or_path": "tokenizer_config",
-    "use_flash_attn": Becomes(FLAG, lambda on, others: {"attn_implementation": _FLASH[on]}),
+    "use_flash_attn": Becomes(FLAG, _flash),
     "flash_attn_implementation": "attn_implementation",
     "torch_dtype": Becomes(TEXT, _dtype),
     "embedding_size_multiple_of": Becomes(
@@ -182,7 +224,7 @@ DATA: Table = {
         TEXTS, lambda names, others: {"batch_flattening": True} if _names(names) else {}
     ),
     "group_by_length": "group_by_length",
-    "train_sampling_strategy": Becomes(TEXT, _sampling),
+    "train_sampling_strategy": _choice(_SAMPLING),
     "length_column_name": Refused("the length is that of the tokens"),
 }
 
@@ -218,20 +260,18 @@ LORA: Table = {
 STEPS: Table = {
     "per_device_train_batch_size": "micro_batch_size",
     "per_device_eval_batch_size": "eval_batch_size",
-    "num_train_epochs": Becomes(NUMBER, _epochs),
-    "max_steps": Becomes({"type": "integer"}, _steps),
-    "warmup_steps": Becomes(NUMBER, _warmup),
+    "num_train_epochs": _length("num_epochs", NUMBER),
+    "max_steps": _length("max_steps", {"type": "integer"}),
+    "warmup_steps": Becomes({"type": "number", "minimum": 0}, _warmup),
     "lr_scheduler_type": "lr_scheduler",
     "optim": "optimizer",
     "warmup_ratio": "warmup_ratio",
     "data_seed": Noted(_SAME_SEED),
     "label_smoothing_factor": Refused("Axolotl trains on hard labels"),
-    "average_tokens_across_devices": Refused("the loss is always averaged over all devices"),
+    "average_tokens_across_devices": Noted("each device averages over its own tokens"),
     "full_determinism": Refused("on the CPU a run is bit-identical as it is"),
     "use_liger_kernel": Becomes(FLAG, _liger),
-    "liger_kernel_config": Becomes(
-        ANY, lambda parts, others: {} if "use_liger_kernel" in others else _liger(True, others)
-    ),
+    "liger_kernel_config": Becomes({"type": "object"}, _liger_parts),
     "use_cache": Refused("nothing is generated while training"),
     "bf16_full_eval": Refused("evaluation runs in the precision of training"),
     "fp16_full_eval": Refused("evaluation runs in the precision of training"),
@@ -241,17 +281,17 @@ STEPS: Table = {
 
 EVALUATION: Table = {
     "evaluation_strategy": "eval_strategy",
-    "do_train": Refused("a run trains"),
+    "do_train": Noted("a run always trains"),
     "do_eval": Noted("a validation set is evaluated where there is one"),
     "do_predict": Refused("a run predicts nothing"),
     "eval_delay": Refused("evaluation starts with training; eval_steps says how often"),
-    "eval_on_start": Refused("Axolotl evaluates after steps only"),
-    "eval_accumulation_steps": Refused("eval_batch_size bounds the memory of evaluation"),
+    "eval_on_start": Noted("Axolotl always evaluates before the first step too"),
+    "eval_accumulation_steps": Refused("Axolotl uses gradient_accumulation_steps for it"),
     "eval_do_concat_batches": Refused("Axolotl has no setting for it"),
     "eval_use_gather_object": Refused("Axolotl has no setting for it"),
     "batch_eval_metrics": Refused("Axolotl has no setting for it"),
     "include_for_metrics": Refused("Axolotl has no setting for it"),
-    "prediction_loss_only": Refused("Axolotl has no setting for it", (True,)),
+    "prediction_loss_only": Noted("evaluation computes the loss alone"),
     "label_names": Refused("the labels are made from the data set's type"),
 }
 
@@ -264,17 +304,18 @@ SAVING: Table = {
     "ignore_data_skip": Refused("a resumed run goes on with the batch where it stopped"),
     "restore_callback_states_from_checkpoint": Refused("Axolotl has no setting for it"),
     "push_to_hub": Noted("hub_model_id is what turns it on"),
-    "hub_always_push": Refused("Axolotl pushes at each save"),
+    "hub_always_push": Noted("a push never waits for the one before"),
+    "resume_from_checkpoint": Becomes({"anyOf": [TEXT, FLAG]}, _resume),
     "hub_private_repo": Refused("Axolotl makes private repositories only", (True,)),
     "hub_token": Refused("a token in a configuration gets published with it; set HF_TOKEN"),
     "jit_mode_eval": Refused("Axolotl has no setting for it", (False,)),
 }
 
 LOGGING: Table = {
-    "report_to": Becomes(TEXTS, _trackers),
+    "report_to": Becomes(TEXTS, _report_to),
     "trackers": Becomes(TEXTS, _trackers),
     "tracker": Becomes(TEXTS, _trackers),
-    "run_name": Becomes(TEXT, lambda name, others: {"wandb_name": name, "mlflow_run_name": name}),
+    "run_name": Becomes(TEXT, lambda name, others: dict.fromkeys(_RUN_NAMES, name)),
     "project": Refused("set WANDB_PROJECT, or trackio_project_name"),
     "mlflow_experiment": "mlflow_experiment_name",
     "trackio_bucket_id": Refused("Axolotl has no setting for it"),
@@ -283,17 +324,18 @@ LOGGING: Table = {
     "aim_repo": _NO_AIM,
     "aim_remote_server_ip": _NO_AIM,
     "aim_remote_server_port": _NO_AIM,
+    "aim_url": _NO_AIM,
     "training_logs_filename": Refused("the losses are in the run's metrics.jsonl"),
     "logging_strategy": Noted("every step is logged; logging_steps makes it fewer"),
     "logging_first_step": Noted("every step is logged; logging_steps makes it fewer"),
-    "logging_nan_inf_filter": Refused("a loss of NaN is shown as it is"),
+    "logging_nan_inf_filter": Refused("Axolotl keeps it on; grad_norm shows a NaN"),
     "log_on_each_node": Noted("each node writes a log of its own"),
     "include_num_input_tokens_seen": Noted("tokens without padding are always counted"),
-    "log_level": Becomes(TEXT, _level),
+    "log_level": _choice(_LEVELS),
     "log_level_replica": Noted("SFT_LOG_LEVEL counts for every process"),
     "disable_tqdm": Noted("a log shows plain lines, a terminal a bar"),
     "debug": Refused("Axolotl has no setting for it", ([],)),
-    "skip_memory_metrics": Refused("peak memory is always in report.json", (False,)),
+    "skip_memory_metrics": Noted("peak memory is always in report.json"),
 }
 
 LAUNCH: Table = {

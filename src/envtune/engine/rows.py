@@ -78,21 +78,32 @@ class RowStrategy(PromptTokenizingStrategy):  # type: ignore[misc]  # axolotl sh
         text = self.layout.text(prompt)
         spans = self.layout.trained(text)
         encoded = self.tokenizer(
-            text, truncation=True, max_length=self.sequence_len, return_offsets_mapping=True
+            text,
+            truncation=True,
+            max_length=self.sequence_len,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
         )
-        ids = encoded["input_ids"]
-        whole = spans == [(0, len(text))]
-        on = [whole or _inside(start, end, spans) for start, end in encoded["offset_mapping"]]
-        eos = self.tokenizer.eos_token_id
-        if ids and ids[-1] != eos and len(ids) < self.sequence_len:
-            ids, on = [*ids, eos], [*on, spans[-1][1] == len(text)]
+        ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
+        where = zip(encoded["offset_mapping"], added, strict=True)
+        on = [not special and _touches(place, spans) for place, special in where]
+        self._close(ids, on, added, trained=spans[-1][1] == len(text))
         labels = [token if trained else _MASKED for token, trained in zip(ids, on, strict=True)]
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
+    def _close(self, ids: list[int], on: list[bool], added: list[int], *, trained: bool) -> None:
+        """The end of a text is trained too, whether the tokenizer marks it or not."""
+        eos = self.tokenizer.eos_token_id
+        if ids[-1:] == [eos]:
+            on[-1] = trained if added[-1] else on[-1]
+        elif eos is not None and len(ids) < self.sequence_len:
+            ids.append(eos)
+            on.append(trained)
 
-def _inside(start: int, end: int, spans: list[tuple[int, int]]) -> bool:
-    """Whether a token lies in a span; special tokens have no characters and lie in none."""
-    return start < end and any(first <= start < last for first, last in spans)
+
+def _touches(place: tuple[int, int], spans: list[tuple[int, int]]) -> bool:
+    """Whether a token has a character of a span: ` yes` has one after the mark `Answer: `."""
+    return any(place[0] < last and place[1] > first for first, last in spans)
 
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Mapping[str, Any]) -> RowStrategy:

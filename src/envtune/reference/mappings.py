@@ -43,7 +43,7 @@ _EXAMPLES: Mapping[str, Any] = {
 }
 _USUAL = {"boolean": True, "integer": 1, "number": 0.5}
 # Neighbours that a rule asks for.
-_BESIDE = {"train.learning_rate": 2e-4}
+_BESIDE = {"train.learning_rate": 2e-4, "use_liger_kernel": True}
 _SHOWN = 48
 
 

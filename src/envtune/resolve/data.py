@@ -109,11 +109,12 @@ def _read(dataset: Mapping[str, Any], data: DataFacts, masked: bool) -> dict[str
     filled = _typed(dataset, data)
     if "type" in filled:
         return filled
+    if "field_messages" in filled:  # its template masks all but the answers
+        return filled | {"type": "chat_template"}
     if masked or "input_format" in filled:
         return filled | {"type": ROWS}
-    for key, kind in (("field", "completion"), ("field_messages", "chat_template")):
-        if key in filled:
-            return filled | {"type": kind}
+    if "field" in filled:
+        return filled | {"type": "completion"}
     return filled | {k: v for k, v in (detect(data.columns) or {}).items() if k not in filled}
 
 
