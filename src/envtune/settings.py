@@ -12,7 +12,7 @@ from envtune import upstream
 from envtune.contract import OWN
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
-from envtune.sources import AXOLOTL, USERINFO, Entry, Inputs, Layer
+from envtune.sources import AXOLOTL, Entry, Inputs, Layer, has_key_in_url
 
 _POSITIVE = {"type": "integer", "minimum": 1}
 
@@ -100,8 +100,10 @@ class _Loader:
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
-        if USERINFO.search(entry.text):
-            message = "holds a URL with a user or password; use the tool's own variable for those"
+        if has_key_in_url(entry.text):
+            message = (
+                "holds a URL with a user, password or key; use the tool's own variable for those"
+            )
             self.problems.append(Problem(entry.label, message))
             return None
         if entry.name in OWN:
