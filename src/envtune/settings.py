@@ -12,7 +12,7 @@ from envtune import dialects, retired, upstream
 from envtune.contract import OWN, PLUGIN_KEYS
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
-from envtune.sources import AXOLOTL, SFT, USERINFO, Entry, Inputs, Layer
+from envtune.sources import AXOLOTL, SFT, Entry, Inputs, Layer, has_key_in_url
 
 _FLAG: Node = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
 _POSITIVE = {"type": "integer", "minimum": 1}
@@ -197,8 +197,10 @@ class _Loader:
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
-        if USERINFO.search(entry.text):
-            message = "holds a URL with a user or password; use the tool's own variable for those"
+        if has_key_in_url(entry.text):
+            message = (
+                "holds a URL with a user, password or key; use the tool's own variable for those"
+            )
             self.problems.append(Problem(entry.label, message))
             return None
         if (own := entry.key or entry.name) in OWN:

@@ -41,6 +41,10 @@ SECRET_FILES = (
 _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$")
 # A user or a password in a URL, also in one inside JSON.
 USERINFO = re.compile(r"://([^/\s@\"]+)@")
+# A key in a URL's query, a signed URL's signature among them.
+_KEY_IN_QUERY = re.compile(
+    r"[?&][\w.-]*(token|key|secret|passw(or)?d|sig|signature|credential)=", re.IGNORECASE
+)
 # Shorter values are words that a log may hold for other reasons.
 _SECRET_LENGTH = 8
 
@@ -134,6 +138,11 @@ def is_ours(name: str) -> bool:
     if name in upstream.axolotl()["reserved"]:
         return False
     return name.upper().startswith((AXOLOTL, SFT)) or name.upper() in OWN
+
+
+def has_key_in_url(text: str) -> bool:
+    """Whether a URL in `text` holds a user, a password or a key."""
+    return bool(USERINFO.search(text) or ("://" in text and _KEY_IN_QUERY.search(text)))
 
 
 def _nearly_ours(name: str) -> bool:
