@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup demo test check generate reference lock bench-cold clean
+.PHONY: help setup demo test check generate reference lock bench-cold bench-fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +60,8 @@ lock: $(VENV)/.installed ## write the installed versions to requirements.txt
 bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
 	$(BIN)/python bench/cold.py
 
+bench-fuzz: $(VENV)/.installed ## what 2,000 odd environments cost in a warm process
+	PYTHONPATH=. $(BIN)/python bench/fuzz.py
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache

@@ -98,7 +98,11 @@ class Schema:
             raise Mismatch((), text, self.describe(node), "it is not UTF-8")
         kinds = self._kinds(node)
         stripped = text.strip()
-        if "null" in kinds and stripped.lower() in _NULL and not self._names(stripped, node):
+        if (
+            kinds & {"null", "any"}
+            and stripped.lower() in _NULL
+            and not self._names(stripped, node)
+        ):
             return None
         if _looks_like_json(stripped, kinds):
             return self.accept(_json(stripped, self.describe(node)), node)

@@ -52,17 +52,17 @@ def make_facts(
     columns: Sequence[Sequence[str]] = ((),),
     tracking: Tracking = UNTRACKED,
     *,
+    test_columns: Sequence[Sequence[str]] = ((),),
     local: bool = False,
     **model: Any,
 ) -> Facts:
     """Facts of a machine; `columns` of each data set; `model` is its config.json."""
+    kind = "json" if local else None
     return Facts(
         machine=machine,
         model=ModelFacts("acme/Tiny-Llama", local, model),
-        data=tuple(
-            DataFacts("rows.jsonl", local, tuple(c), "json" if local else None) for c in columns
-        ),
-        test_data=(DataFacts("held.jsonl", local, (), "json" if local else None),),
+        data=tuple(DataFacts("rows.jsonl", local, tuple(c), kind) for c in columns),
+        test_data=tuple(DataFacts("held.jsonl", local, tuple(c), kind) for c in test_columns),
         device="cuda" if machine.gpus else "cpu",
         local=local,
         tracking=tracking,

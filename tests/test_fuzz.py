@@ -1,0 +1,92 @@
+"""10,000 environments: each ends in what Axolotl accepts, or in lines that name the variable."""
+
+import copy
+import logging
+import random
+import re
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axolotl.utils.config import validate_config
+from axolotl.utils.dict import DictDefault
+from pydantic import ValidationError
+
+from envtune import flow, render, settings, validation
+from envtune.contract import OWN
+from envtune.errors import Problem, Refused, gist
+from envtune.flow import Configuration
+from tests.environments import Environment, environment, furnish
+
+COUNT = 10_000
+# What Axolotl's rules over several keys may still refuse after us, of all environments.
+LEFT_TO_AXOLOTL = 0.02
+
+NAMES = {*(f"AXOLOTL_{key.upper()}" for key in settings.schema().fields), *OWN}
+
+ENV_CAPABILITIES = {"torch_version": "2.13.0"}
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Without what Axolotl logs of each."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def names_its_variable(problem: Problem, given: Environment) -> bool:
+    """The name is one that was given, or one that has to be."""
+    name = re.split("[:,]", problem.name)[0]
+    return name in given or name.split("__")[0] in NAMES
+
+
+def refusal(made: Configuration) -> str:
+    """What Axolotl says against a configuration, or nothing; of its own bugs the type first.
+
+    The YAML was read back and compared by `render`: the values are those of the file.
+    """
+    axolotl = DictDefault(copy.deepcopy(made.config.plain()))
+    machine = validation.capabilities(made.config, made.facts.machine)
+    try:
+        validate_config(axolotl, machine, dict(ENV_CAPABILITIES))
+    except (ValidationError, DeprecationWarning) as error:
+        return gist(str(error))[:100]
+    except Exception as error:  # its validators trip over a null, and more
+        return f"{type(error).__name__}: {gist(str(error))[:80]}"
+    return ""
+
+
+@pytest.mark.usefixtures("quiet")
+def test_any_environment_is_accepted_by_axolotl_or_refused_in_lines(
+    dice: random.Random, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    furnish(tmp_path)
+    ends, left, wrong = Counter[str](), Counter[str](), list[str]()
+    for _ in range(COUNT):
+        given = environment(dice, tmp_path)
+        try:
+            made = flow.configure((), given)
+            render.render_axolotl(made.config).encode()
+        except Refused as refused:
+            ends["refused"] += 1
+            for problem in refused.problems:
+                line = str(problem)
+                if not line.isprintable() or not names_its_variable(problem, given):
+                    wrong.append(line)
+            continue
+        except Exception:
+            wrong.append(traceback.format_exc(limit=-2))
+            continue
+        said = refusal(made)
+        ends["left to Axolotl" if said else "accepted"] += 1
+        left[said] += bool(said)
+    print(dict(ends))
+    print("\n".join(f"{count:5} {said}" for said, count in left.most_common(25) if said))
+    assert not wrong, wrong[:5]
+    assert ends["accepted"] > COUNT / 10
+    assert ends["refused"] > COUNT / 10
+    assert left.total() < LEFT_TO_AXOLOTL * COUNT
