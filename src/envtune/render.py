@@ -7,6 +7,7 @@ has to equal what went in.
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,21 @@ def deepspeed_file(config: RunConfig) -> str | None:
 
 
 def _render(template: Path, **context: Any) -> str:
+    try:
+        return _compiled(template.read_text()).render(**context)
+    except (OSError, UnicodeDecodeError) as error:
+        raise refused(template, f"cannot be read: {error}") from None
+    except jinja2.TemplateError as error:
+        raise refused(template, f"line {getattr(error, 'lineno', '?')}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a template is a program of the user's
+        raise refused(template, f"fails: {type(error).__name__}: {error}") from None
+
+
+@cache
+def _compiled(text: str) -> jinja2.Template:
+    """A template of this text, compiled once."""
     environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
@@ -98,16 +114,7 @@ def _render(template: Path, **context: Any) -> str:
     )
     environment.filters |= {"plain": _Plain, "block": _block, "origin": _origin}
     environment.tests["structured"] = lambda value: isinstance(value, list | dict) and bool(value)
-    try:
-        return environment.from_string(template.read_text()).render(**context)
-    except (OSError, UnicodeDecodeError) as error:
-        raise refused(template, f"cannot be read: {error}") from None
-    except jinja2.TemplateError as error:
-        raise refused(template, f"line {getattr(error, 'lineno', '?')}: {error}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # a template is a program of the user's
-        raise refused(template, f"fails: {type(error).__name__}: {error}") from None
+    return environment.from_string(text)
 
 
 def _finalize(value: Any) -> str:
