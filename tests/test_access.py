@@ -223,8 +223,11 @@ def test_a_model_and_data_of_the_hub_are_trained_and_then_trained_offline(
     the_hub: Hub, tmp_path: Path
 ) -> None:
     """Through the door, from the Hub; from its cache; and from its cache with the Hub gone."""
-    start = Entrypoint(tmp_path, _settings(the_hub, tmp_path, AXOLOTL_MAX_STEPS="2"))
+    settings = _settings(the_hub, tmp_path, AXOLOTL_MAX_STEPS="2", SFT_CACHE_DIR="cache")
+    del settings["HF_HOME"]
+    start = Entrypoint(tmp_path, settings)
     online = start.train()
+    assert list(tmp_path.glob("cache/hub/models--acme--tiny/**/model.safetensors"))
     assert any(line.endswith("model.safetensors") for line in the_hub.seen)
     the_hub.seen.clear()
     offline = start.train(HF_HUB_OFFLINE="1", SFT_RERUN="true")

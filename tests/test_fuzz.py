@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from axolotl.utils.config import validate_config
 from axolotl.utils.dict import DictDefault
-from pydantic import ValidationError
 
 from envtune import flow, render, settings, validation
 from envtune.contract import OWN
-from envtune.errors import Problem, Refused, gist
+from envtune.engine.validate import told
+from envtune.errors import Problem, Refused
 from envtune.flow import Configuration
 from tests.environments import Environment, environment, furnish
 
@@ -37,14 +37,16 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def names_its_variable(problem: Problem, given: Environment) -> bool:
-    """The name is one that was given, or one that has to be."""
+def is_a_line_for(problem: Problem, given: Environment) -> bool:
+    """It is one line, and names a variable that was given, or one that has to be."""
+    if not str(problem).isprintable():
+        return False
     name = re.split("[:,]", problem.name)[0]
     return name in given or name.split("__")[0] in NAMES
 
 
-def refusal(made: Configuration) -> str:
-    """What Axolotl says against a configuration, or nothing; of its own bugs the type first.
+def refusals(made: Configuration) -> list[Problem]:
+    """What `check --deep` tells of a configuration that Axolotl refuses.
 
     The YAML was read back and compared by `render`: the values are those of the file.
     """
@@ -52,11 +54,9 @@ def refusal(made: Configuration) -> str:
     machine = validation.capabilities(made.config, made.facts.machine)
     try:
         validate_config(axolotl, machine, dict(ENV_CAPABILITIES))
-    except (ValidationError, DeprecationWarning) as error:
-        return gist(str(error))[:100]
-    except Exception as error:  # its validators trip over a null, and more
-        return f"{type(error).__name__}: {gist(str(error))[:80]}"
-    return ""
+    except Exception as error:  # its validators raise what they like
+        return [validation.problem(made.config, **said) for said in told(error)]
+    return []
 
 
 @pytest.mark.usefixtures("quiet")
@@ -71,21 +71,18 @@ def test_any_environment_is_accepted_by_axolotl_or_refused_in_lines(
         try:
             made = flow.configure((), given)
             render.render_axolotl(made.config).encode()
+            problems = refusals(made)
+            ends["left to Axolotl" if problems else "accepted"] += 1
+            left.update(problem.message[:100] for problem in problems[:1])
         except Refused as refused:
             ends["refused"] += 1
-            for problem in refused.problems:
-                line = str(problem)
-                if not line.isprintable() or not names_its_variable(problem, given):
-                    wrong.append(line)
-            continue
+            problems = refused.problems
         except Exception:
+            problems = []
             wrong.append(traceback.format_exc(limit=-2))
-            continue
-        said = refusal(made)
-        ends["left to Axolotl" if said else "accepted"] += 1
-        left[said] += bool(said)
+        wrong += [str(p) for p in problems if not is_a_line_for(p, given)]
     print(dict(ends))
-    print("\n".join(f"{count:5} {said}" for said, count in left.most_common(25) if said))
+    print("\n".join(f"{count:5} {said}" for said, count in left.most_common(25)))
     assert not wrong, wrong[:5]
     assert ends["accepted"] > COUNT / 10
     assert ends["refused"] > COUNT / 10

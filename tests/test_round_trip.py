@@ -46,7 +46,6 @@ NARROWER: dict[str, tuple[Spelled, ...]] = {
     "diffusion.min_mask_ratio": (("0.05", 0.05),),
     "fsdp_config.auto_wrap_policy": (),
     "fsdp_config": (('{"fsdp_version": 2}', {"fsdp_version": 2}),),
-    "large_head_attention": (("auto", "auto"), ("triton_flash", "triton_flash")),
     "max_memory": (('{"0": "20GiB", "cpu": 7}', {"0": "20GiB", "cpu": 7}),),
     "neftune_noise_alpha": (("5", 5.0),),
     "save_safetensors": (),

@@ -199,7 +199,7 @@ def _unreached(repo: Repository, why: str, environ: Mapping[str, str]) -> Answer
             repo.name, f"{why}; check the network and HF_ENDPOINT, or give local folders"
         )
     warning = f"{repo.name}: {why}; {repo.id} is taken from the cache"
-    return Answer(warning=warning, config=hubcache.config(repo))
+    return Answer(warning=warning, config=hubcache.config(repo, environ))
 
 
 def _in_cache(repo: Repository, switch: str, environ: Mapping[str, str]) -> Answer:
@@ -208,4 +208,4 @@ def _in_cache(repo: Repository, switch: str, environ: Mapping[str, str]) -> Answ
         fetch = hubcache.fetch(repo)
         message = f"{repo.id} {lost} and {switch} is set; where there is a network: {fetch}"
         return _refuse(repo.name, message)
-    return Answer(config=hubcache.config(repo))
+    return Answer(config=hubcache.config(repo, environ))

@@ -104,9 +104,22 @@ def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
         told.append(f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing")
     if settings.get("SFT_PRETEND_GPU"):
         told.append(f"SFT_PRETEND_GPU: checked for {facts.machine}, whatever is here")
+    told += _masks_nothing(settings, facts)
+    if settings.get("SFT_LORA_POST_PROCESS_FOR_VLLM"):
+        name = settings.own["SFT_LORA_POST_PROCESS_FOR_VLLM"].name
+        told.append(f"{name}: no export runs yet; the adapter is left as it was trained")
     if settings.get("SFT_RERUN"):
         told.append("SFT_RERUN: every start after a finished one trains again")
     return tuple(told)
+
+
+def _masks_nothing(settings: Settings, facts: Facts) -> Iterator[str]:
+    template, given = settings.axolotl.get("response_template"), settings.axolotl.get("datasets")
+    if template is None or not template.value or given is None:
+        return
+    pairs = zip(given.value or (), facts.data, strict=True)
+    if not any(data_types.is_masked(item, data) for item, data in pairs):
+        yield f"{template.name}: masks nothing; the type of the data says what trains"
 
 
 def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:

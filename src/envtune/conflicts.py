@@ -31,6 +31,16 @@ _ONE_OF = (
     ("cut_cross_entropy", "liger_fused_linear_cross_entropy"),
     ("liger_cross_entropy", "liger_fused_linear_cross_entropy"),
 )
+# A key, the value that needs something (None: any that is on), and the keys of which one is
+# needed.
+_NEEDS = (
+    ("chat_template", "jinja", ("chat_template_jinja",)),
+    ("peft_layers_pattern", None, ("peft_layers_to_transform",)),
+    ("push_dataset_to_hub", None, ("hf_use_auth_token",)),
+    ("do_bench_eval", None, ("eval_steps", "evals_per_epoch")),
+    ("dpo_loss_type", None, ("rl",)),
+    ("dpo_loss_weights", None, ("rl",)),
+)
 _QUANTISED = ("load_in_4bit", "load_in_8bit")
 _ADAPTERS = ("lora", "qlora", "llama-adapter")
 _CPU_ATTENTION = ("eager", "sdpa", None)
@@ -48,6 +58,10 @@ def problems(settings: Settings) -> Iterator[Problem]:
         if given.on(one) and given.on(other) and "auto" not in (given[one], given[other]):
             what = f"is set and so is {given.name(one)}; choose one of the two"
             yield Problem(given.name(other), what)
+    for key, value, needed in _NEEDS:
+        asks = given.on(key) if value is None else given[key] == value
+        if asks and not any(map(given.on, needed)):
+            yield Problem(given.name(key), f"needs {' or '.join(map(given.name, needed))}, not set")
     yield from _adapter(given, tuned=not passes_through(settings))
     yield from _evaluation(given)
     yield from _saving(given)

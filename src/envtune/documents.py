@@ -39,12 +39,12 @@ class DocumentError(Exception):
 
 def read_file(path: Path) -> Document:
     """The object in a JSON or YAML file. Raises DocumentError."""
-    return _parsed(_read(path), path)
+    return _parsed(read_text(path), path)
 
 
 def read_defaults(path: Path) -> Document | None:
     """The object in a YAML file of defaults; None for a Jinja template, which only lays out."""
-    text = _read(path)
+    text = read_text(path)
     return None if is_template(text) else _parsed(text, path)
 
 
@@ -53,7 +53,8 @@ def is_template(text: str) -> bool:
     return bool(_JINJA.search(text))
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a regular file of at most LIMIT bytes. Raises DocumentError."""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait for its writer
         raise DocumentError(f"{path} is no regular file")
     try:

@@ -87,7 +87,10 @@ def located(settings: Settings) -> Settings:
         if key in changed and isinstance(changed[key].value, list):
             items = [_located(item, root) for item in changed[key].value]
             changed[key] = replace(changed[key], value=items)
-    return replace(settings, axolotl=changed)
+    own = dict(settings.own)
+    if cache := own.get("SFT_CACHE_DIR"):
+        own["SFT_CACHE_DIR"] = replace(cache, value=absolute(cache.value))
+    return replace(settings, axolotl=changed, own=own)
 
 
 def _located(dataset: Any, root: str) -> Any:

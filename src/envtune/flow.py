@@ -13,6 +13,7 @@ from envtune import (
     hardware,
     rendezvous,
     retired,
+    runtime,
     settings,
     sources,
 )  # fmt: skip
@@ -61,7 +62,8 @@ def configure(
     local = access.local_problems(given)
     if problems := [*wrong, *checks.preflight(given, seen, targets), *local]:
         raise Refused(problems)
-    seen, told = access.verify(given, seen, inputs.environ)
+    caches = runtime.caches(given.get("SFT_CACHE_DIR"), inputs.environ)
+    seen, told = access.verify(given, seen, {**inputs.environ, **caches})
     config = resolve(given, seen)
     config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
     return Configuration(config, given, inputs, seen, outputs, logs, where)

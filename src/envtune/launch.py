@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envtune import control, sources
+from envtune import control, runtime, sources
 from envtune.config import RunConfig
 from envtune.rendezvous import FLAGS, VARIABLES, Rendezvous
 from envtune.resolve import flags
@@ -119,12 +119,16 @@ def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[s
         "OMP_NUM_THREADS": str(max(1, place.cores // config.parallel.local)),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        **runtime.caches(config.setting("SFT_CACHE_DIR"), env),
     }
     if "AXOLOTL_DATASET_PROCESSES" not in env:  # its old name, which it reads second
         # Axolotl counts the host's cores, not the container's.
         defaults["AXOLOTL_DATASET_NUM_PROC"] = str(place.cores)
     if config.device == "cpu" and config.parallel.world > 1 and place.where.on_loopback:
         defaults["GLOO_SOCKET_IFNAME"] = "lo"  # a host's name may lead nowhere
+    if config.device == "cuda" and config.parallel.world > 1:
+        # What went wrong between ranks is told, and a rank that waits for a dead one ends.
+        defaults |= {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
     if config.offline:
         # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
         defaults["HF_HUB_OFFLINE"] = "1"

@@ -37,6 +37,7 @@ _NARROWER: dict[str, Node] = {
     "lora_dropout": _SHARE,
     "max_grad_norm": {"type": "number", "minimum": 0},
     "save_safetensors": {"const": True},
+    "large_head_attention": {"enum": ["auto", "sdpa", "triton_flash"]},
     "swanlab_mode": {"enum": ["cloud", "local", "offline", "disabled"]},
     "neftune_noise_alpha": {"type": "number", "exclusiveMinimum": 0},
     "val_set_size": {"type": "number", "minimum": 0},

@@ -190,10 +190,9 @@ def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
             problems.append(Problem(f"{name}_FILE", f"is set and so is {name}; unset one of them"))
         elif path:
             try:
-                found[name] = Path(path).read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                why = getattr(error, "strerror", None) or "it is no text"
-                problems.append(Problem(f"{name}_FILE", f"{path} cannot be read: {why}"))
+                found[name] = documents.read_text(Path(path)).strip()
+            except documents.DocumentError as error:
+                problems.append(Problem(f"{name}_FILE", str(error)))
     if problems:
         raise Refused(problems)
     return found
@@ -214,9 +213,13 @@ def with_documents(inputs: Inputs) -> Inputs:
             document = read_document(named[name]) if name in named else None
         except documents.DocumentError as error:
             problems.append(Problem(name, str(error)))
-        else:
-            found[label] += _entries(document.values, name) if document else ()
-            notes += [f"{name}: {note}" for note in document.notes] if document else []
+            continue
+        if document is not None:
+            found[label] += _entries(document.values, name)
+            notes += [f"{name}: {note}" for note in document.notes]
+    for entry in (entry for entries in found.values() for entry in entries):
+        if entry.name == "SFT_PROFILE" or entry.name in _DOCUMENTS:
+            problems.append(Problem(entry.label, "is read before any file; set it as a variable"))
     if problems:
         raise Refused(problems)
     layers = [Layer(label, tuple(entries)) for label, entries in found.items()]

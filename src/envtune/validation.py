@@ -26,7 +26,7 @@ def ask(made: Configuration) -> tuple[list[Problem], list[str]]:
     """What Axolotl refuses of a configuration, and what it warns of."""
     with tempfile.TemporaryDirectory(prefix="envtune-") as folder:
         verdict = _verdict(made, Path(folder))
-    problems = [_problem(made.config, **told) for told in verdict["problems"]]
+    problems = [problem(made.config, **told) for told in verdict["problems"]]
     warnings = [f"Axolotl: {_point(text)}" for text in verdict["warnings"]]
     return list(dict.fromkeys(problems)), list(dict.fromkeys(warnings))
 
@@ -68,7 +68,7 @@ def capabilities(config: RunConfig, machine: hardware.Machine) -> dict[str, Any]
     }
 
 
-def _problem(config: RunConfig, key: str, message: str) -> Problem:
+def problem(config: RunConfig, key: str, message: str) -> Problem:
     """Names the variable that the value came from, as far as Axolotl tells the key."""
     top, _, rest = key.partition(".")
     if top not in config.axolotl:

@@ -53,6 +53,10 @@ CONFLICTS = [
     ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "fp8"}, "ATTN_IMPLEMENTATION: is fp8, which lets packed rows see each other; choose one of eager, "),
     ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "null"}, "ATTN_IMPLEMENTATION: is None, which lets packed rows"),
     ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "acme/attention@v1"}, "ATTN_IMPLEMENTATION: is acme/attention@v1"),
+    ({"CHAT_TEMPLATE": "jinja"}, "CHAT_TEMPLATE: needs AXOLOTL_CHAT_TEMPLATE_JINJA, not set"),
+    ({"DO_BENCH_EVAL": "1"}, "DO_BENCH_EVAL: needs AXOLOTL_EVAL_STEPS or AXOLOTL_EVALS_PER_EPOCH"),
+    ({"DPO_LOSS_TYPE": "ipo"}, "DPO_LOSS_TYPE: needs AXOLOTL_RL, not set"),
+    ({"LARGE_HEAD_ATTENTION": "flash"}, "LARGE_HEAD_ATTENTION: 'flash' is not allowed; allowed:"),
     ({"SAMPLE_PACKING": "1", "RL": "dpo", "LEARNING_RATE": "1e-5"}, "SAMPLE_PACKING: packs no rows of RL"),
 ]  # fmt: skip
 
@@ -309,3 +313,27 @@ def test_a_gpu_that_nobody_knows_is_refused_with_those_that_are_known(text: str)
     [line] = builders.problems({"SFT_PRETEND_GPU": text})
     assert line.startswith("SFT_PRETEND_GPU: ")
     assert "rtx4090" in line
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        (
+            {"SFT_LORA_POST_PROCESS_FOR_VLLM": "true"},
+            "SFT_LORA_POST_PROCESS_FOR_VLLM: no export runs yet; the adapter is left as it was "
+            "trained",
+        ),
+        (
+            {"SFT_RESPONSE_TEMPLATE": "Answer:"},
+            "SFT_RESPONSE_TEMPLATE: masks nothing; the type of the data says what trains",
+        ),
+    ],
+)
+def test_what_does_nothing_is_told(environ: dict[str, str], line: str) -> None:
+    given = load({**MODEL_AND_DATA, **environ})
+    assert checks.warnings(given, make_facts()) == (line,)
+
+
+def test_a_template_that_masks_says_nothing() -> None:
+    raw = {"AXOLOTL_DATASETS": '[{"path": "acme/rows"}]', "SFT_RESPONSE_TEMPLATE": "Answer:"}
+    assert checks.warnings(load({**MODEL_AND_DATA, **raw}), make_facts()) == ()

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from envtune import sources
+from envtune.errors import Refused
+
 # An environment variable holds 128 KiB at most, so a larger base64 is handed over in Python.
 READER = """
 import sys
@@ -126,3 +129,14 @@ def test_many_names_cost_little(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=SECONDS, check=True,
     )  # fmt: skip
     assert len(done.stdout.splitlines()) == 500
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "{fifo}", "{large}"])
+def test_a_secrets_file_without_an_end_is_refused(path: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"x" * (2 << 20))
+    given = path.format(fifo=tmp_path / "fifo", large=tmp_path / "large")
+    with pytest.raises(Refused) as refused:
+        sources.read(environ={"HF_TOKEN_FILE": given})
+    [problem] = refused.value.problems
+    assert str(problem).startswith(f"HF_TOKEN_FILE: {given} ")

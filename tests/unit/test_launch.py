@@ -246,3 +246,11 @@ def test_the_callers_environment_is_not_changed() -> None:
     environ = {"HF_TOKEN": PLANT}
     started(environ)
     assert environ == {"HF_TOKEN": PLANT}
+
+
+def test_ranks_on_gpus_tell_what_goes_wrong_between_them() -> None:
+    env = started({}, "cuda", parallel=TWO, place=replace(PLACE, gpus=2)).env
+    assert (env["NCCL_DEBUG"], env["TORCH_NCCL_ASYNC_ERROR_HANDLING"]) == ("WARN", "1")
+    env = started({"NCCL_DEBUG": "INFO"}, "cuda", parallel=TWO, place=replace(PLACE, gpus=2)).env
+    assert env["NCCL_DEBUG"] == "INFO"
+    assert "NCCL_DEBUG" not in started({}, "cuda").env

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from envtune import profiles, settings, sources, tables
+from envtune.errors import Refused
 from envtune.resolve import resolve
 from envtune.settings import Settings
 from envtune.sources import PRECEDENCE
@@ -140,3 +141,13 @@ def test_layers_merge_inside_a_value_and_each_part_keeps_its_name() -> None:
     assert datasets.value == [{"path": "f.jsonl", "field": "output"}]
     assert datasets.at(0, "path") == f"{BASE64}: training_data_path"
     assert datasets.at(0, "field") == "SFT_DATASET_TEXT_FIELD"
+
+
+@pytest.mark.parametrize(
+    "name", ["SFT_PROFILE", "SFT_TEMPLATE", FILE, BASE64, "SFT_DATASET_CONFIG"]
+)
+def test_what_names_a_source_is_refused_inside_of_one(name: str) -> None:
+    with pytest.raises(Refused) as refused:
+        load({BASE64: encoded({name: "debug"})})
+    [problem] = refused.value.problems
+    assert str(problem) == f"{BASE64}: {name}: is read before any file; set it as a variable"

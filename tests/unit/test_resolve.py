@@ -369,3 +369,8 @@ def test_a_moved_file_is_the_same_run_and_a_changed_one_is_not() -> None:
     assert key("/a", "1") != key("/a", "2")
     assert resolved({"AXOLOTL_SEED": "1"}).key({}) != resolved().key({})
     assert resolved({"SFT_GRACE_SECONDS": "9"}).key({}) == resolved().key({})
+
+
+@pytest.mark.parametrize("key", ["base_model_config", "tokenizer_config"])
+def test_a_null_that_axolotl_trips_over_means_the_base_models_own(key: str) -> None:
+    assert key not in resolved({f"AXOLOTL_{key.upper()}": "null"}).plain()

@@ -78,3 +78,12 @@ def test_the_runs_go_under_ckpt_root_where_nothing_stronger_says(
 def test_a_name_of_the_hub_stays_one_with_a_data_root(tmp_path: Path) -> None:
     found = facts.located(load({**MODEL_AND_DATA, "DATA_ROOT": str(tmp_path)}))
     assert found.axolotl["datasets"].value[0]["path"] == "acme/rows"
+
+
+def test_the_hubs_caches_lie_in_their_folder_where_nothing_else_is_said() -> None:
+    assert runtime.caches("/c", {"HF_HUB_CACHE": "/elsewhere"}) == {
+        "HF_DATASETS_CACHE": "/c/datasets",
+        "HF_XET_CACHE": "/c/xet",
+    }
+    assert runtime.caches("/c", {"HF_HOME": "/home"}) == {}
+    assert runtime.caches(None, {}) == {}

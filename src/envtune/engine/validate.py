@@ -25,7 +25,6 @@ def validate(config: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
     """
     from axolotl.utils.config import prepare_plugins, validate_config
     from axolotl.utils.dict import DictDefault
-    from pydantic import ValidationError
 
     torch = {"torch_version": _torch_version()}
     heard = _Heard()
@@ -35,15 +34,20 @@ def validate(config: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
         given = DictDefault(config)
         prepare_plugins(given)
         validate_config(given, capabilities=machine, env_capabilities=torch)
-    except ValidationError as error:
-        problems = [
-            {"key": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()
-        ]
     except Exception as error:  # its validators raise what they like, also DeprecationWarning
-        problems = [{"key": "", "message": str(error) or type(error).__name__}]
+        problems = told(error)
     finally:
         logging.getLogger("axolotl").removeHandler(heard)
     return {"problems": problems, "warnings": heard.warnings}
+
+
+def told(error: Exception) -> list[dict[str, str]]:
+    """The `key` and the `message` of everything that an error of the validation speaks of."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return [{"key": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+    return [{"key": "", "message": str(error) or type(error).__name__}]
 
 
 class _Heard(logging.Handler):

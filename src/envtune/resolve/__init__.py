@@ -20,12 +20,18 @@ RUNNING: tuple[tuple[str, Rule], ...] = (*precision.RULES, *saving.RULES, *track
 RULES = (*TUNING, *RUNNING)
 
 DEFAULT = "envtune"
+# Null means the base model's own; Axolotl trips over the null itself.
+_NEVER_NULL = ("base_model_config", "tokenizer_config")
 _UNTUNED = ("rl", "reward_model", "process_reward_model", "processor_type")
 
 
 def resolve(settings: Settings, facts: Facts) -> RunConfig:
     """Every value that the YAML will hold, each with its source."""
-    values = {key: Value(s.value, s.name) for key, s in settings.axolotl.items()}
+    values = {
+        key: Value(s.value, s.name)
+        for key, s in settings.axolotl.items()
+        if s.value is not None or key not in _NEVER_NULL
+    }
     output_dir, resume_from = (
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
     )

@@ -104,6 +104,11 @@ def is_typed(dataset: Mapping[str, Any], data: DataFacts, *, masked: bool) -> bo
     return "type" in _read(dataset, data, masked)
 
 
+def is_masked(dataset: Mapping[str, Any], data: DataFacts) -> bool:
+    """Whether a data set is one that `response_template` masks."""
+    return bool(_read(dataset, data, True).get("type") == ROWS)
+
+
 def _read(dataset: Mapping[str, Any], data: DataFacts, masked: bool) -> dict[str, Any]:
     """`dataset` with how its rows read."""
     filled = _typed(dataset, data)
