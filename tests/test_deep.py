@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from envtune import hardware, retired, settings, upstream, validation
+from envtune.engine import validate
 from envtune.schema import Node
 from tests.harness import ROOT, clean_environ, envtune
 from tests.unit.builders import load, make_facts, resolved, values
@@ -224,20 +225,28 @@ def test_what_axolotl_refuses_is_told_by_the_variable_and_with_1(
 @pytest.mark.parametrize(
     ("told", "line"),
     [
-        ({"key": "lora_r", "message": "Input is wrong"}, "AXOLOTL_LORA_R: Axolotl refuses it: Input is wrong"),
-        ({"key": "lora_alpha.int", "message": "x"}, "AXOLOTL_LORA_ALPHA: Axolotl refuses it at int: x"),
-        ({"key": "", "message": "Value error, fp8  requested\nhere"}, "AXOLOTL_FP8: Axolotl refuses it: fp8 requested here"),
-        ({"key": "", "message": "`seed` and `fp8` do not go together"}, "AXOLOTL_FP8: "),
-        ({"key": "", "message": "no key is named"}, "Axolotl refuses it: no key is named"),
-        ({"key": "no_such", "message": "x" * 500}, "Axolotl refuses it: xxx"),
+        ({"keys": ["lora_r"], "message": "Input is wrong"}, "AXOLOTL_LORA_R: Axolotl refuses it: Input is wrong"),
+        ({"keys": ["lora_alpha.int"], "message": "x"}, "AXOLOTL_LORA_ALPHA: Axolotl refuses it at int: x"),
+        ({"keys": [], "message": "Value error, fp8  requested\nhere"}, "AXOLOTL_FP8: Axolotl refuses it: fp8 requested here"),
+        ({"keys": [], "message": "`seed` and `fp8` do not go together"}, "AXOLOTL_FP8: "),
+        ({"keys": ["seed", "lora_r"], "message": "AMP is not"}, "AXOLOTL_LORA_R: Axolotl refuses it: AMP is not"),
+        ({"keys": [], "message": "no key is named"}, "Axolotl refuses it: no key is named"),
+        ({"keys": ["no_such"], "message": "x" * 500}, "Axolotl refuses it: xxx"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_the_variable_that_the_user_can_change(
-    told: dict[str, str], line: str
+    told: dict[str, Any], line: str
 ) -> None:
     config = resolved({"AXOLOTL_FP8": "true", "AXOLOTL_LORA_R": "8"}, make_facts(machine("t4")))
-    assert str(validation._problem(config, **told)).startswith(line)
-    assert len(str(validation._problem(config, **told))) < 450
+    assert str(validation.problem(config, **told)).startswith(line)
+    assert len(str(validation.problem(config, **told))) < 450
+
+
+def test_a_refusal_that_names_no_key_is_about_the_key_without_which_it_is_gone() -> None:
+    config = resolved({"AXOLOTL_RELORA": "true", "AXOLOTL_SEED": "7"})
+    [said] = validate.refusals(config.plain(), validation.capabilities(config, machine("cpu")))
+    assert said["keys"] == ["relora"]
+    assert str(validation.problem(config, **said)).startswith("AXOLOTL_RELORA: Axolotl refuses it")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,20 @@ def capabilities(config: RunConfig, machine: hardware.Machine) -> dict[str, Any]
     }
 
 
-def problem(config: RunConfig, key: str, message: str) -> Problem:
-    """Names the variable that the value came from, as far as Axolotl tells the key."""
-    top, _, rest = key.partition(".")
-    if top not in config.axolotl:
-        top, rest = next(_named(config, message), ""), ""
+def problem(config: RunConfig, keys: Sequence[str], message: str) -> Problem:
+    """Names the variable that the value came from, the user's own before a default."""
+    dotted = [key for key in keys if key.partition(".")[0] in config.axolotl]
+    named = dotted or list(_named(config, message))
+    named.sort(key=lambda key: config.axolotl[key.partition(".")[0]].source == "envtune")
+    top, _, rest = (named[0] if named else "").partition(".")
     where = f" at {rest}" if rest else ""
     return Problem(_variable(config, top), f"Axolotl refuses it{where}: {_point(message)}")
 
 
 def _named(config: RunConfig, message: str) -> Iterator[str]:
-    """The keys that a message speaks of and the YAML holds, the user's own first."""
+    """The keys that a message speaks of and the YAML holds."""
     words = dict.fromkeys(re.findall(r"[a-z0-9_]+", message))
-    keys = [word for word in words if word in config.axolotl]
-    yield from sorted(keys, key=lambda key: config.axolotl[key].source == "envtune")
+    return (word for word in words if word in config.axolotl)
 
 
 def _variable(config: RunConfig, key: str) -> str:

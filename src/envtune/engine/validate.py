@@ -4,6 +4,7 @@ Run as a child in a folder that holds `axolotl.yaml` and `machine.json`; writes
 `verdict.json`. What Axolotl prints meanwhile is noise.
 """
 
+import copy
 import json
 import logging
 from pathlib import Path
@@ -11,43 +12,76 @@ from typing import Any
 
 import yaml
 
-from envtune import files
+from envtune import files, upstream
 
 CONFIG, MACHINE, VERDICT = "axolotl.yaml", "machine.json", "verdict.json"
+
+
+# Without these Axolotl says other things first.
+_NEEDED = {"datasets", *upstream.axolotl()["required"]}
 
 
 def validate(config: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
     """What Axolotl says about a configuration.
 
     `machine` has `compute_capability` such as sm_90, or None for a CPU; `n_gpu`, the ranks
-    of the training; `bf16`, `fp8` and `tf32`. Returns `problems` with the `key` that each is
-    about (empty where the message has to tell) and `warnings`.
+    of the training; `bf16`, `fp8` and `tf32`. Returns `warnings`, and `problems` as
+    `refusals` gives them.
     """
-    from axolotl.utils.config import prepare_plugins, validate_config
+    from axolotl.utils.config import prepare_plugins
     from axolotl.utils.dict import DictDefault
 
-    torch = {"torch_version": _torch_version()}
     heard = _Heard()
     logging.getLogger("axolotl").addHandler(heard)
-    problems = []
     try:
-        given = DictDefault(config)
-        prepare_plugins(given)
-        validate_config(given, capabilities=machine, env_capabilities=torch)
-    except Exception as error:  # its validators raise what they like, also DeprecationWarning
-        problems = told(error)
-    finally:
-        logging.getLogger("axolotl").removeHandler(heard)
+        prepare_plugins(DictDefault(config))
+    except Exception as error:
+        return {"problems": _told(error), "warnings": heard.warnings}
+    problems = refusals(config, machine)
+    logging.getLogger("axolotl").removeHandler(heard)
     return {"problems": problems, "warnings": heard.warnings}
 
 
-def told(error: Exception) -> list[dict[str, str]]:
-    """The `key` and the `message` of everything that an error of the validation speaks of."""
+def refusals(config: dict[str, Any], machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """Everything that Axolotl refuses: `keys` that it is about, and the `message`."""
+    problems = _refused(config, machine)
+    for problem in problems:
+        if not problem["keys"]:
+            problem["keys"] = _blamed(config, machine, problem["message"])
+    return problems
+
+
+def _blamed(config: dict[str, Any], machine: dict[str, Any], message: str) -> list[str]:
+    """The keys without which Axolotl does not say so."""
+    found = []
+    for key in config.keys() - _NEEDED:
+        rest = _refused({k: v for k, v in config.items() if k != key}, machine)
+        if message not in [problem["message"] for problem in rest]:
+            found.append(key)
+    return found
+
+
+def _refused(config: dict[str, Any], machine: dict[str, Any]) -> list[dict[str, Any]]:
+    from axolotl.utils.config import validate_config
+    from axolotl.utils.dict import DictDefault
+
+    torch = {"torch_version": _torch_version()}
+    try:
+        validate_config(DictDefault(copy.deepcopy(config)), dict(machine), torch)
+    except Exception as error:  # its validators raise what they like, also DeprecationWarning
+        return _told(error)
+    return []
+
+
+def _told(error: Exception) -> list[dict[str, Any]]:
     from pydantic import ValidationError
 
-    if isinstance(error, ValidationError):
-        return [{"key": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
-    return [{"key": "", "message": str(error) or type(error).__name__}]
+    if not isinstance(error, ValidationError):
+        return [{"keys": [], "message": str(error) or type(error).__name__}]
+    return [
+        {"keys": [".".join(map(str, e["loc"]))] if e["loc"] else [], "message": e["msg"]}
+        for e in error.errors()
+    ]
 
 
 class _Heard(logging.Handler):
