@@ -28,7 +28,7 @@ ASKED = {
 }
 
 
-def _mounted(folder: Path, model: Path) -> dict[str, Any]:
+def mounted(folder: Path, model: Path) -> dict[str, Any]:
     """The example with its three mounts where they are here."""
     data = folder / "twitter_complaints.json"
     data.write_text(json.dumps({"output": "### Text: no\n\n### Label: complaint"}) + "\n")
@@ -41,7 +41,7 @@ def _mounted(folder: Path, model: Path) -> dict[str, Any]:
 
 
 def test_its_example_by_path(configure: Configure, tmp_path: Path, embedded: Path) -> None:
-    document = _mounted(tmp_path, embedded / "tiny-llama")
+    document = mounted(tmp_path, embedded / "tiny-llama")
     path = tmp_path / "config.json"
     path.write_text(json.dumps(document))
     result, found = configure(SFT_TRAINER_CONFIG_JSON_PATH=str(path))
@@ -59,7 +59,7 @@ def test_its_example_by_path(configure: Configure, tmp_path: Path, embedded: Pat
 
 
 def test_its_example_in_base64(configure: Configure, tmp_path: Path, embedded: Path) -> None:
-    document = _mounted(tmp_path, embedded / "tiny-llama")
+    document = mounted(tmp_path, embedded / "tiny-llama")
     result, found = configure(SFT_TRAINER_CONFIG_JSON_ENV_VAR=encoded(document))
     assert result.code == 0, result.err
     assert not differing(found, ASKED)
@@ -83,7 +83,7 @@ def test_nothing_but_the_mounts_is_missing(configure: Configure, tmp_path: Path)
 def test_its_lora_example(configure: Configure, tmp_path: Path, embedded: Path) -> None:
     lora = {"peft_method": "lora", "r": 8, "lora_dropout": 0.05, "lora_alpha": 16,
             "target_modules": ["c_attn", "c_proj"], "learning_rate": 1e-4}  # fmt: skip
-    document = _mounted(tmp_path, embedded / "tiny-llama") | lora
+    document = mounted(tmp_path, embedded / "tiny-llama") | lora
     result, found = configure(SFT_TRAINER_CONFIG_JSON_ENV_VAR=encoded(document))
     assert result.code == 0, result.err
     assert not differing(

@@ -59,13 +59,13 @@ DIALECTS = (
     Dialect(
         "the industrial pipeline's training",
         industrial.TRAINING,
-        ("training_params", "lora_config"),
+        ("training_params", "lora_config", "evaluation_config", "eval_prompts"),
         comments=True,
     ),
     Dialect(
         "the industrial pipeline's data",
         industrial.DATA,
-        ("output_params", "quality_filters"),
+        ("output_params", "quality_filters", "template"),
         comments=True,
     ),
     TRAINER,

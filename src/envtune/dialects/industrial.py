@@ -105,4 +105,6 @@ TRAINING: dict[str, Rule] = {
     "dataset_config.chars_per_token": _RAW_TEXT,
     "dataset_config.interleave_strategy": Noted("data sets are not sampled by weight"),
     "evaluation_config": _EVALUATE,
+    "eval_prompts": _EVALUATE,
+    "generation_config": _EVALUATE,
 }
