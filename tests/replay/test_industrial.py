@@ -118,3 +118,16 @@ def test_a_model_that_is_named_twice(configure: Configure, tmp_path: Path) -> No
     result, _ = configure(**settings, SFT_MODEL_NAME_OR_PATH="Qwen/Qwen2-7B")
     assert result.code == 1
     assert "one variable for one value; SFT_MODEL_" in result.err
+
+
+def test_weights_of_data_sets(configure: Configure, tmp_path: Path) -> None:
+    settings = _paths(tmp_path, json.dumps(TRAINING))
+    [alpaca] = DATA["datasets"]
+    dolly = alpaca | {"dataset_name": "databricks/databricks-dolly-15k", "weight": 0.5}
+    (tmp_path / "data.json").write_text(json.dumps(DATA | {"datasets": [alpaca, dolly]}))
+    result, found = configure(**settings)
+    assert result.code == 0, result.err
+    assert "datasets: data sets are not sampled by weight; every row trains" in result.err
+    assert [item["path"] for item in found["datasets"]] == [
+        "tatsu-lab/alpaca", "databricks/databricks-dolly-15k",
+    ]  # fmt: skip

@@ -56,6 +56,8 @@ def test_its_example_by_path(configure: Configure, tmp_path: Path, embedded: Pat
         }
     ]
     assert "envtune.engine.plugin.EnvtunePlugin" in found["plugins"]
+    told = "lora_post_process_for_vllm: no export runs yet; the adapter is left as it was trained"
+    assert told in result.err
 
 
 def test_its_example_in_base64(configure: Configure, tmp_path: Path, embedded: Path) -> None:
@@ -103,3 +105,10 @@ def test_a_short_name_of_accelerate_is_refused(configure: Configure) -> None:
     assert "accelerate_launch_args: True is not allowed at .q; allowed: no such name here" in (
         result.err
     )
+
+
+def test_a_method_that_axolotl_has_not_is_refused(configure: Configure) -> None:
+    document = EXAMPLE | {"peft_method": "pt"}
+    result, _ = configure(SFT_TRAINER_CONFIG_JSON_ENV_VAR=encoded(document))
+    assert result.code == 1
+    assert "peft_method: cannot be obeyed: pt is not in Axolotl; lora or none" in result.err
