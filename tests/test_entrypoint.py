@@ -386,4 +386,5 @@ def test_explain_tells_the_source_and_what_it_overrode(embedded: Path, tmp_path:
     assert result.code == 0, result.err
     assert "value     96" in result.out
     assert "overrode  64 (AXOLOTL_SEQUENCE_LEN, AXOLOTL_)" in result.out
+    assert "takes     a whole number, e.g. 4 (>= 1)" in result.out
     assert "maximum length" in result.out

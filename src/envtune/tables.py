@@ -51,7 +51,8 @@ def explanation(config: RunConfig, settings: Settings, name: str) -> str:
     """One setting: value, source, what it overrode and what it means. Raises Refused."""
     if name.upper() in OWN:
         return _explained_own(config, settings, name.upper())
-    fields = schema().fields
+    types = schema()
+    fields = types.fields
     key = name.removeprefix(AXOLOTL).lower()
     if key not in fields:
         hint = nearest(key, [*fields, *OWN])
@@ -63,7 +64,8 @@ def explanation(config: RunConfig, settings: Settings, name: str) -> str:
     else:
         rows.append(("value", "not set: Axolotl's own default"))
     rows += _overrode(settings.axolotl.get(key))
-    rows.append(("means", fields[key].get("description", "Axolotl does not say")))
+    rows.append(("takes", types.describe(fields[key])))
+    rows.append(("means", fields[key].get("description") or "Axolotl does not say"))
     return _titled(rows)
 
 
@@ -71,7 +73,9 @@ def _explained_own(config: RunConfig, settings: Settings, name: str) -> str:
     value = config.own[name]
     source = "the default" if name not in settings.own else settings.own[name].name
     rows = [("setting", name), ("value", _text(value.value)), ("from", source)]
-    return _titled([*rows, *_overrode(settings.own.get(name)), ("means", OWN[name].meaning)])
+    rows += _overrode(settings.own.get(name))
+    rows += [("takes", schema().describe(OWN[name].node)), ("means", OWN[name].meaning)]
+    return _titled(rows)
 
 
 def _overrode(setting: Setting | None) -> Iterator[tuple[str, str]]:
