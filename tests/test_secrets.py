@@ -97,6 +97,7 @@ def inputs(tmp_path: Path) -> Iterator[Path]:
 def test_a_run_shows_no_secret_to_anyone(entrypoint: Entrypoint, inputs: Path) -> None:
     names = (
         "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
         "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "COMET_API_KEY", "RUNPOD_API_KEY",
     )  # fmt: skip
     planted = {name: plant() for name in names}
@@ -104,10 +105,12 @@ def test_a_run_shows_no_secret_to_anyone(entrypoint: Entrypoint, inputs: Path) -
     for name in ("WANDB_API_KEY", "COMET_API_KEY"):
         (inputs / name).write_text(environ.pop(name) + "\n")
         environ[f"{name}_FILE"] = str(inputs / name)
-    for name in ("HF_ENDPOINT", "MLFLOW_TRACKING_URI", "HTTPS_PROXY"):
+    for name in ("HF_ENDPOINT", "MLFLOW_REGISTRY_URI", "HTTPS_PROXY"):
         planted[name] = f"pw{secrets.token_hex(12)}"
         environ[name] = f"http://ada:{planted[name]}@127.0.0.1:9"
+    store = entrypoint.folder / "mlflow.db"
     environ |= {"WANDB_MODE": "offline", "AXOLOTL_MAX_STEPS": "2", "SFT_LOG_LEVEL": "DEBUG"}
+    environ |= {"AXOLOTL_USE_MLFLOW": "true", "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
     message = entrypoint.folder / "message"
     arguments = Arguments(entrypoint.start(**environ, TERMINATION_LOG_FILE=str(message)))
     result = arguments.watch()
@@ -115,6 +118,7 @@ def test_a_run_shows_no_secret_to_anyone(entrypoint: Entrypoint, inputs: Path) -
     assert len(arguments.processes) > 2, "no child was seen"
     outputs = left(entrypoint.folder, result, inputs)
     assert any(name.endswith(".wandb") for name in outputs)
+    assert b"train_loss" in outputs[store.name]
     outputs["argv"] = b"\n".join(arguments.seen)
     assert not leaks(planted, outputs)
 

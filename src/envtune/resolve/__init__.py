@@ -21,7 +21,7 @@ RULES = (*TUNING, *RUNNING)
 
 DEFAULT = "envtune"
 # Null means the base model's own; Axolotl trips over the null itself.
-_NEVER_NULL = ("base_model_config", "tokenizer_config")
+NEVER_NULL = ("base_model_config", "tokenizer_config")
 _UNTUNED = ("rl", "reward_model", "process_reward_model", "processor_type")
 
 
@@ -30,7 +30,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     values = {
         key: Value(s.value, s.name)
         for key, s in settings.axolotl.items()
-        if s.value is not None or key not in _NEVER_NULL
+        if s.value is not None or key not in NEVER_NULL
     }
     output_dir, resume_from = (
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
