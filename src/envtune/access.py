@@ -5,7 +5,6 @@ that is there, or, where the Hub may not or cannot be asked, to lie whole in its
 Every line names the variable that asks for it; no line holds the token.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +15,7 @@ from envtune import hubcache, modelfiles, refusals
 from envtune.config import Facts
 from envtune.errors import Exit, Problem, Refused
 from envtune.hub import Hub, offline
+from envtune.patience import answers
 from envtune.repositories import Repository, models, repositories
 from envtune.settings import Setting, Settings
 
@@ -111,30 +111,7 @@ def _ask_all(
     if pushed is not None:
         give_up = partial(_refuse, pushed.name, late)
         questions.append((partial(_ask_to_push, hub, pushed), give_up))
-    return _at_once(questions)
-
-
-def _at_once(questions: Sequence[tuple[Ask, Ask]]) -> list[Answer]:
-    """Each question's answer, or what its second half says when that takes too long.
-
-    Threads of our own: an executor's are waited for at exit, however long a name server hangs.
-    """
-    from concurrent.futures import Future, wait
-
-    def settle(future: Future[Answer], ask: Ask) -> None:
-        try:
-            future.set_result(ask())
-        except Exception as error:
-            future.set_exception(error)
-
-    futures: list[Future[Answer]] = [Future() for _ in questions]
-    for future, (ask, _) in zip(futures, questions, strict=True):
-        threading.Thread(target=settle, args=(future, ask), daemon=True).start()
-    wait(futures, timeout=_PATIENCE)
-    return [
-        future.result() if future.done() else give_up()
-        for future, (_, give_up) in zip(futures, questions, strict=True)
-    ]
+    return answers(questions, _PATIENCE)
 
 
 def _ask(hub: Hub, repo: Repository, environ: Mapping[str, str]) -> Answer:

@@ -13,12 +13,14 @@ from envtune.hardware import Machine
 
 @dataclass(frozen=True)
 class Tracking:
-    """What the environment says about Weights & Biases and MLflow. No secret is in here."""
+    """What the environment says about the trackers. No secret is in here."""
 
     wandb_key: bool = False
     wandb_mode: str = ""
     wandb_project: str = ""
     mlflow_uri: str = ""
+    mlflow_experiment: str = ""
+    tensorboard: str = ""
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,8 @@ def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
             wandb_mode=environ.get("WANDB_MODE", "").lower().replace("dryrun", "offline"),
             wandb_project=environ.get("WANDB_PROJECT", ""),
             mlflow_uri=USERINFO.sub("://", environ.get("MLFLOW_TRACKING_URI", "")),
+            mlflow_experiment=environ.get("MLFLOW_EXPERIMENT_NAME", ""),
+            tensorboard=environ.get("TENSORBOARD_LOGGING_DIR", ""),
         ),
     )
 

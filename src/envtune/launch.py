@@ -119,6 +119,9 @@ def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[s
         "OMP_NUM_THREADS": str(max(1, place.cores // config.parallel.local)),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        # MLflow's own patience is minutes for each metric that a dead server does not take.
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         **runtime.caches(config.setting("SFT_CACHE_DIR"), env),
     }
     if "AXOLOTL_DATASET_PROCESSES" not in env:  # its old name, which it reads second

@@ -18,6 +18,7 @@ from envtune import (
     nodes,
     process,
     rendezvous,
+    trackers,
 )
 from envtune.control import FINAL, Outcome
 from envtune.errors import Exit, Refused, gist, recognise, wrong_value
@@ -113,7 +114,10 @@ def _run(
     place = _place(context, watcher.owner)
     if watcher.shared:
         nodes.wait_for_host(context, place.where)
-    plan = launch.train(context.config, place, context.environ, start)
+    tracked = trackers.reached(context.config, context.environ, context.run.folder.resolve())
+    for line in tracked.warnings:
+        LOG.warning("train: %s", context.clean(line))
+    plan = launch.train(context.config, place, {**context.environ, **tracked.environ}, start)
     log = context.run.log("train", nodes.rank(context.environ))
     try:
         code = process.run(plan, log, watcher, context.stops)

@@ -20,6 +20,7 @@ from transformers import TrainerCallback, set_seed
 
 from envtune import checkpoints, control, files, sources
 from envtune.control import Outcome
+from envtune.engine import tracking
 from envtune.sources import redact
 
 _EVALUATIONS = Path("eval") / "metrics.jsonl"
@@ -42,6 +43,9 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         _report_exceptions(self.account)
         if resume := os.environ.get(control.RESUME):
             cfg["resume_from_checkpoint"] = resume
+        for key in ("mlflow_tracking_uri", "wandb_mode"):  # where the tracker did not answer
+            if cfg.get(key) and (value := os.environ.get(key.upper())):
+                cfg[key] = value
 
     def get_input_args(self) -> str:
         """The keys that Axolotl would drop without a word if nobody declared them."""
@@ -62,6 +66,7 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         return {"include_num_input_tokens_seen": "non_padding"}
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[TrainerCallback]:
+        tracking.guard(trainer)
         return [RunCallback(self.account)]
 
     def post_train_unload(self, cfg: Any) -> None:

@@ -1,0 +1,62 @@
+"""Trackers that may fail: one that does is tried again twice and then left out.
+
+A tracker's callback raises in the middle of a step when its server has gone away, and
+takes a training with it that nothing else is wrong with.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from envtune.errors import gist
+
+LOG = logging.getLogger("envtune")
+# Failures in a row before a tracker is left out.
+_TRIES = 3
+# Axolotl's own, which send its configuration to a tracker.
+_OF_AXOLOTL = "SaveAxolotlConfig"
+_EVENTS = tuple(name for name in dir(TrainerCallback) if name.startswith("on_"))
+
+
+class Guarded(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """A tracker's callback whose failures are told and not raised."""
+
+    def __init__(self, tracker: TrainerCallback) -> None:
+        self.tracker = tracker
+        self.failures = 0
+
+    def hear(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        if self.failures >= _TRIES:
+            return None
+        try:
+            heard = getattr(self.tracker, event)(*args, **kwargs)
+        except Exception as error:  # whatever a client library raises
+            self.failures += 1
+            left = "; it is left out now" if self.failures == _TRIES else ""
+            name = type(self.tracker).__name__.removesuffix("Callback")
+            LOG.warning("tracker %s: %s%s", name, gist(f"{type(error).__name__}: {error}"), left)
+            return None
+        self.failures = 0
+        return heard
+
+
+def _hearing(event: str) -> Callable[..., Any]:
+    return lambda self, *args, **kwargs: self.hear(event, *args, **kwargs)
+
+
+for _event in _EVENTS:
+    setattr(Guarded, _event, _hearing(_event))
+
+
+def guard(trainer: Any) -> None:
+    """Puts a guard around each tracker of a trainer."""
+    known = tuple(INTEGRATION_TO_CALLBACK.values())
+    trainer.callback_handler.callbacks = [
+        Guarded(one)
+        if isinstance(one, known) or type(one).__name__.startswith(_OF_AXOLOTL)
+        else one
+        for one in trainer.callback_handler.callbacks
+    ]
