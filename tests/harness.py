@@ -61,8 +61,13 @@ class Start:
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 300) -> Result:
-        out, err = self.process.communicate(timeout=seconds)
+    def wait(self, seconds: float = 600) -> Result:
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            for pid in self.left_over():  # or it would slow down every test after this one
+                os.kill(pid, signal.SIGKILL)
+            raise
         code = self.process.returncode
         return Result(128 - code if code < 0 else code, out, err)
 
