@@ -2,12 +2,14 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from envtune.engine import merge as merging
+from envtune.engine.lora import Unmergeable
+from envtune.errors import Exit
 from tests.harness import Result, clean_environ, read
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -25,17 +29,19 @@ LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @dataclass(frozen=True)
 class Kind:
-    """An adapter's configuration, the base that it is for, and its size after adding tokens."""
+    """An adapter's configuration, the base that it is for, its rows after adding tokens;
+    whether the adapter is stored in bfloat16, and whether the merge unties the embeddings."""
 
     lora: dict[str, Any]
     base: str = "bfloat16"
     vocabulary: int | None = None
+    half: bool = False
     untied: bool = False
-    tied: dict[str, Any] = field(default_factory=dict)
 
 
 KINDS = {
     "plain": Kind({"r": 8, "lora_alpha": 16, "target_modules": LINEAR}),
+    "plain, stored in half": Kind({"r": 8, "lora_alpha": 13, "target_modules": LINEAR}, half=True),
     "plain, in float16": Kind({"r": 8, "lora_alpha": 13, "target_modules": LINEAR}, "float16"),
     "plain, in float32": Kind({"r": 8, "lora_alpha": 13, "target_modules": LINEAR}, "float32"),
     "rsLoRA": Kind({"r": 8, "lora_alpha": 16, "target_modules": LINEAR, "use_rslora": True}),
@@ -71,11 +77,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     """The embedded model in each dtype and in shards, a tied one, and a GPT-2."""
     folder = tmp_path_factory.mktemp("bases")
     source = embedded / "tiny-llama"
-    model = transformers.AutoModelForCausalLM.from_pretrained(source)
-    for name in ("float32", "float16", "bfloat16"):
-        model.to(getattr(torch, name)).save_pretrained(folder / name, max_shard_size="300KB")
-    config = transformers.AutoConfig.from_pretrained(source, tie_word_embeddings=True)
+    config = transformers.AutoConfig.from_pretrained(source, num_hidden_layers=2)
     torch.manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for name in ("float32", "float16", "bfloat16"):
+        model.to(getattr(torch, name)).save_pretrained(folder / name, max_shard_size="200KB")
+    config.tie_word_embeddings, config.dtype = True, torch.float32
     tied = transformers.AutoModelForCausalLM.from_config(config)
     tied.save_pretrained(folder / "tied")
     small = transformers.GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=2, n_positions=32)
@@ -101,11 +108,13 @@ def trained(base: Path, kind: Kind, folder: Path) -> Path:
     model = peft.get_peft_model(loaded(base, kind), peft.LoraConfig(**kind.lora))
     torch.manual_seed(3)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
-                scale = 0.1 if "lora_magnitude" in name else 1.0
-                parameter.add_(torch.randn_like(parameter), alpha=scale)
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
     model.save_pretrained(folder)
+    if kind.half:
+        stored = folder / "adapter_model.safetensors"
+        save_file({k: v.bfloat16() for k, v in load_file(stored).items()}, stored)
     return folder
 
 
@@ -182,7 +191,7 @@ def test_a_merge_killed_anywhere_ends_with_the_same_bytes(
     while kills < 10:
         process = start(*inputs)
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("merge: 28 tensors")
+        assert process.stdout.readline().startswith("merge: 14 tensors")
         time.sleep(dice.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -273,3 +282,79 @@ def test_the_index_names_every_tensor_where_the_base_had_it(bases: Path, plain: 
     name = "model.safetensors.index.json"
     assert read(plain / "merged" / name) == read(bases / "bfloat16" / name)
     assert len(list((plain / "merged").glob("*.safetensors"))) > 3
+
+
+def configured(**settings: Any) -> Callable[[Path], None]:
+    def edit(adapter: Path) -> None:
+        path = adapter / "adapter_config.json"
+        path.write_text(json.dumps(read(path) | settings))
+
+    return edit
+
+
+def edited(edit: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    def write(adapter: Path) -> None:
+        path = adapter / "adapter_model.safetensors"
+        tensors = load_file(path)
+        edit(tensors)
+        save_file(tensors, path)
+
+    return write
+
+
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+REFUSALS = {
+    "peft_type is IA3, and not LORA": configured(peft_type="IA3"),
+    "lora_bias is set": configured(lora_bias=True),
+    "init_lora_weights is pissa, which changed the base's weights": configured(init_lora_weights="pissa"),
+    "a_key_of_tomorrow is set": configured(a_key_of_tomorrow=[1]),
+    "rank 8, and adapter_config.json says 16": configured(r=16),
+    "q_proj are not all there": edited(lambda t: t.pop(f"{Q}.lora_A.weight")),
+    "down_proj are not all there": configured(use_dora=True),
+    "1 of the adapter's tensors, such as model.layers.99.mlp.weight, are not in the base": edited(lambda t: t.update({"base_model.model.model.layers.99.mlp.weight": torch.ones(2)})),
+    "does not begin with base_model.model.": edited(lambda t: t.update({"encoder.weight": torch.ones(2)})),
+    "is 128 x 128 and the adapter's part of it 128 x 99": edited(lambda t: t.update({f"{Q}.lora_A.weight": torch.ones(8, 99)})),
+    "the adapter changes no tensor of the base": edited(lambda t: t.clear()),
+    "has no adapter_model.safetensors": lambda adapter: (adapter / "adapter_model.safetensors").unlink(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSALS)
+def test_what_cannot_be_merged_is_refused_before_anything_is_written(
+    bases: Path, plain: Path, tmp_path: Path, message: str
+) -> None:
+    adapter = shutil.copytree(plain / "adapter", tmp_path / "adapter")
+    REFUSALS[message](adapter)
+    with pytest.raises(Unmergeable) as refusal:
+        merging.merge(bases / "bfloat16", adapter, tmp_path / "merged")
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("gptq", "is quantised (gptq); merge into the original"),
+        ("", "has no model.safetensors and no model.safetensors.index.json"),
+    ],
+)
+def test_a_base_that_cannot_be_merged_into_is_refused(
+    bases: Path, plain: Path, tmp_path: Path, kind: str, message: str
+) -> None:
+    base = shutil.copytree(bases / "bfloat16", tmp_path / "base")
+    config = read(base / "config.json") | {"quantization_config": {"quant_method": kind}}
+    (base / "config.json").write_text(json.dumps(config))
+    if not kind:
+        (base / "model.safetensors.index.json").unlink()
+    with pytest.raises(Unmergeable, match=re.escape(message)):
+        merging.merge(base, plain / "adapter", tmp_path / "merged")
+
+
+def test_a_refusal_is_one_line_and_an_exit_code_of_its_own(plain: Path, tmp_path: Path) -> None:
+    result = finish(start(tmp_path, plain / "adapter", tmp_path / "merged"))
+    assert result.code == Exit.ARTIFACT
+    assert result.err == (
+        f"merge: refused: the base {tmp_path} has no model.safetensors and "
+        "no model.safetensors.index.json\n"
+    )
