@@ -181,16 +181,7 @@ def changed(tensor: Any, change: Change, tensor_of: Callable[[str], Any]) -> Any
     delta = _delta(change, tensor_of)
     if change.magnitude:
         return _rescaled(tensor, delta, _full(tensor_of(change.magnitude)), change)
-    if not change.embedding:
-        return tensor.clone().add_(delta)
-    # PEFT rounds an embedding's delta first. By parts, which need no second whole delta.
-    tensor = tensor.clone()
-    for into, part in zip(tensor.split(_ROWS), delta.split(_ROWS), strict=True):
-        into.add_(part.to(into.dtype))
-    return tensor
-
-
-_ROWS = 4096
+    return _sum(tensor, delta, rounded=change.embedding)
 
 
 def _delta(change: Change, tensor_of: Callable[[str], Any]) -> Any:
@@ -198,6 +189,27 @@ def _delta(change: Change, tensor_of: Callable[[str], Any]) -> Any:
     if change.embedding or change.transposed:
         delta = delta.T
     return delta.mul_(change.scaling)
+
+
+def _sum(tensor: Any, delta: Any, *, rounded: bool) -> Any:
+    """`tensor` + `delta`, which is lost; PEFT has the delta of an embedding `rounded` first.
+
+    By parts that stay in the processor's cache, each in one dtype: torch adds tensors of
+    two dtypes an element at a time.
+    """
+    import torch
+
+    made, rows = torch.empty_like(tensor), max(1, _PART // tensor.shape[1])
+    parts = zip(made.split(rows), tensor.split(rows), delta.split(rows), strict=True)
+    for into, part, change in parts:
+        if rounded:
+            torch.add(part, change.to(part.dtype), out=into)
+        else:
+            into.copy_(change.add_(part.to(change.dtype)))
+    return made
+
+
+_PART = 2**18  # elements
 
 
 def _full(tensor: Any) -> Any:

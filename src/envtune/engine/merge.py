@@ -137,6 +137,8 @@ def _is_tokenizer(name: str) -> bool:
 
 
 def main() -> None:
+    # Before torch reads it: the disk takes most of the time, and waiting threads would spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     order = json.loads(Path(sys.argv[1]).read_text())
     try:
         merge(*(Path(order[name]) for name in ("base", "adapter", "target")))

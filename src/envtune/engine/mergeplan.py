@@ -12,7 +12,7 @@ from envtune.modelfiles import read_json
 
 # Their layers are Conv1D, whose weights lie the other way round: in x out.
 _CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_FLOATS = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
