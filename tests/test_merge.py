@@ -61,6 +61,8 @@ KINDS = {
     "biases of the targets": Kind({"target_modules": ["c_attn"], "bias": "lora_only"}, "gpt2"),
     "Conv1D": Kind({"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}, "gpt2"),
     "Conv1D, DoRA": Kind({"r": 4, "target_modules": ["c_attn", "c_proj", "wte"], "use_dora": True}, "gpt2", untied=True),
+    "names of the files": Kind({"target_modules": ["q_proj", "linear_1"], "modules_to_save": ["lm_head"]}, "llava"),
+    "names without a prefix": Kind({"target_modules": ["c_attn"], "modules_to_save": ["ln_f"]}, "bare-gpt2"),
     "tied": Kind({"target_modules": LINEAR}, "tied"),
     "tied, trainable tokens": Kind({"target_modules": LINEAR, "trainable_token_indices": [3, 4]}, "tied"),
     "tied, added tokens": Kind({"target_modules": LINEAR}, "tied", vocabulary=531),
@@ -87,6 +89,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     tied.save_pretrained(folder / "tied")
     small = transformers.GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=2, n_positions=32)
     transformers.GPT2LMHeadModel(small).to(torch.bfloat16).save_pretrained(folder / "gpt2")
+    (folder / "bare-gpt2").mkdir()
+    tensors = load_file(folder / "gpt2" / "model.safetensors")
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    save_file(bare, folder / "bare-gpt2" / "model.safetensors", {"format": "pt"})
+    shutil.copy(folder / "gpt2" / "config.json", folder / "bare-gpt2")
+    save_llava(folder / "llava")
     for name in ("float32", "float16", "bfloat16", "tied", "gpt2"):
         for path in source.glob("*token*"):
             shutil.copy(path, folder / name)
@@ -94,9 +102,21 @@ def bases(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     return folder
 
 
+def save_llava(folder: Path) -> None:
+    """A model of text and images, whose files keep the names of before transformers 5."""
+    same = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    text = transformers.LlamaConfig(**same, vocab_size=128, num_hidden_layers=1)
+    vision = transformers.CLIPVisionConfig(
+        **same, num_hidden_layers=2, image_size=28, patch_size=14, projection_dim=32
+    )
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=5)
+    transformers.LlavaForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+
+
 def loaded(folder: Path, kind: Kind) -> Any:
     """The base as training would have it."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    name = read(folder / "config.json")["architectures"][0]
+    model = getattr(transformers, name).from_pretrained(folder, dtype="auto")
     if kind.vocabulary:
         torch.manual_seed(7)
         model.resize_token_embeddings(kind.vocabulary, mean_resizing=False)
@@ -145,7 +165,12 @@ def test_a_merge_is_what_peft_makes(bases: Path, tmp_path: Path, name: str) -> N
     base = bases / kind.base
     adapter = trained(base, kind, tmp_path / "adapter")
     merging.merge(base, adapter, tmp_path / "merged")
-    same(weights(tmp_path / "merged"), by_peft(base, kind, adapter, tmp_path / "theirs"))
+    ours, theirs = weights(tmp_path / "merged"), by_peft(base, kind, adapter, tmp_path / "theirs")
+    if kind.base == "bare-gpt2":
+        theirs = {name.removeprefix("transformer."): tensor for name, tensor in theirs.items()}
+    same(ours, theirs)
+    given = weights(base)
+    assert any(not torch.equal(given.get(k, v.new_empty(0)), v) for k, v in ours.items())
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.engine.lora import Unmergeable
+from envtune.engine.renamed import names_in_memory
 from envtune.engine.shards import Entry, read_entries
 from envtune.modelfiles import read_json
 
@@ -51,11 +52,13 @@ class Base:
         )
 
     def stored(self, name: str) -> str:
-        """What the files call a tensor of the model, or "".
+        """What the files call a tensor of the model in memory, or ""."""
+        return name if name in self.tensors else self._renamed.get(name, "")
 
-        Some, such as those of GPT-2, leave out the model's first part.
-        """
-        return next((n for n in (name, name.partition(".")[2]) if n in self.tensors), "")
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        """Asked only where a name is not in the files: it imports transformers."""
+        return names_in_memory(self.folder, self.tensors)
 
 
 def is_output(name: str) -> bool:

@@ -148,8 +148,9 @@ def _config(base: Base, files: dict[str, list[Piece]], *, untied: bool) -> dict[
     """The base's configuration with the sizes and ties that the weights now have."""
     config = copy.deepcopy(dict(base.config))
     rows = {p.source: p.entry.shape[0] for pieces in files.values() for p in pieces}
-    if untied:
-        config["tie_word_embeddings"] = False
+    for part in (config, config.get("text_config", config)):
+        if untied and (part is config or "tie_word_embeddings" in part):
+            part["tie_word_embeddings"] = False
     name = base.input()
     if name and rows[name] != base.tensors[name].shape[0]:
         inner = config if "vocab_size" in config else config.get("text_config", config)
