@@ -340,6 +340,7 @@ REFUSALS = {
     "does not begin with base_model.model.": edited(lambda t: t.update({"encoder.weight": torch.ones(2)})),
     "is 128 x 128 and the adapter's part of it 128 x 99": edited(lambda t: t.update({f"{Q}.lora_A.weight": torch.ones(8, 99)})),
     "the adapter changes no tensor of the base": edited(lambda t: t.clear()),
+    "adapter_config.json is cut off or damaged": lambda adapter: (adapter / "adapter_config.json").write_text("{"),
     "has no adapter_model.safetensors": lambda adapter: (adapter / "adapter_model.safetensors").unlink(),
 }  # fmt: skip
 
@@ -379,7 +380,5 @@ def test_a_base_that_cannot_be_merged_into_is_refused(
 def test_a_refusal_is_one_line_and_an_exit_code_of_its_own(plain: Path, tmp_path: Path) -> None:
     result = finish(start(tmp_path, plain / "adapter", tmp_path / "merged"))
     assert result.code == Exit.ARTIFACT
-    assert result.err == (
-        f"merge: refused: the base {tmp_path} has no model.safetensors and "
-        "no model.safetensors.index.json\n"
-    )
+    weights = "no weights (*.safetensors or pytorch_model*.bin)"
+    assert result.err == f"merge: refused: the base: {tmp_path} has no config.json, {weights}\n"

@@ -9,7 +9,7 @@ from typing import Any
 from envtune.engine.lora import Unmergeable
 from envtune.engine.renamed import names_in_memory
 from envtune.engine.shards import Entry, read_entries
-from envtune.modelfiles import read_json
+from envtune.modelfiles import CONFIG, WEIGHTS, problems, read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -29,9 +29,8 @@ class Base:
     def __post_init__(self) -> None:
         if self.config.get("quantization_config"):
             kind = self.config["quantization_config"].get("quant_method")
-            raise Unmergeable(
-                f"the base {self.folder} is quantised ({kind}); merge into the original"
-            )
+            text = f"the base {self.folder} is quantised ({kind}); merge into the original"
+            raise Unmergeable(text)
 
     @cached_property
     def tensors(self) -> dict[str, Entry]:
@@ -67,6 +66,8 @@ def is_output(name: str) -> bool:
 
 def read(folder: Path) -> Base:
     """Reads a model's configuration and the headers of its weights. Raises Unmergeable."""
+    if lost := problems(folder, (CONFIG, WEIGHTS)):
+        raise Unmergeable(f"the base: {'; '.join(lost)}")
     if (folder / SINGLE).is_file():
         names = [SINGLE]
     elif (folder / INDEX).is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.checkpoints import header
-from envtune.modelfiles import read_json
+from envtune.modelfiles import ADAPTER, problems, read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -77,11 +77,13 @@ class Adapter:
 
 def read(folder: Path) -> Adapter:
     """Reads an adapter's configuration and header. Raises Unmergeable."""
+    if lost := problems(folder, (ADAPTER,)):
+        raise Unmergeable("; ".join(lost))
     if not (folder / WEIGHTS).is_file():
-        raise Unmergeable(f"{folder} has no {WEIGHTS}")
+        raise Unmergeable(f"{folder} has no {WEIGHTS}; this merge reads safetensors alone")
     config = read_json(folder / CONFIG)
-    if lost := list(_refusals(config)):
-        raise Unmergeable(f"{folder / CONFIG}: {'; '.join(lost)}; this merge cannot do it")
+    if odd := _refusals(config):
+        raise Unmergeable(f"{folder / CONFIG}: {'; '.join(odd)}; this merge cannot do it")
     shapes = {k: tuple(entry["shape"]) for k, entry in header(folder / WEIGHTS).items()}
     changes = _changes(shapes, config)
     for name, change in changes.items():
