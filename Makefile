@@ -8,10 +8,10 @@ PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup demo test check generate reference lock bench-cold bench-fuzz clean
+.PHONY: help setup demo test check generate reference lock bench-cold bench-fuzz bench-merge clean
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
@@ -62,6 +62,9 @@ bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
 
 bench-fuzz: $(VENV)/.installed ## what 2,000 odd environments cost in a warm process
 	PYTHONPATH=. $(BIN)/python bench/fuzz.py
+
+bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZE=0.4 billions)
+	$(BIN)/python bench/merge.py $(SIZE)
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,83 @@
+"""A base model on disk: its files of weights, and what their tensors are called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from envtune.engine.lora import Unmergeable
+from envtune.engine.renamed import names_in_memory
+from envtune.engine.shards import Entry, read_entries
+from envtune.modelfiles import CONFIG, WEIGHTS, problems, read_json
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+_INPUTS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_OUTPUTS = ("lm_head.weight", "embed_out.weight")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model's configuration; by file the tensors as they lie in it, and its metadata."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    files: Mapping[str, list[Entry]]
+    metadata: Mapping[str, dict[str, str]]
+
+    def __post_init__(self) -> None:
+        if self.config.get("quantization_config"):
+            kind = self.config["quantization_config"].get("quant_method")
+            text = f"the base {self.folder} is quantised ({kind}); merge into the original"
+            raise Unmergeable(text)
+
+    @cached_property
+    def tensors(self) -> dict[str, Entry]:
+        return {entry.name: entry for entries in self.files.values() for entry in entries}
+
+    def input(self) -> str:
+        """The name of the input embedding's tensor, or ""."""
+        return next((name for name in self.tensors if name.endswith(_INPUTS)), "")
+
+    def output(self) -> str:
+        """The name of the output embedding's tensor, or "" where it is not in the files."""
+        return next((name for name in self.tensors if name.endswith(_OUTPUTS)), "")
+
+    def is_tied(self) -> bool:
+        """Whether the input embedding is the output's too."""
+        return bool(self.input()) and (
+            not self.output() or self.config.get("tie_word_embeddings") is True
+        )
+
+    def stored(self, name: str) -> str:
+        """What the files call a tensor of the model in memory, or ""."""
+        return name if name in self.tensors else self._renamed.get(name, "")
+
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        """Asked only where a name is not in the files: it imports transformers."""
+        return names_in_memory(self.folder, self.tensors)
+
+
+def is_output(name: str) -> bool:
+    return name.endswith(_OUTPUTS)
+
+
+def read(folder: Path) -> Base:
+    """Reads a model's configuration and the headers of its weights. Raises Unmergeable."""
+    if lost := problems(folder, (CONFIG, WEIGHTS)):
+        raise Unmergeable(f"the base: {'; '.join(lost)}")
+    if (folder / SINGLE).is_file():
+        names = [SINGLE]
+    elif (folder / INDEX).is_file():
+        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+    else:
+        raise Unmergeable(f"the base {folder} has no {SINGLE} and no {INDEX}")
+    found = {name: read_entries(folder / name) for name in names}
+    return Base(
+        folder,
+        read_json(folder / "config.json"),
+        {name: entries for name, (entries, _) in found.items()},
+        {name: metadata for name, (_, metadata) in found.items()},
+    )
