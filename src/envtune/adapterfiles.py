@@ -77,4 +77,6 @@ def _template(folder: Path, settings: dict[str, Any]) -> str:
     if path.exists():
         return path.read_text()
     given = settings.get("chat_template") or ""
-    return given if isinstance(given, str) else json.dumps(given)
+    if isinstance(given, str):
+        return given
+    return next((t["template"] for t in given if t["name"] == "default"), "")

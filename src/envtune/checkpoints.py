@@ -28,7 +28,7 @@ def commit(folder: Path, step: int) -> None:
             os.fsync(stream.fileno())
         sizes[str(path.relative_to(folder))] = path.stat().st_size
     write_json(folder / MANIFEST, {"step": step, "files": sizes})
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def newest(folder: Path) -> Path | None:
@@ -76,7 +76,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder last."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -93,19 +94,24 @@ def publish(source: Path, target: Path, names: list[str]) -> None:
         _link_or_copy(source / name, aside / name)
         with (aside / name).open("rb") as stream:
             os.fsync(stream.fileno())
+    move(aside, target)
+
+
+def move(aside: Path, target: Path) -> None:
+    """Gives a whole folder its final name, in the place of what had it."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     aside.rename(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
     """A second name costs nothing; volumes without hard links get a copy."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # of a link in a cache, the file
     except OSError:
         shutil.copy2(source, target)
 

@@ -17,7 +17,8 @@ from envtune.adapters import (
 )
 
 # Weights of other types are packed, and their shape is not the layer's.
-_UNPACKED = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_UNPACKED = {*_FLOATS, "F8_E4M3", "F8_E5M2"}
 # transformers keeps experts in one tensor where the file has one for each.
 _REGROUPED = ("experts", "block_sparse_moe", "mlp.gate")
 
@@ -131,6 +132,9 @@ def _lost_tokens(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> 
         yield "the adapter brings rows of the embedding, and the base has no safetensors for them"
         return
     for e in trained:
+        if told := _unwritable(base, e):
+            yield told
+            return
         own = _shapes(base, layers, e.module)
         size = adapter.tensors[e.rows]["shape"][0] if e.rows else max(s[0] for s in own or [[0]])
         if own and size > own[0][0] and adapter.tokenizer is None:
@@ -140,6 +144,15 @@ def _lost_tokens(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> 
             yield f"{e.module} has {count} trained tokens and {len(e.indices)} indices for them"
         elif size and max(e.indices, default=0) >= size:
             yield f"{e.module} has {size} rows and a trained token of number {max(e.indices)}"
+
+
+def _unwritable(base: Base, e: Embedding) -> str:
+    """Why the base's own rows cannot be replaced, or nothing."""
+    if e.tensor and (dtype := base.tensors[e.tensor]["dtype"]) not in _FLOATS:
+        return f"{e.tensor} of the base is quantised ({dtype}) and takes no rows of the adapter"
+    if not e.tensor and not (base.tied and e.module.endswith(OUTPUT)):
+        return f"{e.module} of the adapter is no one tensor of the base"
+    return ""
 
 
 def _some(modules: Sequence[str]) -> str:
