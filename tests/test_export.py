@@ -148,10 +148,15 @@ def answers(model: Any, kind: Kind) -> torch.Tensor:
         ).logits
 
 
+def served(serving: Path) -> Path:
+    told = read(serving / RECORD)
+    return serving / (told["model"] or told["base"])
+
+
 def serve(serving: Path, kind: Kind) -> torch.Tensor:
     """What transformers and PEFT answer from the record alone."""
     told = read(serving / RECORD)
-    model = AutoModelForCausalLM.from_pretrained(serving / told["base"])
+    model = AutoModelForCausalLM.from_pretrained(served(serving))
     return answers(PeftModel.from_pretrained(model, serving / told["adapter"]), kind)
 
 
@@ -196,7 +201,7 @@ def test_the_adapter_holds_what_vllm_reads_and_nothing_else(
     ranks = [config["r"], *config["rank_pattern"].values()]
     assert max(ranks) == told["rank"] <= told["max_lora_rank"] == kind.rank
     rows = {len(t) for n, t in tensors.items() if n.endswith("lm_head.lora_B.weight")}
-    assert rows <= {read(tmp_path / "serving" / told["base"] / "config.json")["vocab_size"]}
+    assert rows <= {read(served(tmp_path / "serving") / "config.json")["vocab_size"]}
 
 
 def test_a_server_is_told_of_another_tokenizer_and_template(
@@ -288,7 +293,7 @@ def test_what_vllm_refuses_is_said_and_left_to_the_merge(bases: Path, tmp_path: 
     assert (
         told["reason"] == "It is a DoRA (use_dora: True), which vLLM does not serve as an adapter."
     )
-    assert (told["base"], told["adapter"]) == (None, None)
+    assert (told["model"], told["adapter"]) == (None, None)
     assert os.listdir(tmp_path / "serving") == [RECORD]
 
 
@@ -386,6 +391,7 @@ BROKEN = [
     ("plain", weights(rename_layers), "the adapter is of another model"),
     ("plain", weights(lambda t: t.pop(first(t, "lora_A"))), "one of the two LoRA matrices only"),
     ("added-tokens", drop_tokenizer, "3 tokens more than the base and no tokenizer"),
+    ("added-tokens", weights(lambda t: [t.pop(k) for k in list(t) if "lora" not in k]), "it holds no rows for them"),
     ("single", config(trainable_token_indices=[7]), "3 trained tokens and 1 indices"),
 ]  # fmt: skip
 

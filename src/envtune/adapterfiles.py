@@ -49,8 +49,9 @@ def tokenizer(folder: Path) -> Tokenizer | None:
     if path is None:
         return None
     settings = _settings(folder / "tokenizer_config.json")
+    vocabulary, size = _vocabulary(path)
     ends = _token(settings.get("bos_token")), _token(settings.get("eos_token"))
-    return Tokenizer(_vocabulary(path), ends, _template(folder, settings))
+    return Tokenizer(vocabulary, ends, _template(folder, settings), size)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -61,15 +62,18 @@ def _token(value: Any) -> str:
     return str(value["content"] if isinstance(value, dict) else value or "")
 
 
-def _vocabulary(path: Path) -> str:
-    """A digest of what text becomes which token: a tokenizer saved again has the same."""
-    content = path.read_bytes()
+def _vocabulary(path: Path) -> tuple[str, int]:
+    """A digest of what text becomes which token, the same when it is saved again; its size."""
+    content, size = path.read_bytes(), 0
     if path.name == "tokenizer.json":
         parsed = modelfiles.parse(content)
         model = parsed.get("model") or {}
+        words = model.get("vocab") or ()
         added = {token["content"]: token["id"] for token in parsed.get("added_tokens") or ()}
-        content = json.dumps([model.get("vocab"), model.get("merges"), added]).encode()
-    return hashlib.sha256(content).hexdigest()
+        content = json.dumps([words, model.get("merges"), added]).encode()
+        ids = words.values() if isinstance(words, dict) else range(len(words))
+        size = max([*ids, *added.values()], default=-1) + 1
+    return hashlib.sha256(content).hexdigest(), size
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str:

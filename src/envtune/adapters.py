@@ -11,11 +11,14 @@ Tensors = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What two tokenizers are compared by. `ends` are the beginning and the end of a text."""
+    """What two tokenizers are compared by: a digest of what text becomes which token, the
+    tokens that begin and end a text, the chat template. `size` is one more than the highest
+    id, 0 where it could not be read."""
 
     vocabulary: str
     ends: tuple[str, str] = ("", "")
     template: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)

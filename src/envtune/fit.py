@@ -34,6 +34,7 @@ def problems(adapter: Adapter, base: Base) -> list[str]:
         *_strangers(adapter, base),
         *_other_sizes(adapter, base, trained),
         *_lost_tokens(adapter, base, trained),
+        *_lost_rows(adapter, base, trained),
     ]
 
 
@@ -87,7 +88,7 @@ def _other_sizes(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> 
     for e in trained:
         own = _shapes(base, layers, e.module)
         brought = list(adapter.tensors[e.rows or e.tokens]["shape"])
-        if own and brought[1] not in [shape[1] for shape in own]:
+        if own and brought[1:] not in [shape[1:] for shape in own]:
             yield _misfit(e.module, brought[1:], own[0][1:])
             return
     for module, parts in lora_pairs(adapter):
@@ -144,6 +145,18 @@ def _lost_tokens(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> 
             yield f"{e.module} has {count} trained tokens and {len(e.indices)} indices for them"
         elif size and max(e.indices, default=0) >= size:
             yield f"{e.module} has {size} rows and a trained token of number {max(e.indices)}"
+
+
+def _lost_rows(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> Iterator[str]:
+    """PEFT leaves out the rows of added tokens where it cannot ask for the base's size."""
+    own = _shapes(base, Layers(base.tensors), INPUT)
+    known = max([shape[0] for shape in own] + [base.tokenizer.size if base.tokenizer else 0])
+    size = adapter.tokenizer.size if adapter.tokenizer else 0
+    if own and size > known and not any(e.rows for e in trained):
+        yield (
+            f"its tokenizer has {size - known} tokens more than the base, and it holds no rows "
+            "for them: PEFT did not save the embedding"
+        )
 
 
 def _unwritable(base: Base, e: Embedding) -> str:

@@ -82,6 +82,7 @@ def embedding_lora(vocabulary: int = VOCABULARY) -> dict[str, list[int]]:
         (adapter(embedding_lora()), base("GemmaForCausalLM"), "merged", "LoRA of the embedding"),
         (adapter(), base("GPT2LMHeadModel"), "merged", "no adapter of a GPT2LMHeadModel"),
         (adapter(rows(), modules_to_save=["lm_head"]), base(), "merged", "(modules_to_save: ['lm_head'])"),
+        (adapter({"model.norm.weight": [HIDDEN]}, modules_to_save=["norm"]), base(), "merged", "['norm']"),
         (adapter(use_dora=True), base(), "merged", "(use_dora: True)"),
         (adapter(bias="all"), base(), "merged", "(bias: all)"),
         (adapter(lora_bias=True), base(), "merged", "(lora_bias: True)"),
@@ -169,6 +170,11 @@ FITTING = [
     (adapter({"model.layers.0.mlp.experts.lora_A.weight": [8, HIDDEN],
               "model.layers.0.mlp.experts.lora_B.weight": [64, 8]}), base()),
     (adapter(), Base({}, {})),
+    (adapter(rows(), tokenizer=Tokenizer("w", size=53)), base()),
+    (adapter({"model.embed_tokens.weight": [50, HIDDEN], "lm_head.modules_to_save.weight": [50, HIDDEN]},
+             modules_to_save=["embed_tokens"]), base()),
+    (adapter({"model.norm.weight": [HIDDEN]}, modules_to_save=["norm"]), Base(base().config, {
+        **base().tensors, "model.norm.weight": {"dtype": "F32", "shape": [HIDDEN]}})),
     (adapter(), base(dtype="U8", hidden=1)),  # four bits each: the shape is not the layer's
     (Adapter(adapter().config, entries({
         "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight": [4, HIDDEN],
@@ -202,6 +208,7 @@ def test_an_adapter_of_this_base_has_no_problem(given: Adapter, below: Base) -> 
         (adapter(rows(), tokenizer=None), base(), "3 tokens more than the base and no tokenizer"),
         (adapter(**tokens(3) | {"trainable_token_indices": [1]}), base(), "3 trained tokens and 1 indices"),
         (adapter(**tokens(1) | {"trainable_token_indices": [50]}), base(), "50 rows and a trained token of number 50"),
+        (adapter(tokenizer=Tokenizer("w", size=53)), base(), "3 tokens more than the base, and it holds no rows"),
         (adapter(rows()), Base({}, {}), "the base has no safetensors"),
     ],
 )  # fmt: skip

@@ -4,7 +4,7 @@ The order names the `adapter`, the `base` as vLLM is to be told it, the `base_fo
 holds its files and the folder `serving` to make; `new_embeddings: true` asks for what
 servers of the past read as well. Everything that can be refused is, before a byte is
 written. The work is done beside the target, and one rename makes it. Its `serving.json`
-says what to serve; paths that begin with no slash are below its folder.
+says what to serve, by names below its folder: `model`, or `base` where that is null.
 """
 
 import os
@@ -155,8 +155,7 @@ def _write_adapter(
     """The adapter's matrices and `more`, its tokenizer, and another configuration."""
     source, target = work.order.adapter, work.aside / name
     target.mkdir()
-    for tokenizer in resized.tokenizer_files(source):
-        shutil.copy2(source / tokenizer, target / tokenizer)
+    resized.copy_tokenizer(source, target)
     files.write_json(target / adapterfiles.CONFIG, config)
     entries, metadata = shards.read_entries(source / adapterfiles.WEIGHTS)
     kept = [e for e in entries if split(e.name)[1] in LORA]
@@ -171,19 +170,22 @@ def _write_adapter(
 def _record(work: Work) -> dict[str, Any]:
     """What a server is to be given."""
     made, order = work.decision, work.order
-    served, own = made.kind != "merged", made.kind == "resized"
-    template = work.aside / TEMPLATE
+
+    def there(name: str) -> str | None:
+        return name if (work.aside / name).exists() else None
+
     return {
         "kind": made.kind,
         "reason": made.reason,
-        "base": (BASE if own else order.base) if served else None,
-        "adapter": ADAPTER if served else None,
+        "base": order.base,
+        "model": there(BASE),
+        "adapter": there(ADAPTER),
         "rank": made.rank,
         "max_lora_rank": made.max_lora_rank,
         "tokenizer": _tokenizer(work),
         "tokenizer_changes": made.tokenizer_changes,
-        "chat_template": TEMPLATE if template.exists() else None,
-        OLD: OLD if (work.aside / OLD).exists() else None,
+        "chat_template": there(TEMPLATE),
+        OLD: there(OLD),
     }
 
 

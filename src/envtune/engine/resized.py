@@ -24,8 +24,7 @@ def write(base: Path, target: Path, changed: Changed, size: int, tokenizer: Path
     names = adapterfiles.shards(base)
     touched = [n for n in names if changed.keys() & checkpoints.header(base / n).keys()]
     checkpoints.publish(base, target, [n for n in names if n not in touched] + _beside(base))
-    for name in tokenizer_files(tokenizer):
-        shutil.copy2(tokenizer / name, target / name)
+    copy_tokenizer(tokenizer, target)
     for name in touched:
         _write_shard(base / name, target / name, changed, size)
     if (base / adapterfiles.INDEX).exists() and len(names) > 1:
@@ -33,12 +32,14 @@ def write(base: Path, target: Path, changed: Changed, size: int, tokenizer: Path
     write_json(target / "config.json", _resized(modelfiles.read_json(base / "config.json"), size))
 
 
-def tokenizer_files(folder: Path) -> list[str]:
-    """The files beside a model or an adapter that make its tokenizer."""
-    adapter = (folder / adapterfiles.CONFIG).exists()
-    found = checkpoints.artifact_files(folder, adapter=adapter)
-    weights = ("adapter_", *_MODELS_OWN) if adapter else ("model", "config.json", *_MODELS_OWN)
-    return [name for name in found if not name.startswith(weights)]
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies the tokenizer from beside a model or an adapter."""
+    adapter = (source / adapterfiles.CONFIG).exists()
+    weights = ("adapter_",) if adapter else ("model", "config.json")
+    for name in checkpoints.artifact_files(source, adapter=adapter):
+        if not name.startswith((*weights, *_MODELS_OWN)):
+            (target / name).unlink(missing_ok=True)  # it may be a link to the base's own
+            shutil.copy2(source / name, target / name)
 
 
 def _beside(base: Path) -> list[str]:
