@@ -253,6 +253,25 @@ def test_a_base_of_links_such_as_the_hubs_cache_is_followed(
     assert (found - trained(kind)[1]).abs().max() < 1e-5
 
 
+def test_a_base_whose_one_file_is_named_by_an_index_keeps_it(
+    bases: Path, trained: Any, tmp_path: Path
+) -> None:
+    base, kind = tmp_path / "base", kind_of("added-tokens")
+    shutil.copytree(bases / "untied", base)
+    shard = "model-00001-of-00001.safetensors"
+    names = load_file((base / "model.safetensors").rename(base / shard))
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    export(order(trained(kind)[0], base, tmp_path / "serving"))
+    assert (serve(tmp_path / "serving", kind) - trained(kind)[1]).abs().max() < 1e-5
+
+
+def test_a_base_that_is_gone_is_told(trained: Any, tmp_path: Path) -> None:
+    ordered = order(trained(kind_of("plain"))[0], tmp_path / "gone", tmp_path / "serving")
+    done = execute(command(tmp_path, ordered), tmp_path, clean_environ())
+    assert (done.code, done.err) == (Exit.ACCESS, f"base: {tmp_path / 'gone'} is not there\n")
+
+
 def test_rows_are_cast_to_the_type_of_the_base(bases: Path, trained: Any, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(bases / "untied", dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "base")

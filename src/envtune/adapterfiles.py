@@ -9,7 +9,7 @@ from envtune import checkpoints, modelfiles
 from envtune.adapters import Adapter, Base, Tokenizer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt")
 
 
@@ -36,8 +36,8 @@ def base(folder: Path) -> Base:
 
 def shards(folder: Path) -> list[str]:
     """The names of a model's safetensors that are loaded, in order; empty where it has none."""
-    if (folder / "model.safetensors").exists():
-        return ["model.safetensors"]
+    if (folder / SINGLE).exists():
+        return [SINGLE]
     if not (folder / INDEX).exists():
         return []
     return sorted(set(modelfiles.read_json(folder / INDEX)["weight_map"].values()))

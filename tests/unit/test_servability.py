@@ -1,11 +1,14 @@
 """What becomes of an adapter on its way to vLLM, and which adapter fits no base: as tables."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from envtune import fit, serving_rules
+from envtune import adapterfiles, fit, serving_rules
 from envtune.adapters import Adapter, Base, Tokenizer, split
 from envtune.servability import decide, tokenizer_changes
 
@@ -217,6 +220,38 @@ def test_an_adapter_that_fits_no_base_is_told_on_one_line(
 ) -> None:
     (told,) = [line for line in fit.problems(given, below) if said in line]
     assert "\n" not in told
+
+
+TOKENIZER = {
+    "model": {"vocab": {"a": 0, "b": 1}, "merges": []},
+    "added_tokens": [{"content": "</s>", "id": 5, "special": True}],
+}
+
+
+def write_tokenizer(
+    folder: Path, tokenizer: Any = None, template: Any = "{{ m }}", **more: Any
+) -> Path:
+    folder.mkdir()
+    settings = {"eos_token": "</s>", "chat_template": template, **more}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer or TOKENIZER, indent=2))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_tokenizer_that_was_only_saved_again_is_the_same(tmp_path: Path) -> None:
+    before = adapterfiles.tokenizer(write_tokenizer(tmp_path / "before"))
+    again = {**TOKENIZER, "truncation": None, "added_tokens": [{"id": 5, "content": "</s>"}]}
+    named = [{"name": "tools", "template": "x"}, {"name": "default", "template": "{{ m }}"}]
+    folder = write_tokenizer(tmp_path / "again", again, named, eos_token={"content": "</s>"})
+    assert before is not None and before.size == 6
+    assert adapterfiles.tokenizer(folder) == before
+    (folder / "chat_template.jinja").write_text("{{ m }} in a file")
+    assert adapterfiles.tokenizer(folder) == replace(before, template="{{ m }} in a file")
+
+
+def test_a_folder_without_a_vocabulary_has_no_tokenizer(tmp_path: Path) -> None:
+    (write_tokenizer(tmp_path / "half") / "tokenizer.json").unlink()
+    assert adapterfiles.tokenizer(tmp_path / "half") is None
 
 
 @pytest.mark.parametrize(

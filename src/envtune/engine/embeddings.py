@@ -73,13 +73,17 @@ def matrices(rows: Rows, trained: Sequence[Embedding], *, tied: bool) -> dict[st
     """
     made: dict[str, Any] = {}
     for e in trained:
+        if not e.tensor:
+            continue  # tied: the other's change is its own
         before, ids = rows.before(e), list(e.indices)
         change = rows.trained(e).float() - before[ids].float()
-        if not e.module.endswith(OUTPUT):
-            made |= _of_input(e.module, change, _picking(ids, len(before)))
-        if e.module.endswith(OUTPUT) or tied:
-            module = e.module if e.module.endswith(OUTPUT) else OUTPUT
-            made |= _of_output(module, change, _picking(ids, len(before)))
+        picked = _picking(ids, len(before))
+        if e.module.endswith(OUTPUT):
+            made |= _of_output(e.module, change, picked)
+            continue
+        made |= _of_input(e.module, change, picked)
+        if tied:
+            made |= _of_output(OUTPUT, change, picked)
     return made
 
 

@@ -63,7 +63,7 @@ def export(order: Order) -> Decision:
     decision = servability.decide(adapter, base)
     aside = order.serving.with_name(f".{order.serving.name}.partial")
     work = Work(order, adapter, base, decision, Rows(order.adapter, order.base_folder), aside)
-    _refuse("adapter", _untied(work))
+    _refuse("adapter", _untied(work), Exit.ARTIFACT)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     if decision.kind in _MAKE:
@@ -76,17 +76,17 @@ def export(order: Order) -> Decision:
 
 
 def _read(order: Order) -> tuple[Adapter, Base]:
-    _refuse("adapter", adapterfiles.problems(order.adapter))
+    _refuse("adapter", adapterfiles.problems(order.adapter), Exit.ARTIFACT)
     wanted = (modelfiles.CONFIG, modelfiles.WEIGHTS)
-    _refuse("base", modelfiles.problems(order.base_folder, wanted))
+    _refuse("base", modelfiles.problems(order.base_folder, wanted), Exit.ACCESS)
     adapter, base = adapterfiles.adapter(order.adapter), adapterfiles.base(order.base_folder)
-    _refuse("adapter", fit.problems(adapter, base))
+    _refuse("adapter", fit.problems(adapter, base), Exit.ARTIFACT)
     return adapter, base
 
 
-def _refuse(name: str, problems: list[str]) -> None:
+def _refuse(name: str, problems: list[str], exit: Exit) -> None:
     if problems:
-        raise Refused(Problem(name, text, Exit.ARTIFACT) for text in problems)
+        raise Refused(Problem(name, text, exit) for text in problems)
 
 
 def _untied(work: Work) -> list[str]:

@@ -27,7 +27,7 @@ def write(base: Path, target: Path, changed: Changed, size: int, tokenizer: Path
     copy_tokenizer(tokenizer, target)
     for name in touched:
         _write_shard(base / name, target / name, changed, size)
-    if (base / adapterfiles.INDEX).exists() and len(names) > 1:
+    if names != [adapterfiles.SINGLE]:
         _write_index(base, target, names)
     write_json(target / "config.json", _resized(modelfiles.read_json(base / "config.json"), size))
 
