@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from envtune.engine.export import RECORD, Order, export
-from envtune.errors import Exit
+from envtune.errors import Exit, Refused
 from tests.harness import clean_environ, execute, read
 
 ADDED = ["<|tool|>", "<|result|>", "<|thought|>"]
@@ -335,7 +335,7 @@ def test_a_killed_export_that_is_started_again_ends_with_the_same_bytes(
     ordered = order(trained(kind)[0], bases / kind.base, serving, new_embeddings=True)
     export(ordered)
     whole = digests(serving)
-    for _ in range(4):
+    for _ in range(2):
         argv = command(tmp_path, ordered)
         if dice.random() < 0.5:
             shutil.rmtree(serving, ignore_errors=True)  # else what an earlier start made is there
@@ -435,9 +435,7 @@ def test_a_broken_adapter_is_told_on_one_line_before_anything_is_written(
 def test_layers_that_were_trained_apart_do_not_become_one(
     bases: Path, trained: Any, tmp_path: Path
 ) -> None:
-    adapter = tmp_path / "adapter"
-    shutil.copytree(trained(kind_of("added-tokens"))[0], adapter)
-    ordered = order(adapter, bases / "tied", tmp_path / "serving")
-    done = execute(command(tmp_path, ordered), tmp_path, clean_environ())
-    assert done.code == Exit.ARTIFACT
-    assert "lm_head was trained apart, and the base has one tensor" in done.err
+    adapter = trained(kind_of("added-tokens"))[0]
+    with pytest.raises(Refused, match="lm_head was trained apart, and the base has one tensor"):
+        export(order(adapter, bases / "tied", tmp_path / "serving"))
+    assert not os.listdir(tmp_path)
