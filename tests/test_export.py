@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,15 @@ KINDS = [
     Kind("single-both", "embedding-lora", {"trainable_token_indices": dict.fromkeys(BOTH, IDS), **PATTERNS}, rank=16),
     Kind("single-many", "embedding-lora", {"trainable_token_indices": [*range(20)], "layers_to_transform": [1]}, rank=32),
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of so small a model only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def kind_of(name: str, base: str = "untied") -> Kind:
