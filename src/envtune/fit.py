@@ -17,8 +17,8 @@ from envtune.adapters import (
 )
 
 # Weights of other types are packed, and their shape is not the layer's.
-_FLOATS = {"F64", "F32", "F16", "BF16"}
-_UNPACKED = {*_FLOATS, "F8_E4M3", "F8_E5M2"}
+_FLOATS = {"F32", "F16", "BF16"}
+_UNPACKED = {*_FLOATS, "F64", "F8_E4M3", "F8_E5M2"}
 # transformers keeps experts in one tensor where the file has one for each.
 _REGROUPED = ("experts", "block_sparse_moe", "mlp.gate")
 
@@ -162,7 +162,7 @@ def _lost_rows(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> It
 def _unwritable(base: Base, e: Embedding) -> str:
     """Why the base's own rows cannot be replaced, or nothing."""
     if e.tensor and (dtype := base.tensors[e.tensor]["dtype"]) not in _FLOATS:
-        return f"{e.tensor} of the base is quantised ({dtype}) and takes no rows of the adapter"
+        return f"{e.tensor} of the base is {dtype} and takes no rows of the adapter"
     if not e.tensor and not (base.tied and e.module.endswith(OUTPUT)):
         return f"{e.module} of the adapter is no one tensor of the base"
     return ""

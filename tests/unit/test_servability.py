@@ -212,6 +212,7 @@ def test_an_adapter_of_this_base_has_no_problem(given: Adapter, below: Base) -> 
         (adapter(**tokens(3) | {"trainable_token_indices": [1]}), base(), "3 trained tokens and 1 indices"),
         (adapter(**tokens(1) | {"trainable_token_indices": [50]}), base(), "50 rows and a trained token of number 50"),
         (adapter(tokenizer=Tokenizer("w", size=53)), base(), "3 tokens more than the base, and it holds no rows"),
+        (adapter(rows()), base(dtype="I8"), "lm_head.weight of the base is I8 and takes no rows"),
         (adapter(rows()), Base({}, {}), "the base has no safetensors"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 from envtune.checkpoints import sync_folder
 
 # Of the types that a merge can change.
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True)
