@@ -111,7 +111,7 @@ def move(aside: Path, target: Path) -> None:
 def _link_or_copy(source: Path, target: Path) -> None:
     """A second name costs nothing; volumes without hard links get a copy."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # of a link in a cache, the file
     except OSError:
         shutil.copy2(source, target)
 
