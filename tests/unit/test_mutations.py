@@ -5,14 +5,15 @@ import string
 from collections import Counter
 from collections.abc import Callable
 
-from envtune import settings, upstream
+from envtune import dialects, settings, upstream
 from envtune.contract import OWN
 from tests.unit.builders import problems
 
 RESERVED = set(upstream.axolotl()["reserved"])
 NAMES = [f"AXOLOTL_{key.upper()}" for key in settings.schema().fields]
 NAMES = [name for name in [*NAMES, *OWN] if name not in RESERVED]
-VALID = {*NAMES, *RESERVED}
+# SFT_OUTPUT_DIR, the trainer's, is one letter from SFT_OUTPUTS_DIR.
+VALID = {*NAMES, *RESERVED, *(f"SFT_{flag.upper()}" for flag in dialects.flags())}
 COUNT = 2000
 
 
