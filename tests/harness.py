@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,6 +98,14 @@ class Start:
                     found.append(int(path.parent.name))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
+        return found
+
+    def commands(self) -> dict[int, bytes]:
+        """The command line of each of those that is still there when it is read."""
+        found = {}
+        for pid in self.left_over():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
         return found
 
 

@@ -78,12 +78,9 @@ class Arguments:
 
     def _read(self) -> None:
         while self.start.process.poll() is None:
-            for pid in self.start.left_over():
-                try:
-                    self.seen.add(Path(f"/proc/{pid}/cmdline").read_bytes())
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                self.processes.add(pid)
+            commands = self.start.commands()
+            self.seen |= set(commands.values())
+            self.processes |= commands.keys()
             time.sleep(0.2)
 
 

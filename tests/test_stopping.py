@@ -92,11 +92,7 @@ def test_a_killed_supervisor_is_taken_over_without_a_second_trainer(
 
 def _trainers(start: Start) -> list[int]:
     """The processes of a start that run Axolotl."""
-    return [
-        pid
-        for pid in start.left_over()
-        if b"axolotl.cli.train" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return [pid for pid, command in start.commands().items() if b"axolotl.cli.train" in command]
 
 
 def test_a_killed_trainer_is_a_lost_rank_and_the_next_start_resumes(
