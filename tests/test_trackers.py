@@ -167,6 +167,17 @@ def test_a_server_that_does_not_answer_is_given_five_seconds(tmp_path: Path) -> 
     assert len(tracked.warnings) == 2
 
 
+def test_an_address_that_is_none_costs_no_run(tmp_path: Path) -> None:
+    given = {
+        "MLFLOW_TRACKING_URI": "http://[::1",
+        "WANDB_BASE_URL": "nowhere",
+        "WANDB_API_KEY": KEY,
+    }
+    tracked = trackers.reached(run_config(WANDB | MLFLOW), given, tmp_path)
+    assert set(tracked.environ) == {"WANDB_MODE", "MLFLOW_TRACKING_URI"}
+    assert all("cannot be reached" in line for line in tracked.warnings)
+
+
 class Keyed(Quiet):
     """Stands in for W&B and for an MLflow server with a login, as they answer in HTTP."""
 

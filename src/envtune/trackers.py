@@ -16,7 +16,7 @@ from envtune.sources import USERINFO
 # Seconds for all questions, which are asked at once.
 PATIENCE = 5.0
 # Keys that Axolotl puts into the environment, over a variable of the same name.
-_KEYS = ("mlflow_tracking_uri", "wandb_mode")
+KEYS = ("mlflow_tracking_uri", "wandb_mode")
 _OFFLINE = ("offline", "dryrun", "disabled")
 _WANDB = "https://api.wandb.ai"
 _STORE = "mlflow.db"
@@ -33,7 +33,7 @@ class Tracked:
 def reached(config: RunConfig, environ: Mapping[str, str], run_dir: Path) -> Tracked:
     """The trackers of a run as they are started: those that do not answer go to files."""
     plain = config.plain()
-    given = {key.upper(): str(plain[key]) for key in _KEYS if plain.get(key)}
+    given = {key.upper(): str(plain[key]) for key in KEYS if plain.get(key)}
     environ = {**environ, **given}
     questions = {name: (ask, lambda: f"does not answer in {PATIENCE:.0f} seconds")
                  for name, ask in _questions(plain, environ)}  # fmt: skip
@@ -98,9 +98,9 @@ def _asked(method: str, url: str, *, refused: Any, **request: Any) -> str:
         answer = httpx.request(method, url, timeout=PATIENCE, **request)
         if answer.status_code in (401, 403) or (answer.is_success and refused(answer)):
             return "refuses the key"
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"cannot be reached ({type(error).__name__})"
-    except ValueError:
+    except (ValueError, AttributeError):
         return "answers with something else than JSON"
     return f"answers with status {answer.status_code}" if answer.is_server_error else ""
 

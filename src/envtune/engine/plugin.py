@@ -22,6 +22,7 @@ from envtune import checkpoints, control, files, sources
 from envtune.control import Outcome
 from envtune.engine import tracking
 from envtune.sources import redact
+from envtune.trackers import KEYS
 
 _EVALUATIONS = Path("eval") / "metrics.jsonl"
 # Seconds between two steps shown in outcome.json.
@@ -43,7 +44,7 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         _report_exceptions(self.account)
         if resume := os.environ.get(control.RESUME):
             cfg["resume_from_checkpoint"] = resume
-        for key in ("mlflow_tracking_uri", "wandb_mode"):  # where the tracker did not answer
+        for key in KEYS:  # where the tracker did not answer
             if cfg.get(key) and (value := os.environ.get(key.upper())):
                 cfg[key] = value
 
