@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from envtune import adapterfiles
+from envtune.adapterfiles import INDEX, SINGLE
 from envtune.engine.lora import Unmergeable
 from envtune.engine.renamed import names_in_memory
 from envtune.engine.shards import Entry, read_entries
 from envtune.modelfiles import CONFIG, WEIGHTS, problems, read_json
-
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _INPUTS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _OUTPUTS = ("lm_head.weight", "embed_out.weight")
@@ -68,11 +68,7 @@ def read(folder: Path) -> Base:
     """Reads a model's configuration and the headers of its weights. Raises Unmergeable."""
     if lost := problems(folder, (CONFIG, WEIGHTS)):
         raise Unmergeable(f"the base: {'; '.join(lost)}")
-    if (folder / SINGLE).is_file():
-        names = [SINGLE]
-    elif (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-    else:
+    if not (names := adapterfiles.shards(folder)):
         raise Unmergeable(f"the base {folder} has no {SINGLE} and no {INDEX}")
     found = {name: read_entries(folder / name) for name in names}
     return Base(

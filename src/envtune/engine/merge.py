@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from envtune import checkpoints
+from envtune import adapterfiles, checkpoints
 from envtune.engine import base as bases
 from envtune.engine import lora, shards
 from envtune.engine.base import Base
@@ -106,7 +106,7 @@ def _write(aside: Path, made: Plan, name: str, adapter: Path) -> None:
 def _write_beside(aside: Path, made: Plan, adapter: Path) -> None:
     """The index, the configuration, the tokenizer, and what else a model is loaded with."""
     if made.index is not None:
-        write_json(aside / bases.INDEX, made.index)
+        write_json(aside / adapterfiles.INDEX, made.index)
     write_json(aside / "config.json", made.config)
     for source in beside(made.base.folder, adapter):
         shutil.copyfile(source, aside / source.name)

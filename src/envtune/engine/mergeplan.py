@@ -5,7 +5,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from envtune.engine.base import INDEX, Base, is_output
+from envtune.adapterfiles import INDEX
+from envtune.engine.base import Base, is_output
 from envtune.engine.lora import Adapter, Change, Unmergeable
 from envtune.engine.shards import Entry
 from envtune.modelfiles import read_json
