@@ -1,5 +1,6 @@
 """Train once, assert often: one fixture for each kind of trained artifact."""
 
+import os
 import random
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from tests.harness import Entrypoint, clean_environ
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """The seed of the random moments of this session; printed with every failure."""
-    return random.SystemRandom().randrange(1_000_000)
+    """The seed of the random moments of this session, printed with every failure.
+
+    TEST_SEED gives it back, to see a failure again.
+    """
+    return int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(1_000_000))
 
 
 @pytest.fixture

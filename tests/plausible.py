@@ -34,8 +34,8 @@ def spelled(types: Schema, node: Node, dice: random.Random) -> Iterator[Spelled]
         if _kind(option) in ("array", "object", "any"):
             for _ in range(3):
                 given = value(types, option, dice)
-                if not isinstance(given, str):  # which would keep JSON's quotes
-                    yield from _as_json(given)
+                # Alone, a text of an "any" would keep JSON's quotes.
+                yield from _as_json([given] if isinstance(given, str) else given)
         if _kind(option) == "array":
             yield from _with_commas(types, option, dice)
 
