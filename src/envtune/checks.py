@@ -135,9 +135,6 @@ def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
     if settings.get("SFT_PRETEND_GPU"):
         told.append(f"SFT_PRETEND_GPU: checked for {facts.machine}, whatever is here")
     told += _masks_nothing(settings, facts)
-    if settings.get("SFT_LORA_POST_PROCESS_FOR_VLLM"):
-        name = settings.own["SFT_LORA_POST_PROCESS_FOR_VLLM"].name
-        told.append(f"{name}: no export runs yet; the adapter is left as it was trained")
     if settings.get("SFT_RERUN"):
         told.append("SFT_RERUN: every start after a finished one trains again")
     return tuple(told)

@@ -74,8 +74,9 @@ OWN: dict[str, Own] = {
     "SFT_CACHE_DIR": Own(_TEXT, None, "folder of the Hub's cache where HF_HOME is not set"),
     "DATA_ROOT": Own(_TEXT, None, "folder in which a relative path of a data set is looked up too"),
     "CKPT_ROOT": Own(_TEXT, None, "the same as SFT_OUTPUTS_DIR, which is stronger"),
+    "SFT_EXPORT": Own(_FLAG, True, "make a trained adapter servable by vLLM, or merge it"),
     "SFT_LORA_POST_PROCESS_FOR_VLLM": Own(
-        _FLAG, False, "make the adapter servable by vLLM (no export runs yet)"
+        _FLAG, False, "write new_embeddings.safetensors too, which old servers of vLLM read"
     ),
     "SFT_LOCAL_FILES_ONLY": Own(
         _FLAG, False, "no network: models and data sets are local folders or in the cache"

@@ -11,7 +11,7 @@ from envtune.repositories import Repository
 
 def lost(repository: Repository, environ: Mapping[str, str]) -> str:
     """What the cache lacks of a repository, or nothing where a run can do without the Hub."""
-    folder = _folder(repository, environ)
+    folder = snapshot(repository, environ)
     if folder is None or (repository.kind == "dataset" and not _loaded(repository.id, environ)):
         return "is not in the cache"
     if problems := modelfiles.problems(folder, repository.parts):
@@ -21,7 +21,7 @@ def lost(repository: Repository, environ: Mapping[str, str]) -> str:
 
 def config(repository: Repository, environ: Mapping[str, str]) -> Mapping[str, Any]:
     """The config.json of a cached repository that is asked for one."""
-    folder = _folder(repository, environ)
+    folder = snapshot(repository, environ)
     if folder is None or modelfiles.CONFIG not in repository.parts:
         return {}
     return modelfiles.read_json(folder / "config.json")
@@ -38,7 +38,7 @@ def fetch(repository: Repository) -> str:
     return f"{command} --repo-type dataset --local-dir {folder}, and give that folder"
 
 
-def _folder(repository: Repository, environ: Mapping[str, str]) -> Path | None:
+def snapshot(repository: Repository, environ: Mapping[str, str]) -> Path | None:
     """The folder of the repository at its revision, whole or not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError

@@ -61,6 +61,15 @@ def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> Lau
     return LaunchPlan(argv, _environment(config, place, environ, None), place.run_dir)
 
 
+def engine(
+    module: str, order: Path, python: str, run_dir: Path, environ: Mapping[str, str]
+) -> LaunchPlan:
+    """A module of the engine that does what its order says. It is told no secret."""
+    env = {n: v for n, v in environ.items() if v and not isinstance(v, sources.Secret)}
+    argv = (python, "-m", f"envtune.engine.{module}", str(order))
+    return LaunchPlan(argv, {**env, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, run_dir)
+
+
 def _meeting(config: RunConfig, where: Rendezvous) -> tuple[str, ...]:
     """Where the ranks meet. One node alone takes a free port, so that two runs fit on it."""
     if config.parallel.world == 1:

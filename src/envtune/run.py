@@ -13,6 +13,7 @@ from pathlib import Path
 
 from envtune import (
     descendants,
+    exporting,
     files,
     fingerprint,
     flow,
@@ -156,14 +157,15 @@ def _finish(context: Context) -> tuple[Exit, str]:
     report = record.report(run, peak)
     files.write_json(run.folder / "report.json", report)
     record.update(run, outcome={"exit": 0, "message": "done"})
-    record.complete(run, stages["train"]["checks"])
+    passed = [check for stage in stages.values() for check in stage.get("checks", ())]
+    record.complete(run, passed)
     return Exit.DONE, f"done: {run.folder / stages['train']['artifact']}"
 
 
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
     ("prepare", not_asked),
     ("train", training.train),
-    ("export", not_asked),
+    ("export", exporting.export),
     ("evaluate", not_asked),
     ("serve", not_asked),
 )

@@ -323,11 +323,6 @@ def test_a_gpu_that_nobody_knows_is_refused_with_those_that_are_known(text: str)
     ("environ", "line"),
     [
         (
-            {"SFT_LORA_POST_PROCESS_FOR_VLLM": "true"},
-            "SFT_LORA_POST_PROCESS_FOR_VLLM: no export runs yet; the adapter is left as it was "
-            "trained",
-        ),
-        (
             {"SFT_RESPONSE_TEMPLATE": "Answer:"},
             "SFT_RESPONSE_TEMPLATE: masks nothing; the type of the data says what trains",
         ),

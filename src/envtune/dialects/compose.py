@@ -24,7 +24,8 @@ from envtune.dialects.rules import (
     prefixed,
 )  # fmt: skip
 
-_EXPORT = Noted("no export runs yet")
+_EXPORT = Noted("an adapter is always made servable; SFT_EXPORT=false leaves it as it is")
+_QUANTISE = Noted("nothing is quantised yet")
 _EVALUATE = Noted("no generation test runs yet")
 _SERVE = Noted("no server starts yet")
 
@@ -142,7 +143,7 @@ NAMING: Table = {
 # Sections of stages to come, whatever is in them.
 SECTIONS: Mapping[str, Rule] = {
     "export": _EXPORT,
-    "awq": _EXPORT,
+    "awq": _QUANTISE,
     "eval": _EVALUATE,
     "serve": _SERVE,
     "orchestration": Noted("no stage runs after training yet"),
