@@ -127,7 +127,7 @@ def _follow(context: Context) -> tuple[Exit, str] | None:
 
 
 def _run_stage(name: str, stage: Callable[[Context], StageRecord | None], context: Context) -> None:
-    if context.stops.asked and stage is not not_asked:
+    if context.stops.asked:
         raise stopped(context, f"before {name}")
     done = runs.read_record(context.run.folder).get("stages", {}).get(name, {})
     if done.get("outcome") == "done":
@@ -144,11 +144,6 @@ def _run_stage(name: str, stage: Callable[[Context], StageRecord | None], contex
         raise Ended(Exit(result["exit"]), result["message"])
 
 
-def not_asked(context: Context) -> StageRecord | None:
-    """A stage that nothing turns on yet."""
-    return None
-
-
 def _finish(context: Context) -> tuple[Exit, str]:
     """Writes the last records; `.complete` comes after all others."""
     run = context.run
@@ -163,9 +158,6 @@ def _finish(context: Context) -> tuple[Exit, str]:
 
 
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
-    ("prepare", not_asked),
     ("train", training.train),
     ("export", exporting.export),
-    ("evaluate", not_asked),
-    ("serve", not_asked),
 )

@@ -1,18 +1,12 @@
-"""envtune's own settings: their names, types, defaults and meaning.
+"""The settings of a run up to its training, and the keys that envtune's plugin adds."""
 
-Axolotl's settings are not here: their names and types come from the snapshot.
-"""
-
-from dataclasses import dataclass
 from typing import Any
 
 from envtune import upstream
+from envtune.contract.own import COUNT, FLAG, SECONDS, TEXT, Own
 from envtune.hardware import PRETENDED, PRETENDED_NAME
 from envtune.profiles import PROFILES
 
-_TEXT = {"type": "string"}
-_FLAG = {"type": "boolean"}
-_COUNT = {"type": "integer", "minimum": 1, "maximum": 9999}
 _TEXT_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 # The name of a run that has a number.
 RUN_NAME = r"^(?P<prefix>[a-z0-9][a-z0-9-]{0,122})-run(?P<index>[0-9]{1,4})$"
@@ -40,51 +34,36 @@ _LAUNCH_ARGS = {
 }
 
 
-@dataclass(frozen=True)
-class Own:
-    """One setting of envtune: a JSON schema node, a default and a line of meaning."""
-
-    node: dict[str, Any]
-    default: Any
-    meaning: str
-
-
-OWN: dict[str, Own] = {
-    "SFT_OUTPUTS_DIR": Own(_TEXT, None, "folder that holds the runs"),
-    "SFT_LOGS_DIR": Own(_TEXT, None, "folder that holds the logs of the stages"),
+TRAINING: dict[str, Own] = {
+    "SFT_OUTPUTS_DIR": Own(TEXT, None, "folder that holds the runs"),
+    "SFT_LOGS_DIR": Own(TEXT, None, "folder that holds the logs of the stages"),
     "SFT_TRAINER_CONFIG_JSON_PATH": Own(
-        _TEXT, None, "a mounted JSON or YAML file with Axolotl's keys"
+        TEXT, None, "a mounted JSON or YAML file with Axolotl's keys"
     ),
     "SFT_TRAINER_CONFIG_JSON_ENV_VAR": Own(
-        _TEXT, None, "the same as base64 JSON; stronger than the file"
+        TEXT, None, "the same as base64 JSON; stronger than the file"
     ),
-    "SFT_DATASET_CONFIG": Own(
-        _TEXT, None, "the industrial pipeline's JSON that describes the data"
-    ),
+    "SFT_DATASET_CONFIG": Own(TEXT, None, "the industrial pipeline's JSON that describes the data"),
     "SFT_TRAINING_CONFIG": Own(
-        _TEXT, None, "the industrial pipeline's JSON that describes the training"
+        TEXT, None, "the industrial pipeline's JSON that describes the training"
     ),
     "SFT_TEMPLATE": Own(
-        _TEXT, None, "a Jinja template that lays out the YAML, or a YAML file of defaults"
+        TEXT, None, "a Jinja template that lays out the YAML, or a YAML file of defaults"
     ),
     "SFT_PROFILE": Own({"enum": sorted(PROFILES)}, None, "a set of values weaker than any other"),
     "SFT_SAMPLE_SIZE": Own(
         {"type": "integer", "minimum": 1}, None, "train on the first rows of each data set only"
     ),
-    "SFT_CACHE_DIR": Own(_TEXT, None, "folder of the Hub's cache where HF_HOME is not set"),
-    "DATA_ROOT": Own(_TEXT, None, "folder in which a relative path of a data set is looked up too"),
-    "CKPT_ROOT": Own(_TEXT, None, "the same as SFT_OUTPUTS_DIR, which is stronger"),
-    "SFT_EXPORT": Own(_FLAG, True, "make a trained adapter servable by vLLM, or merge it"),
-    "SFT_LORA_POST_PROCESS_FOR_VLLM": Own(
-        _FLAG, False, "write new_embeddings.safetensors too, which old servers of vLLM read"
-    ),
+    "SFT_CACHE_DIR": Own(TEXT, None, "folder of the Hub's cache where HF_HOME is not set"),
+    "DATA_ROOT": Own(TEXT, None, "folder in which a relative path of a data set is looked up too"),
+    "CKPT_ROOT": Own(TEXT, None, "the same as SFT_OUTPUTS_DIR, which is stronger"),
     "SFT_LOCAL_FILES_ONLY": Own(
-        _FLAG, False, "no network: models and data sets are local folders or in the cache"
+        FLAG, False, "no network: models and data sets are local folders or in the cache"
     ),
-    "SFT_RERUN": Own(_FLAG, False, "train again although this configuration is finished"),
-    "SFT_STRICT": Own(_FLAG, True, "an unknown name is an error (false: a warning)"),
+    "SFT_RERUN": Own(FLAG, False, "train again although this configuration is finished"),
+    "SFT_STRICT": Own(FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(
-        {"type": "integer", "minimum": 1, "maximum": 86400},
+        SECONDS,
         25,
         "seconds between SIGTERM and the end of everything",
     ),
@@ -103,10 +82,10 @@ OWN: dict[str, Own] = {
         _LAUNCH_ARGS, None, "a JSON object of accelerate launch's long flags"
     ),
     "SET_NUM_PROCESSES_TO_NUM_GPUS": Own(
-        _FLAG, True, "one process a visible GPU, unless a number is given"
+        FLAG, True, "one process a visible GPU, unless a number is given"
     ),
     "SFT_RENDEZVOUS_SECONDS": Own(
-        {"type": "integer", "minimum": 1, "maximum": 86400},
+        SECONDS,
         1800,
         "seconds that the nodes of a run wait for each other at the start",
     ),
@@ -121,9 +100,9 @@ OWN: dict[str, Own] = {
         "which runs share one counter",
     ),
     "FORCE_RUN_NAME": Own(_RUN_NAME, None, "the run's whole name, <prefix>-run<N>"),
-    "FORCE_RUN_INDEX": Own(_COUNT, None, "the run's number; the prefix is computed"),
+    "FORCE_RUN_INDEX": Own(COUNT, None, "the run's number; the prefix is computed"),
     "LEGACY_RUN_NAME": Own(_FOLDER, None, "the run's folder with USE_LEGACY_NAMING=1"),
-    "USE_LEGACY_NAMING": Own(_FLAG, False, "folders named <dataset>_<size>_<model>, not counted"),
+    "USE_LEGACY_NAMING": Own(FLAG, False, "folders named <dataset>_<size>_<model>, not counted"),
 }
 
 # Keys that envtune's own plugin adds to Axolotl's YAML.

@@ -1,0 +1,12 @@
+"""envtune's own settings: their names, types, defaults and meaning.
+
+Axolotl's settings are not here: their names and types come from the snapshot.
+"""
+
+from envtune.contract.after import AFTER
+from envtune.contract.own import Own
+from envtune.contract.training import PLUGIN_KEYS, RUN_NAME, TRAINING
+
+OWN: dict[str, Own] = {**TRAINING, **AFTER}
+
+__all__ = ["OWN", "PLUGIN_KEYS", "RUN_NAME", "Own"]
