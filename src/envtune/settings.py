@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envtune import dialects, retired, upstream
-from envtune.contract import OWN, PLUGIN_KEYS
+from envtune.contract import OWN, PLUGIN_KEYS, SERVE_FLAG, SERVE_FLAGS
 from envtune.errors import Problem, Refused
 from envtune.schema import Mismatch, Node, Schema, nearest
 from envtune.sources import AXOLOTL, SFT, Entry, Inputs, Layer, has_key_in_url
@@ -207,6 +207,8 @@ class _Loader:
             return None
         if (own := entry.key or entry.name) in OWN:
             return _Place(entry, own, (), OWN[own].node)
+        if (flag := own.removeprefix(SERVE_FLAG).lower()) in _served(own):
+            return _Place(entry, SERVE_FLAGS, (flag,), _served(own)[flag])
         key, *parts = _spelled(entry)
         if key not in self.types.fields:
             self.unknown.append(_unknown(entry, self.types))
@@ -320,8 +322,14 @@ def _unknown(entry: Entry, types: Schema) -> Problem:
     return Problem(entry.label, f"no such setting{f'; did you mean {hint}?' if hint else ''}")
 
 
+def _served(name: str) -> Mapping[str, Node]:
+    """vLLM's flags, where the name is of one of its variables."""
+    return upstream.vllm()["flags"] if name.startswith(SERVE_FLAG) else {}
+
+
 def _names(types: Schema) -> Iterator[str]:
     yield from (AXOLOTL + key.upper() for key in types.fields)
     yield from (SFT + flag.upper() for flag in dialects.flags())
     yield from upstream.axolotl()["reserved"]
     yield from OWN
+    yield from (SERVE_FLAG + flag.upper() for flag in upstream.vllm()["flags"])

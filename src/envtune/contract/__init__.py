@@ -3,10 +3,10 @@
 Axolotl's settings are not here: their names and types come from the snapshot.
 """
 
-from envtune.contract.after import AFTER
+from envtune.contract.after import AFTER, SERVE_FLAG, SERVE_FLAGS
 from envtune.contract.own import Own
 from envtune.contract.training import PLUGIN_KEYS, RUN_NAME, TRAINING
 
 OWN: dict[str, Own] = {**TRAINING, **AFTER}
 
-__all__ = ["OWN", "PLUGIN_KEYS", "RUN_NAME", "Own"]
+__all__ = ["OWN", "PLUGIN_KEYS", "RUN_NAME", "SERVE_FLAG", "SERVE_FLAGS", "Own"]

@@ -1,6 +1,11 @@
 """The settings of the stages after training, in the stages' order."""
 
-from envtune.contract.own import FLAG, Own
+from envtune import upstream
+from envtune.contract.own import FLAG, SECONDS, TEXT, Own
+
+# Every flag of vLLM is a variable of its own too: SFT_SERVE_<FLAG>.
+SERVE_FLAG = "SFT_SERVE_"
+SERVE_FLAGS = "SFT_SERVE_ARGS"
 
 EXPORT: dict[str, Own] = {
     "SFT_EXPORT": Own(FLAG, True, "make a trained adapter servable by vLLM, or merge it"),
@@ -9,4 +14,29 @@ EXPORT: dict[str, Own] = {
     ),
 }
 
-AFTER: dict[str, Own] = {**EXPORT}
+PARITY: dict[str, Own] = {
+    "SFT_PARITY": Own(
+        {"enum": ["auto", "require", "off"]},
+        "auto",
+        "prove that vLLM answers as training would; auto: where vLLM is installed",
+    ),
+}
+
+SERVE: dict[str, Own] = {
+    "SFT_SERVE": Own(FLAG, False, "serve what was trained with vLLM until the container is stopped"),
+    SERVE_FLAGS: Own(
+        {"type": "object", "properties": upstream.vllm()["flags"]},
+        None,
+        "a JSON object of vLLM's flags; SFT_SERVE_<FLAG> sets one",
+    ),
+    "SFT_SERVED_MODEL_RELPATH": Own(
+        TEXT, None, "the whole model to serve, a folder below the outputs, in place of the run's own"
+    ),
+    "SFT_PREFER_AWQ": Own(FLAG, True, "serve the quantised model where the run has one"),
+    "SFT_SERVE_START_SECONDS": Own(SECONDS, 1800, "seconds until vLLM has to be ready"),
+    "SFT_VLLM_VENV": Own(
+        TEXT, None, "folder of the environment that holds vLLM; else .venv-serve beside this one's"
+    ),
+}
+
+AFTER: dict[str, Own] = {**EXPORT, **PARITY, **SERVE}

@@ -32,6 +32,12 @@ def transformers() -> dict[str, Any]:
     return _read("transformers")
 
 
+@functools.cache
+def vllm() -> dict[str, Any]:
+    """`vllm serve`: `version`, `flags` (JSON schema by long name)."""
+    return _read("vllm")
+
+
 def _read(name: str) -> dict[str, Any]:
     snapshot: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text())
     return snapshot
