@@ -45,8 +45,8 @@ $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP) --quiet --no-deps -r requirements-dev.txt
 	touch $@
 
-demo: setup $(DEMO)/instructions.jsonl ## train the embedded tiny model on the CPU, in about a minute
-	@set -a && . examples/demo.env && set +a && scripts/autorun.sh
+demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the embedded tiny model on the CPU, in about a minute (SERVE=1: prove and serve it too)
+	@set -a && . examples/demo.env && set +a && SFT_SERVE=$${SFT_SERVE:-$(or $(SERVE),0)} scripts/autorun.sh
 
 $(DEMO)/instructions.jsonl: src/envtune/engine/embedded.py | $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m envtune.engine.embedded $(DEMO)

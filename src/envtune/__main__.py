@@ -13,13 +13,16 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from envtune import files, flow, sources, tables
+from envtune import files, flow, settings, sources, tables
 from envtune.errors import Exit, NothingSet, Problem, Refused
+
+if TYPE_CHECKING:
+    from envtune import run as stages
 
 LOG = logging.getLogger("envtune")
 _MESSAGE_LIMIT = 4096
@@ -79,26 +82,34 @@ def configure(args: argparse.Namespace) -> Result:
 
 def run(args: argparse.Namespace) -> Result:
     """train: the run in a folder made by configure, or a new one from the environment"""
+    from envtune import nodes, runs
     from envtune import run as stages
-    from envtune import runs
 
     inputs = sources.read()
     if args.folder and args.overrides:
         what = "a run folder has its configuration; leave the NAME=VALUE out, or --folder"
         raise Refused([Problem(args.overrides[0].split("=")[0], what)])
     if args.folder:
-        claimed = runs.open_run(Path(args.folder).resolve())
+        claimed, own = runs.open_run(Path(args.folder).resolve()), _own(inputs)
     else:
         made = flow.configure(args.overrides)
         _warn(made)
-        claimed = stages.prepare_folder(made)
-    exit_, message = stages.execute(claimed, inputs.passed_on, inputs.secrets)
+        claimed, own = stages.prepare_folder(made), made.settings.own
+    start = stages.Start(claimed, inputs.passed_on, inputs.secrets, own)
+    exit_, message = stages.execute(start)
     if exit_ == Exit.DONE:
         report = json.loads((claimed.folder / "report.json").read_text())
         artifact = "adapter" if (claimed.folder / "adapter").is_dir() else "model"
         shown = os.path.relpath(claimed.folder)
         _show(tables.summary(report, message.split(":")[0], shown, artifact))
+        if start.context().config.setting("SFT_SERVE") and not nodes.rank(start.environ):
+            return stages.serve(start)
     return exit_, message
+
+
+def _own(inputs: sources.Inputs) -> Mapping[str, settings.Setting]:
+    """envtune's own settings as this start was given them."""
+    return settings.load(sources.with_documents(inputs)).own
 
 
 def _show(text: str) -> None:
@@ -107,6 +118,35 @@ def _show(text: str) -> None:
         print(text, flush=True)
     except (BrokenPipeError, AttributeError, ValueError):
         sys.stdout = None  # nothing is left to flush at exit
+
+
+def serve(args: argparse.Namespace) -> Result:
+    """serve a trained run with vLLM until a stop: RUN, or the newest"""
+    from envtune import run as stages
+
+    return stages.serve(_start(args))
+
+
+def smoke_test(args: argparse.Namespace) -> Result:
+    """ask a running server of a trained run: models, chat, stream, end of text, key"""
+    from envtune import smoke
+
+    return smoke.test(_start(args).context())
+
+
+def _start(args: argparse.Namespace) -> "stages.Start":
+    """The run that a lone stage works on: a name below the outputs, a folder, or the newest."""
+    from envtune import run as stages
+    from envtune import runs
+
+    names = [word for word in args.words if "=" not in word]
+    if len(names) > 1:
+        raise Refused([Problem(names[1], "one run at a time")])
+    inputs = sources.read([word for word in args.words if "=" in word])
+    loaded = settings.load(sources.with_documents(inputs))
+    outputs, _ = flow.folders(loaded, inputs.environ)
+    found = runs.named(Path(outputs), next(iter(names), None))
+    return stages.Start(found, inputs.passed_on, inputs.secrets, loaded.own)
 
 
 def explain(args: argparse.Namespace) -> Result:
@@ -164,11 +204,31 @@ def print_runtime(args: argparse.Namespace) -> Result:
     return Exit.DONE, ""
 
 
+def _lone(stage: str, meaning: str) -> Callable[[argparse.Namespace], Result]:
+    """The verb of a stage that may be run again on a trained run."""
+
+    def verb(args: argparse.Namespace) -> Result:
+        from envtune import run as stages
+
+        return stages.alone(_start(args), stage)
+
+    verb.__doc__ = f"{meaning}: RUN, or the newest"
+    return verb
+
+
+LONE = {
+    "export": "make the adapter of a trained run servable again",
+    "parity": "prove that vLLM answers as the trained model does",
+}
+
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": check,
     "configure": configure,
     "explain": explain,
     "run": run,
+    **{name: _lone(name, meaning) for name, meaning in LONE.items()},
+    "serve": serve,
+    "smoke-test": smoke_test,
     "login": login,
     "run-name-preview": run_name_preview,
     "print-runtime": print_runtime,
@@ -185,7 +245,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
         if name == "explain":
             sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
-        if name != "login":
+        if name in (*LONE, "serve", "smoke-test"):
+            sub.add_argument("words", nargs="*", metavar="RUN or NAME=VALUE")
+        elif name != "login":
             sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
         if name == "check":
             sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
@@ -244,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
-    if args.verb == "run" or exit_ != Exit.DONE:
+    if args.verb in ("run", "serve") or exit_ != Exit.DONE:
         terminate(message)
     return int(exit_)
 

@@ -10,6 +10,7 @@ from envtune.rendezvous import FLAGS, VARIABLES, Rendezvous
 from envtune.resolve import flags
 
 _WITHOUT_KEY = ("offline", "dryrun", "disabled")
+API_KEY = "VLLM_API_KEY"
 # Would make Axolotl's training skip the computation of steps.
 _NEVER = ("AXOLOTL_IS_PREPROCESS",)
 
@@ -68,6 +69,20 @@ def engine(
     env = {n: v for n, v in environ.items() if v and not isinstance(v, sources.Secret)}
     argv = (python, "-m", f"envtune.engine.{module}", str(order))
     return LaunchPlan(argv, {**env, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, run_dir)
+
+
+def serve(config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:
+    """vLLM's server. Of the secrets it is told the one that its clients have to know."""
+    env = {n: v for n, v in environ.items() if v and not isinstance(v, sources.Secret)}
+    if key := environ.get(API_KEY):
+        env[API_KEY] = key
+    if not env.get("VLLM_PORT", "0").isdigit():
+        del env["VLLM_PORT"]  # Kubernetes' link to a service that is called vllm
+    argv = (str(python), "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file))
+    quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    return LaunchPlan(
+        argv, {**quiet, **env, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, run_dir
+    )
 
 
 def _meeting(config: RunConfig, where: Rendezvous) -> tuple[str, ...]:

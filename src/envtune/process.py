@@ -4,12 +4,16 @@ A stop is noted by `stops` and acted on between two reads of the child's output;
 child leaves behind is ended by `descendants`.
 """
 
+import collections
 import logging
 import os
 import selectors
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -49,15 +53,7 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
     Nothing that descends from it is left when this returns.
     """
     others = descendants.stamps(descendants.pids())
-    child = subprocess.Popen(
-        plan.argv,
-        env=dict(plan.env),
-        cwd=plan.cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    child = _start(plan)
     try:
         with log.open("ab", buffering=0) as stream:
             _attend(child, stream.write, watcher, stops)
@@ -67,6 +63,72 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
     finally:
         descendants.end(child, others)
     return child.wait()
+
+
+def _start(plan: LaunchPlan) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        plan.argv,
+        env=dict(plan.env),
+        cwd=plan.cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+class Beside:
+    """A child that works beside this process. `tail` holds the last lines of its output."""
+
+    def __init__(self, child: subprocess.Popen[bytes], clean: Callable[[str], str]) -> None:
+        self.child, self.clean = child, clean
+        self.tail: collections.deque[str] = collections.deque(maxlen=40)
+
+    def ended(self) -> int | None:
+        """Its code (negative: the signal's number), or None while it runs."""
+        return self.child.poll()
+
+    def ask_to_end(self) -> None:
+        """SIGTERM, to the child alone: what it has started is its own to end."""
+        self.child.send_signal(signal.SIGTERM)
+
+    def line(self, text: str) -> None:
+        self.tail.append(self.clean(text))
+        LOG.debug("%s", self.clean(text))
+
+    def tick(self) -> None:
+        """Nothing is looked at."""
+
+    def stop(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return False
+
+
+@contextmanager
+def beside(plan: LaunchPlan, log: Path, clean: Callable[[str], str]) -> Iterator[Beside]:
+    """A child that works while the block does; nothing that descends from it is left after."""
+    others = descendants.stamps(descendants.pids())
+    child = _start(plan)
+    found = Beside(child, clean)
+    with log.open("ab", buffering=0) as stream:
+        output = _Output(child, stream.write, found)
+        pump = threading.Thread(target=_pump, args=(output,), daemon=True)
+        pump.start()
+        try:
+            yield found
+        finally:
+            descendants.end(child, others)
+            pump.join(_LINGER)
+    child.wait()
+
+
+def _pump(output: "_Output") -> None:
+    """Reads until nobody is left who could write."""
+    while output.open:
+        output.read(_TICK)
+    output.drain()
 
 
 def quietly(plan: LaunchPlan, log: Path) -> int:

@@ -8,13 +8,16 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from envtune import control, files, runs
 from envtune.config import Parallel, RunConfig, Value
+from envtune.contract import OWN
 from envtune.runs import Run
+from envtune.settings import Setting
 
 _PACKAGES = (
     "envtune", "axolotl", "torch", "transformers", "peft", "accelerate", "trl", "datasets",
@@ -48,12 +51,14 @@ def resolved(config: RunConfig, contents: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def load_resolved(run: Run) -> RunConfig:
-    """The RunConfig that `resolved` wrote."""
+def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConfig:
+    """The RunConfig that `resolved` wrote, with `own` in place of what it says of the same."""
+    today = {name: Value(given.value, given.name) for name, given in (own or {}).items()}
+    default = {name: Value(setting.default, "envtune") for name, setting in OWN.items()}
     data = json.loads((run.folder / "config" / "resolved.json").read_text())
     return RunConfig(
         axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
-        own={key: Value(**value) for key, value in data["settings"].items()},
+        own={**default, **{k: Value(**v) for k, v in data["settings"].items()}, **today},
         device=data["device"],
         parallel=Parallel(**data["parallel"]),
         output_dir=data["output_dir"],

@@ -9,6 +9,7 @@ import hashlib
 import resource
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from envtune import (
@@ -22,11 +23,14 @@ from envtune import (
     render,
     rendezvous,
     runs,
+    served,
+    server,
     training,
 )  # fmt: skip
 from envtune.errors import Exit, Problem, Refused
 from envtune.lease import Lease
 from envtune.runs import Run
+from envtune.settings import Setting
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
 from envtune.stops import StopSignals
 
@@ -76,31 +80,73 @@ def _write_config(run: Run, made: flow.Configuration, contents: dict[str, str], 
     )
 
 
-def execute(run: Run, environ: Mapping[str, str], secrets: tuple[str, ...]) -> tuple[Exit, str]:
+@dataclass(frozen=True)
+class Start:
+    """What a command starts the stages of a run with.
+
+    `own` are the settings of this start. What the run was made with stands behind them, so
+    that a trained run can be served or measured in another way.
+    """
+
+    run: Run
+    environ: Mapping[str, str]
+    secrets: tuple[str, ...]
+    own: Mapping[str, Setting]
+    stops: StopSignals = field(default_factory=lambda: StopSignals().install())
+
+    def context(self) -> Context:
+        """What every stage gets; the run has its configuration by now."""
+        config = record.load_resolved(self.run, self.own)
+        self.stops.grace = config.setting("SFT_GRACE_SECONDS")
+        return Context(self.run, config, self.environ, self.secrets, self.stops)
+
+
+def execute(start: Start) -> tuple[Exit, str]:
     """Runs every stage of a run folder. Returns the exit code and its line."""
+    run, stops = start.run, start.stops
     already = f"already done: {run.folder} (SFT_RERUN=true trains again)"
     if run.finished:
         return Exit.DONE, already
     descendants.adopt_orphans()
-    stops = StopSignals().install()
-    if nodes.rank(environ):
-        return _follow(_context(run, environ, secrets, stops)) or (Exit.DONE, already)
+    if nodes.rank(start.environ):
+        return _follow(start.context()) or (Exit.DONE, already)
     with Lease(run.folder, lambda: stops.asked):
         if run.finished:  # while this start waited
             return Exit.DONE, already
-        context = _context(run, environ, secrets, stops)
+        context = start.context()
         exit_, message = _lead(context)
         if context.config.parallel.nodes > 1:
             nodes.announce(run.folder, nodes.Launch(nodes.stamp(), None, int(exit_), message))
         return exit_, message
 
 
-def _context(
-    run: Run, environ: Mapping[str, str], secrets: tuple[str, ...], stops: StopSignals
-) -> Context:
-    config = record.load_resolved(run)
-    stops.grace = config.setting("SFT_GRACE_SECONDS")
-    return Context(run, config, environ, secrets, stops)
+def alone(start: Start, name: str) -> tuple[Exit, str]:
+    """Runs one stage of a trained run again, whether it was done before or not."""
+    run, stops = start.run, start.stops
+    if runs.read_record(run.folder).get("stages", {}).get("train", {}).get("outcome") != "done":
+        text = "is not trained to its end; start it again with the settings that it was made with"
+        raise Refused([Problem(run.name, text)])
+    descendants.adopt_orphans()
+    with Lease(run.folder, lambda: stops.asked):
+        finished = run.finished
+        (run.folder / runs.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
+        try:
+            _run_stage(name, dict(STAGES)[name], start.context(), again=True)
+        except Ended as end:
+            return end.exit, end.message
+        if finished:
+            _complete(run)
+    return Exit.DONE, f"{name}: done: {run.folder}"
+
+
+def serve(start: Start) -> tuple[Exit, str]:
+    """Serves what a run has made until a stop; a chat of it needs no lease."""
+    descendants.adopt_orphans()
+    context = start.context()
+    try:
+        return server.serve(context, served.find(context))
+    except Ended as end:
+        return end.exit, end.message
 
 
 def _lead(context: Context) -> tuple[Exit, str]:
@@ -126,11 +172,17 @@ def _follow(context: Context) -> tuple[Exit, str] | None:
     return nodes.wait_for_end(context, launch)
 
 
-def _run_stage(name: str, stage: Callable[[Context], StageRecord | None], context: Context) -> None:
+def _run_stage(
+    name: str,
+    stage: Callable[[Context], StageRecord | None],
+    context: Context,
+    *,
+    again: bool = False,
+) -> None:
     if context.stops.asked:
         raise stopped(context, f"before {name}")
     done = runs.read_record(context.run.folder).get("stages", {}).get(name, {})
-    if done.get("outcome") == "done":
+    if done.get("outcome") == "done" and not again:
         LOG.info("%s: done before", name)
         return
     started = time.monotonic()
@@ -147,14 +199,19 @@ def _run_stage(name: str, stage: Callable[[Context], StageRecord | None], contex
 def _finish(context: Context) -> tuple[Exit, str]:
     """Writes the last records; `.complete` comes after all others."""
     run = context.run
-    stages = runs.read_record(run.folder)["stages"]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     report = record.report(run, peak)
     files.write_json(run.folder / "report.json", report)
     record.update(run, outcome={"exit": 0, "message": "done"})
-    passed = [check for stage in stages.values() for check in stage.get("checks", ())]
-    record.complete(run, passed)
+    stages = _complete(run)
     return Exit.DONE, f"done: {run.folder / stages['train']['artifact']}"
+
+
+def _complete(run: Run) -> dict[str, StageRecord]:
+    """Marks the run as done with the checks that its stages passed; gives their records."""
+    stages: dict[str, StageRecord] = runs.read_record(run.folder)["stages"]
+    record.complete(run, [c for stage in stages.values() for c in stage.get("checks", ())])
+    return stages
 
 
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (

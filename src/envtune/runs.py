@@ -66,6 +66,21 @@ def open_run(folder: Path, logs: Path | None = None) -> Run:
     return Run(name, folder, logs / name if logs else Path(record["logs"]), record["key"])
 
 
+def named(outputs: Path, name: str | None) -> Run:
+    """The run of a name below the outputs or of a folder, else the newest.
+
+    Raises Refused where there is none; nothing is made.
+    """
+    if name is None:
+        try:
+            name = (outputs / LATEST).read_text().strip()
+        except OSError:
+            text = f"there is no run below {outputs}; name one, or set SFT_OUTPUTS_DIR"
+            raise Refused([Problem("", text)]) from None
+    below = outputs / name
+    return open_run(below if below.is_dir() else Path(name).resolve())
+
+
 def find(config: RunConfig, key: str, outputs: Path) -> Path | None:
     """The newest folder with this key, or None."""
     if config.output_dir is not None:

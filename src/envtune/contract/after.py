@@ -23,14 +23,18 @@ PARITY: dict[str, Own] = {
 }
 
 SERVE: dict[str, Own] = {
-    "SFT_SERVE": Own(FLAG, False, "serve what was trained with vLLM until the container is stopped"),
+    "SFT_SERVE": Own(
+        FLAG, False, "serve what was trained with vLLM until the container is stopped"
+    ),
     SERVE_FLAGS: Own(
         {"type": "object", "properties": upstream.vllm()["flags"]},
         None,
         "a JSON object of vLLM's flags; SFT_SERVE_<FLAG> sets one",
     ),
     "SFT_SERVED_MODEL_RELPATH": Own(
-        TEXT, None, "the whole model to serve, a folder below the outputs, in place of the run's own"
+        TEXT,
+        None,
+        "the whole model to serve, a folder below the outputs, in place of the run's own",
     ),
     "SFT_PREFER_AWQ": Own(FLAG, True, "serve the quantised model where the run has one"),
     "SFT_SERVE_START_SECONDS": Own(SECONDS, 1800, "seconds until vLLM has to be ready"),

@@ -1,0 +1,143 @@
+"""What of a run vLLM is to serve: read from what its stages left on disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from envtune import adapterfiles, fit, modelfiles, servability
+from envtune.adapters import Base
+from envtune.contract import SERVE_FLAGS
+from envtune.errors import Exit, Problem, Refused
+from envtune.exporting import MERGED, SERVING, base_folder
+from envtune.stage import Context
+
+_PARTS = (modelfiles.CONFIG, modelfiles.WEIGHTS, modelfiles.TOKENIZER)
+_LORA = "SFT_SERVE_LORA_MODULES"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A whole model and the adapters on it.
+
+    `names` are those of the whole model. `source` is adapter, model, merged, override, or
+    the folder of a quantised model. `config` is the whole model's config.json.
+    """
+
+    model: Path
+    names: tuple[str, ...]
+    source: str
+    config: Mapping[str, Any]
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    rank: int = 0
+    tokenizer: Path | None = None
+    chat_template: Path | None = None
+
+    @property
+    def quantised(self) -> bool:
+        return bool(self.config.get("quantization_config"))
+
+    @property
+    def tuned(self) -> str:
+        """The name under which what was trained answers."""
+        return next(iter(self.adapters), self.names[0])
+
+
+def find(context: Context) -> Served:
+    """What the settings choose of a trained run. Raises Refused with all that is wrong."""
+    flags = context.config.setting(SERVE_FLAGS) or {}
+    names = tuple(flags.get("served_model_name") or (context.run.name,))
+    found = _found(context, names)
+    if told := modelfiles.problems(found.model, _PARTS[:2] if found.tokenizer else _PARTS):
+        raise Refused(Problem("serve", text, Exit.ARTIFACT) for text in told)
+    return _with_more(found, flags.get("lora_modules") or ())
+
+
+def _found(context: Context, names: tuple[str, ...]) -> Served:
+    folder, setting = context.run.folder, context.config.setting
+    if path := setting("SFT_SERVED_MODEL_RELPATH"):
+        return _whole(folder.parent / path, names, "override")
+    quantised = sorted(folder.glob(f"{MERGED}_*/config.json")) if setting("SFT_PREFER_AWQ") else []
+    if quantised:
+        return _whole(quantised[0].parent, names, quantised[0].parent.name)
+    for name in ("model", MERGED):
+        if (folder / name / "config.json").exists() and not _adapter_serves(folder):
+            return _whole(folder / name, names, name)
+    if not _adapter_serves(folder):
+        raise Refused([Problem("serve", _nothing(folder), Exit.ARTIFACT)])
+    return _on_base(context, names)
+
+
+def _adapter_serves(folder: Path) -> bool:
+    return (folder / SERVING / "adapter").is_dir()
+
+
+def _nothing(folder: Path) -> str:
+    if (folder / "adapter").is_dir():
+        return f"{folder} holds an adapter that was not exported; unset SFT_EXPORT=false"
+    return f"{folder} holds nothing that was trained to its end"
+
+
+def _whole(folder: Path, names: tuple[str, ...], source: str) -> Served:
+    config = folder / "config.json"
+    if not config.exists():
+        name = "SFT_SERVED_MODEL_RELPATH" if source == "override" else "serve"
+        raise Refused([Problem(name, f"{folder} holds no model", Exit.ARTIFACT)])
+    return Served(folder, names, source, modelfiles.read_json(config))
+
+
+def _on_base(context: Context, names: tuple[str, ...]) -> Served:
+    """The exported adapter, on the base that it was trained on or the one made for it."""
+    folder = context.run.folder / SERVING
+    made = modelfiles.read_json(folder / "serving.json")
+    base = folder / made["model"] if made["model"] else base_folder(context)
+    name = str(context.config.plain()["base_model"])
+    if base is None or not (base / "config.json").exists():
+        raise Refused([Problem("serve", f"the base {name} is not there any more", Exit.ACCESS)])
+    called = Path(name).name if name.startswith("/") else name
+    if called in names:
+        text = f"{called} is the base's own name; choose another for the adapter"
+        raise Refused([Problem("SFT_SERVE_SERVED_MODEL_NAME", text)])
+    return Served(
+        model=base,
+        names=(called,),
+        source="adapter",
+        config=modelfiles.read_json(base / "config.json"),
+        adapters=dict.fromkeys(names, folder / made["adapter"]),
+        rank=made["max_lora_rank"],
+        tokenizer=folder / made["tokenizer"] if made["tokenizer"] else None,
+        chat_template=folder / made["chat_template"] if made["chat_template"] else None,
+    )
+
+
+def _with_more(found: Served, modules: tuple[str, ...]) -> Served:
+    """With the user's other adapters, each proved to fit, or all that is wrong with them."""
+    if not modules:
+        return found
+    base, problems = adapterfiles.base(found.model), []
+    adapters, rank = dict(found.adapters), found.rank
+    for module in modules:
+        name, _, path = module.partition("=")
+        if not name or not path or name in (*adapters, *found.names):
+            problems.append(f"{module!r} is not name=/path with a name of its own")
+        elif told := _wrong(Path(path), base):
+            problems += [f"{name}: {text}" for text in told]
+        else:
+            adapters[name] = Path(path)
+            decision = servability.decide(adapterfiles.adapter(Path(path)), base)
+            rank = max(rank, decision.max_lora_rank or 0)
+    if problems:
+        raise Refused(Problem(_LORA, text, Exit.ARTIFACT) for text in problems)
+    return Served(**{**vars(found), "adapters": adapters, "rank": rank})
+
+
+def _wrong(folder: Path, base: Base) -> list[str]:
+    """Why vLLM would refuse an adapter, or answer otherwise than it was trained."""
+    if told := adapterfiles.problems(folder):
+        return told
+    read = adapterfiles.adapter(folder)
+    if told := fit.problems(read, base):
+        return told
+    decision = servability.decide(read, base)
+    plain = decision.kind == "plain"
+    return [] if plain else [f"vLLM does not serve it as it is: {decision.reason}"]
