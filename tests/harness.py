@@ -20,6 +20,9 @@ SHARED = ROOT.parent / "shared" / "data"
 # Not ENVTUNE_...: children do not see those of their caller.
 _MARK = "STARTED_BY_TEST"
 
+# Each proof starts a server for a minute; the tests of the proof ask for it.
+UNPROVED = {"SFT_PARITY": "off"}
+
 # No network: the Hub is a port that nothing listens on.
 NOWHERE = "http://127.0.0.1:9"
 
@@ -121,7 +124,7 @@ class Entrypoint:
         process = subprocess.Popen(
             [str(AUTORUN), *arguments],
             cwd=self.folder,
-            env=clean_environ(**{**self.settings, **more, _MARK: mark}),
+            env=clean_environ(**{**UNPROVED, **self.settings, **more, _MARK: mark}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

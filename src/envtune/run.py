@@ -19,6 +19,7 @@ from envtune import (
     fingerprint,
     flow,
     nodes,
+    parity,
     record,
     render,
     rendezvous,
@@ -33,6 +34,8 @@ from envtune.runs import Run
 from envtune.settings import Setting
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
 from envtune.stops import StopSignals
+
+REPORT = "report.json"
 
 
 def prepare_folder(made: flow.Configuration) -> Run:
@@ -128,14 +131,14 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
         raise Refused([Problem(run.name, text)])
     descendants.adopt_orphans()
     with Lease(run.folder, lambda: stops.asked):
-        finished = run.finished
         (run.folder / runs.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
         try:
             _run_stage(name, dict(STAGES)[name], start.context(), again=True)
         except Ended as end:
             return end.exit, end.message
-        if finished:
-            _complete(run)
+        stages = runs.read_record(run.folder)["stages"].values()
+        if (run.folder / REPORT).exists() and all(s["outcome"] == "done" for s in stages):
+            _complete(run)  # it was, before a lone stage changed its record
     return Exit.DONE, f"{name}: done: {run.folder}"
 
 
@@ -201,7 +204,7 @@ def _finish(context: Context) -> tuple[Exit, str]:
     run = context.run
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     report = record.report(run, peak)
-    files.write_json(run.folder / "report.json", report)
+    files.write_json(run.folder / REPORT, report)
     record.update(run, outcome={"exit": 0, "message": "done"})
     stages = _complete(run)
     return Exit.DONE, f"done: {run.folder / stages['train']['artifact']}"
@@ -217,4 +220,5 @@ def _complete(run: Run) -> dict[str, StageRecord]:
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
     ("train", training.train),
     ("export", exporting.export),
+    ("parity", parity.prove),
 )

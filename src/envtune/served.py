@@ -43,23 +43,24 @@ class Served:
         return next(iter(self.adapters), self.names[0])
 
 
-def find(context: Context) -> Served:
-    """What the settings choose of a trained run. Raises Refused with all that is wrong."""
+def find(context: Context, *, as_trained: bool = False) -> Served:
+    """What the settings choose of a trained run, or with `as_trained` what it has itself, not
+    quantised. Raises Refused with all that is wrong."""
     flags = context.config.setting(SERVE_FLAGS) or {}
     names = tuple(flags.get("served_model_name") or (context.run.name,))
-    found = _found(context, names)
+    found = _found(context, names, as_trained=as_trained)
     if told := modelfiles.problems(found.model, _PARTS[:2] if found.tokenizer else _PARTS):
         raise Refused(Problem("serve", text, Exit.ARTIFACT) for text in told)
     return _with_more(found, flags.get("lora_modules") or ())
 
 
-def _found(context: Context, names: tuple[str, ...]) -> Served:
+def _found(context: Context, names: tuple[str, ...], *, as_trained: bool) -> Served:
     folder, setting = context.run.folder, context.config.setting
-    if path := setting("SFT_SERVED_MODEL_RELPATH"):
+    quantised = setting("SFT_PREFER_AWQ") and not as_trained
+    if not as_trained and (path := setting("SFT_SERVED_MODEL_RELPATH")):
         return _whole(folder.parent / path, names, "override")
-    quantised = sorted(folder.glob(f"{MERGED}_*/config.json")) if setting("SFT_PREFER_AWQ") else []
-    if quantised:
-        return _whole(quantised[0].parent, names, quantised[0].parent.name)
+    if quantised and (smaller := sorted(folder.glob(f"{MERGED}_*/config.json"))):
+        return _whole(smaller[0].parent, names, smaller[0].parent.name)
     for name in ("model", MERGED):
         if (folder / name / "config.json").exists() and not _adapter_serves(folder):
             return _whole(folder / name, names, name)
