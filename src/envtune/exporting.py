@@ -36,7 +36,7 @@ def export(context: Context) -> StageRecord | None:
         return failed
     made = modelfiles.read_json(folder / SERVING / "serving.json")
     LOG.info("export: %s: %s", made["kind"], made["reason"])
-    if made["kind"] == "merged":
+    if made["kind"] == "merged" or context.config.setting("SFT_MERGE"):
         order = {"base": base, "adapter": adapter, "target": folder / MERGED}
         if failed := orders.carry_out(context, "export", "merge", order):
             return failed

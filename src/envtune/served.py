@@ -7,6 +7,7 @@ from typing import Any
 
 from envtune import adapterfiles, fit, modelfiles, servability
 from envtune.adapters import Base
+from envtune.config import RunConfig
 from envtune.contract import SERVE_FLAGS
 from envtune.errors import Exit, Problem, Refused
 from envtune.exporting import MERGED, SERVING, base_folder
@@ -14,6 +15,21 @@ from envtune.stage import Context
 
 _PARTS = (modelfiles.CONFIG, modelfiles.WEIGHTS, modelfiles.TOKENIZER)
 _LORA = "SFT_SERVE_LORA_MODULES"
+
+
+def planned(config: RunConfig, folder: Path) -> tuple[str, Path]:
+    """What a run that may not be trained yet will be served from: the source and the folder.
+
+    An adapter that vLLM refuses is merged, which only the export can tell.
+    """
+    if path := config.setting("SFT_SERVED_MODEL_RELPATH"):
+        return "override", folder.parent / path
+    if config.setting("SFT_QUANTISE") and config.setting("SFT_PREFER_AWQ"):
+        return "awq", folder / f"{MERGED}_awq"
+    if not config.plain().get("adapter"):
+        return "model", folder / "model"
+    merged = config.setting("SFT_MERGE") or (folder / MERGED / "config.json").exists()
+    return ("merged", folder / MERGED) if merged else ("adapter", folder / SERVING / "adapter")
 
 
 @dataclass(frozen=True)
@@ -61,21 +77,18 @@ def _found(context: Context, names: tuple[str, ...], *, as_trained: bool) -> Ser
         return _whole(folder.parent / path, names, "override")
     if quantised and (smaller := sorted(folder.glob(f"{MERGED}_*/config.json"))):
         return _whole(smaller[0].parent, names, smaller[0].parent.name)
-    for name in ("model", MERGED):
-        if (folder / name / "config.json").exists() and not _adapter_serves(folder):
+    adapter = (folder / SERVING / "adapter").is_dir() and not setting("SFT_MERGE")
+    for name in () if adapter else ("model", MERGED):
+        if (folder / name / "config.json").exists():
             return _whole(folder / name, names, name)
-    if not _adapter_serves(folder):
+    if not adapter:
         raise Refused([Problem("serve", _nothing(folder), Exit.ARTIFACT)])
     return _on_base(context, names)
 
 
-def _adapter_serves(folder: Path) -> bool:
-    return (folder / SERVING / "adapter").is_dir()
-
-
 def _nothing(folder: Path) -> str:
     if (folder / "adapter").is_dir():
-        return f"{folder} holds an adapter that was not exported; unset SFT_EXPORT=false"
+        return f"{folder} holds an adapter that was not exported; `envtune export` does it"
     return f"{folder} holds nothing that was trained to its end"
 
 

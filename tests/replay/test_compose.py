@@ -87,9 +87,8 @@ TOLD = [
     "preprocess.filter_langs: rows are not filtered by language; every row trains",
     "preprocess.cutoff_len: train.cutoff_len counts",
     "train.fp16: train.bf16 is true too and is used alone: one format at a time",
-    "export: an adapter is always made servable; SFT_EXPORT=false leaves it as it is",
+    "export.include_adapter_weights: the adapter is always kept, in adapter/",
     "eval: no generation test runs yet",
-    "serve: no server starts yet",
     "awq: nothing is quantised yet",
 ]
 

@@ -9,6 +9,7 @@ SERVE_FLAGS = "SFT_SERVE_ARGS"
 
 EXPORT: dict[str, Own] = {
     "SFT_EXPORT": Own(FLAG, True, "make a trained adapter servable by vLLM, or merge it"),
+    "SFT_MERGE": Own(FLAG, False, "merge the adapter, whatever it is, and serve the whole model"),
     "SFT_LORA_POST_PROCESS_FOR_VLLM": Own(
         FLAG, False, "write new_embeddings.safetensors too, which old servers of vLLM read"
     ),

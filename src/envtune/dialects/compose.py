@@ -24,10 +24,17 @@ from envtune.dialects.rules import (
     prefixed,
 )  # fmt: skip
 
-_EXPORT = Noted("an adapter is always made servable; SFT_EXPORT=false leaves it as it is")
 _QUANTISE = Noted("nothing is quantised yet")
 _EVALUATE = Noted("no generation test runs yet")
-_SERVE = Noted("no server starts yet")
+_LIST = {"type": "array", "items": TEXT}
+_RESUMED = Noted("a stage works on its own run; `envtune <stage> RUN` names another")
+# A stage of the chain, and the setting that turns it on.
+_CHAIN: Mapping[str, Mapping[str, Any]] = {
+    "export-merged": {"SFT_MERGE": True},
+    "convert-awq": {"SFT_QUANTISE": "w4a16"},
+    "eval-sft": {"SFT_EVALUATE": True},
+    "serve-vllm": {"SFT_SERVE": True},
+}
 
 
 def _sample(value: Any, others: Others) -> Mapping[str, Any] | Refused:
@@ -79,6 +86,19 @@ def _cache(value: str, others: Others) -> Mapping[str, Any] | Noted:
     if "${" in value or "\\" in value:
         return Noted(f"{value} is no folder here; HF_HOME says where the cache is")
     return {"SFT_CACHE_DIR": value}
+
+
+def _chain(stages: list[str], others: Others) -> Mapping[str, Any] | Refused:
+    """The stages run in their own order, whatever order they are named in."""
+    if unknown := [stage for stage in stages if stage not in _CHAIN]:
+        return Refused(f"{unknown[0]!r} is no stage; known are {', '.join(_CHAIN)}")
+    return {name: value for stage in stages for name, value in _CHAIN[stage].items()}
+
+
+def _served_name(value: str, others: Others) -> Mapping[str, Any] | Noted:
+    if others.get("serve.model_name"):
+        return Noted("serve.model_name counts")
+    return {"SFT_SERVE_SERVED_MODEL_NAME": [value]}
 
 
 PATHS: Table = {
@@ -140,13 +160,26 @@ NAMING: Table = {
     "force_run_index": "FORCE_RUN_INDEX",
 }
 
+EXPORT: Table = {
+    "include_adapter_weights": Noted("the adapter is always kept, in adapter/"),
+    "resume_from": _RESUMED,
+}
+
+SERVE: Table = {
+    "host": "SFT_SERVE_HOST",
+    "port": "SFT_SERVE_PORT",
+    "max_model_len": "SFT_SERVE_MAX_MODEL_LEN",
+    "served_model_name": Becomes(TEXT, _served_name),
+    "model_name": Becomes(TEXT, lambda name, others: {"SFT_SERVE_SERVED_MODEL_NAME": [name]}),
+    "prefer_awq": "SFT_PREFER_AWQ",
+    "served_model_relpath": "SFT_SERVED_MODEL_RELPATH",
+    "resume_from": _RESUMED,
+}
+
 # Sections of stages to come, whatever is in them.
 SECTIONS: Mapping[str, Rule] = {
-    "export": _EXPORT,
     "awq": _QUANTISE,
     "eval": _EVALUATE,
-    "serve": _SERVE,
-    "orchestration": Noted("no stage runs after training yet"),
 }
 
 TABLE: Table = {
@@ -155,6 +188,9 @@ TABLE: Table = {
     **prefixed("train", TRAIN),
     **prefixed("logging", LOGGING),
     **prefixed("naming", NAMING),
+    **prefixed("export", EXPORT),
+    **prefixed("serve", SERVE),
+    "orchestration.post_finetune": Becomes(_LIST, _chain),
     **SECTIONS,
 }
 
