@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from envtune.engine.export import export
 from envtune.engine.merge import merge
-from tests.harness import ROOT, clean_environ, read
+from tests.harness import ROOT, clean_environ, envtune, read
 from tests.test_export import Kind, bases, kind_of, order, trained  # noqa: F401
 
 VLLM = ROOT / ".venv-serve" / "bin" / "vllm"
@@ -167,3 +168,20 @@ def test_a_merged_model_answers_as_it_was_trained(
     merge(base, adapter, tmp_path / "merged")
     with serving(tmp_path / "merged", {}, 1, tmp_path / "log") as url:
         assert_same(url, "base", tuned(base, adapter), 512, dice)
+
+
+@pytest.mark.parametrize(("name", "more"), [("full", {}), ("lora", {"SFT_MERGE": "true"})])
+def test_a_run_that_is_served_whole_is_proved(
+    name: str, more: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A full fine-tuning, and a plain adapter that was merged because it was asked for."""
+    run = tmp_path / "run"
+    shutil.copytree(request.getfixturevalue(name), run)
+    environ = clean_environ(SFT_PARITY="require", **more)
+    if more:
+        assert envtune("export", str(run), cwd=tmp_path, environ=environ).code == 0
+        assert (run / "merged" / "model.safetensors").exists()
+    done = envtune("parity", str(run), cwd=tmp_path, environ=environ)
+    assert done.code == 0, done.err
+    print(name, read(run / ".complete")["checks"][-1])
+    assert read(run / "run.json")["stages"]["parity"]["equal"]
