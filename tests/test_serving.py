@@ -26,7 +26,7 @@ SENTENCE = [{"role": "user", "content": "What is 3 plus 4?"}]
 
 def ready(start: Start, folder: Path) -> None:
     """Waits for the line that says who answers."""
-    start.until(lambda: "answers at" in (folder / "err").read_text(), 400)
+    start.until(lambda: "answers at" in (folder / "err").read_text(), 900)
 
 
 def started(entrypoint: Entrypoint, *arguments: str, **more: str) -> Start:
