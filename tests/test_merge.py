@@ -132,6 +132,8 @@ def trained(base: Path, kind: Kind, folder: Path) -> Path:
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     model.save_pretrained(folder)
+    if kind.vocabulary:
+        shutil.copy(base / "tokenizer.json", folder)
     if kind.half:
         stored = folder / "adapter_model.safetensors"
         save_file({k: v.bfloat16() for k, v in load_file(stored).items()}, stored)
@@ -179,7 +181,7 @@ def plain(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     trained(bases / "bfloat16", KINDS["plain"], folder / "adapter")
     tokenizer = transformers.AutoTokenizer.from_pretrained(bases / "bfloat16")
-    tokenizer.add_tokens(["<tool>"])
+    tokenizer.model_max_length = 99
     tokenizer.chat_template = "{{ messages }}"
     tokenizer.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").write_text("of the adapter")
@@ -264,7 +266,7 @@ def test_a_second_start_finds_the_model_made(bases: Path, plain: Path, tmp_path:
 
 def test_the_trained_tokenizer_and_its_template_go_along(bases: Path, plain: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(plain / "merged")
-    assert tokenizer.convert_tokens_to_ids("<tool>") == 512
+    assert tokenizer.model_max_length == 99
     assert tokenizer.chat_template == "{{ messages }}"
     assert not (plain / "merged" / "README.md").exists()
     given, made = bases / "bfloat16" / "generation_config.json", plain / "merged"

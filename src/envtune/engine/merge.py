@@ -18,9 +18,8 @@ from envtune import adapterfiles, checkpoints
 from envtune.engine import base as bases
 from envtune.engine import lora, shards
 from envtune.engine.base import Base
-from envtune.engine.lora import Unmergeable
 from envtune.engine.mergeplan import Plan, plan
-from envtune.errors import Exit
+from envtune.errors import Refused
 from envtune.files import write_json
 from envtune.modelfiles import read_json
 
@@ -29,7 +28,8 @@ MANIFEST = "merge.json"
 
 
 def merge(base_folder: Path, adapter_folder: Path, target: Path) -> None:
-    """Merges, or finds that it was done before. Raises Unmergeable, OSError."""
+    """Merges, or finds that it was done before. Raises Refused, OSError."""
+    adapterfiles.pair(adapter_folder, base_folder)
     base, adapter = bases.read(base_folder), lora.read(adapter_folder)
     made = plan(base, adapter)
     inputs = _inputs(base, adapter_folder)
@@ -55,10 +55,9 @@ def _inputs(base: Base, adapter: Path) -> dict[str, Any]:
     import torch
 
     files = [base.folder / name for name in (*base.files, "config.json")]
-    read = [path for path in sorted(adapter.iterdir()) if path.is_file()]
     return {
         "base": {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files},
-        "adapter": {p.name: _digest(p) for p in read if p.name in (lora.CONFIG, lora.WEIGHTS)},
+        "adapter": {n: _digest(adapter / n) for n in (adapterfiles.CONFIG, adapterfiles.WEIGHTS)},
         "torch": str(torch.__version__),
     }
 
@@ -89,7 +88,7 @@ def _write(aside: Path, made: Plan, name: str, adapter: Path) -> None:
     pieces = {piece.entry.name: piece for piece in made.files[name]}
     with (
         safe_open(made.base.folder / name, "pt") as source,
-        safe_open(adapter / lora.WEIGHTS, "pt") as changes,
+        safe_open(adapter / adapterfiles.WEIGHTS, "pt") as changes,
     ):
 
         def tensor_of(wanted: str) -> Any:
@@ -142,9 +141,9 @@ def main() -> None:
     order = json.loads(Path(sys.argv[1]).read_text())
     try:
         merge(*(Path(order[name]) for name in ("base", "adapter", "target")))
-    except Unmergeable as refusal:
-        print(f"merge: refused: {refusal}", file=sys.stderr, flush=True)
-        sys.exit(Exit.ARTIFACT)
+    except Refused as refused:
+        print(f"merge: refused: {refused.line}", file=sys.stderr, flush=True)
+        sys.exit(refused.exit)
 
 
 if __name__ == "__main__":
