@@ -99,13 +99,21 @@ def publish(source: Path, target: Path, names: list[str]) -> None:
 
 def move(aside: Path, target: Path) -> None:
     """Gives a whole folder its final name, in the place of what had it."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    drop_replaced(target)
     if target.exists():
-        target.rename(old)
+        target.rename(_replaced(target))
     aside.rename(target)
     sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    drop_replaced(target)
+
+
+def drop_replaced(target: Path) -> None:
+    """Removes what had a folder's name before; a kill may have left it beside."""
+    shutil.rmtree(_replaced(target), ignore_errors=True)
+
+
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

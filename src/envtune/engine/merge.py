@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,29 @@ def merge(base_folder: Path, adapter_folder: Path, target: Path) -> None:
     made = plan(base, adapter)
     inputs = _inputs(base, adapter_folder)
     if _made_of(target) == inputs and all(_kept(target, made, name) for name in made.files):
+        checkpoints.drop_replaced(target)
         print(f"merge: {target} was made before", flush=True)
         return
     print(f"merge: {len(made.changed)} tensors of {base_folder} change", flush=True)
-    aside = target.with_name(f".{target.name}.merging")
-    if _made_of(aside) != inputs:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        write_json(aside / MANIFEST, inputs)
+    aside = _begun(target.with_name(f".{target.name}.merging"), inputs)
     for number, name in enumerate(made.files, 1):
         _write(aside, made, name, adapter_folder)
         print(f"merge: {number} of {len(made.files)} files, {name}", flush=True)
     _write_beside(aside, made, adapter_folder)
     checkpoints.move(aside, target)
     print(f"merge: {target} is whole", flush=True)
+
+
+def _begun(aside: Path, inputs: Mapping[str, Any]) -> Path:
+    """The folder for the work: with the files that a killed start made whole, or empty."""
+    if _made_of(aside) == inputs:
+        for half in aside.glob(".*"):
+            half.unlink()
+        return aside
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write_json(aside / MANIFEST, inputs)
+    return aside
 
 
 def _inputs(base: Base, adapter: Path) -> dict[str, Any]:
