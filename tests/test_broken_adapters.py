@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
+from envtune.engine.export import RECORD
 from envtune.errors import Exit
 from tests.harness import Result, clean_environ, execute, read
-from tests.test_export import Kind, bases, edit, kind_of, trained, weights  # noqa: F401
+from tests.test_export import bases, edit, kind_of, trained, weights  # noqa: F401
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, torch.Tensor]
@@ -170,3 +171,33 @@ def test_a_broken_adapter_is_told_on_one_line(name: str, trained: Any, tmp_path:
     line, again = refusals(tmp_path, adapter, base)
     assert line == again
     assert line.startswith("adapter: ") and said in line
+
+
+def test_a_base_of_another_size_is_told_on_one_line(
+    bases: Path,  # noqa: F811
+    trained: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(bases / "untied", base)
+    every("", lambda t: t[..., :64])(base)
+    line, again = refusals(tmp_path, trained(kind_of("plain"))[0], base)
+    assert line == again
+    assert line.startswith("adapter: ") and line.endswith("it is of another model")
+
+
+def test_another_base_of_the_same_shapes_is_only_doubted(
+    bases: Path,  # noqa: F811
+    trained: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Its weights may be the same, moved or renamed; nothing in an adapter could tell."""
+    adapter, _ = trained(kind_of("plain"))
+    for folder, doubted in (("untied", False), ("other", True)):
+        base = tmp_path / folder
+        shutil.copytree(bases / "untied", base)
+        every("", torch.negative)(base)
+        assert start("export", tmp_path, adapter, base).code == 0
+        warning = read(tmp_path / "made" / RECORD)["warning"]
+        assert bool(warning) == doubted
+    assert f"{base} has the same shapes" in warning

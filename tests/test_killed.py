@@ -136,7 +136,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.01)
-    tuned.save_pretrained(folder / "adapter")
+    tuned.save_pretrained(folder / "adapter", save_embedding_layers=True)
     for name in ("base", "adapter"):
         for path in (embedded / "tiny-llama").glob("*token*"):
             shutil.copy(path, folder / name)

@@ -163,6 +163,7 @@ def _record(work: Work) -> dict[str, Any]:
     return {
         "kind": made.kind,
         "reason": made.reason,
+        "warning": _doubt(order, work.adapter),
         "base": order.base,
         "model": there(BASE),
         "adapter": there(ADAPTER),
@@ -173,6 +174,17 @@ def _record(work: Work) -> dict[str, Any]:
         "chat_template": there(TEMPLATE),
         OLD: there(OLD),
     }
+
+
+def _doubt(order: Order, adapter: Adapter) -> str | None:
+    """Two models of one architecture have the same shapes; only their names tell them apart."""
+    named = str(adapter.config.get("base_model_name_or_path") or "")
+    if not named or Path(named).name.lower() == Path(order.base).name.lower():
+        return None
+    return (
+        f"the adapter was trained on {named}, and {order.base} has the same shapes; "
+        "whether it has the same weights cannot be told"
+    )
 
 
 def _tokenizer(work: Work) -> str | None:
