@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup setup-serve demo test check generate reference lock bench-cold bench-fuzz bench-merge clean
+.PHONY: help setup setup-serve demo test drill check generate reference lock bench-cold bench-fuzz bench-merge clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ test: $(VENV)/.dev ## run every test: unit, entrypoint, real trainings, a real v
 	  echo "vLLM's CPU build needs torch's CPU build, which is not here: the serving tests are skipped"; \
 	fi
 	$(BIN)/pytest
+
+drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
+	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
 
 check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, the generated reference
 	$(BIN)/ruff check .

@@ -3,12 +3,8 @@
 import hashlib
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -334,34 +330,6 @@ def command(folder: Path, ordered: Order) -> list[str]:
     return [sys.executable, "-m", "envtune.engine.export", str(path)]
 
 
-@pytest.mark.parametrize(
-    "kind", [kind_of("added-tokens", "sharded"), kind_of("single", "tied")], ids=str
-)
-def test_a_killed_export_that_is_started_again_ends_with_the_same_bytes(
-    kind: Kind, bases: Path, trained: Any, tmp_path: Path, dice: random.Random
-) -> None:
-    serving = tmp_path / "serving"
-    ordered = order(trained(kind)[0], bases / kind.base, serving, new_embeddings=True)
-    export(ordered)
-    whole = digests(serving)
-    for _ in range(2):
-        argv = command(tmp_path, ordered)
-        if dice.random() < 0.5:
-            shutil.rmtree(serving, ignore_errors=True)  # else what an earlier start made is there
-        process = subprocess.Popen(argv, env=clean_environ())
-        aside = serving.with_name(f".{serving.name}.partial")
-        while process.poll() is None and not aside.exists():
-            time.sleep(0.001)
-        time.sleep(dice.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not serving.exists() or digests(serving) == whole
-    done = execute(command(tmp_path, ordered), tmp_path, clean_environ())
-    assert (done.code, done.err) == (0, "")
-    assert digests(serving) == whole
-    assert not list(tmp_path.glob(".serving*"))
-
-
 def weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
     """A change of the tensors in a folder's one file."""
 
@@ -372,73 +340,6 @@ def weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path]
         save_file(tensors, path, {"format": "pt"})
 
     return damage
-
-
-def config(**changes: Any) -> Callable[[Path], None]:
-    return lambda folder: edit(folder / "adapter_config.json", **changes)
-
-
-def halve(tensors: dict[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if "lora_A" in name:
-            tensors[name] = tensor[:, : tensor.shape[1] // 2].contiguous()
-
-
-def forget_what_was_learned(tensors: dict[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if "lora_B" in name:
-            tensor.zero_()
-
-
-def rename_layers(tensors: dict[str, torch.Tensor]) -> None:
-    for name in list(tensors):
-        tensors[name.replace(".layers.", ".decoder.")] = tensors.pop(name)
-
-
-def first(tensors: dict[str, torch.Tensor], part: str) -> str:
-    return next(name for name in sorted(tensors) if part in name)
-
-
-def drop_tokenizer(folder: Path) -> None:
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-
-
-BROKEN = [
-    ("plain", lambda f: (f / "adapter_config.json").unlink(), "has no adapter_config.json"),
-    ("plain", lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json is cut off or damaged"),
-    ("plain", lambda f: (f / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
-    ("plain", lambda f: os.truncate(f / "adapter_model.safetensors", 9000), "its length is not what its header says"),
-    ("plain", lambda f: (f / "adapter_model.safetensors").write_text("version https://git-lfs"), "Git LFS pointer"),
-    ("plain", weights(lambda t: t[first(t, "lora_B")].fill_(float("nan"))), "has NaN or infinity"),
-    ("plain", weights(forget_what_was_learned), "every weight that training changes is zero"),
-    ("plain", config(r=16), "has rank 8 in the file and 16 in adapter_config.json"),
-    ("plain", config(peft_type="TELEPATHY"), "peft_type is 'TELEPATHY'; only LORA can be served or merged"),
-    ("plain", config(alora_invocation_tokens=[5]), "can be neither served nor merged"),
-    ("plain", weights(halve), "it is of another model"),
-    ("plain", weights(rename_layers), "the adapter is of another model"),
-    ("plain", weights(lambda t: t.pop(first(t, "lora_A"))), "one of the two LoRA matrices only"),
-    ("added-tokens", drop_tokenizer, "3 tokens more than the base and no tokenizer"),
-    ("added-tokens", weights(lambda t: [t.pop(k) for k in list(t) if "lora" not in k]), "it holds no rows for them"),
-    ("single", config(trainable_token_indices=[7]), "3 trained tokens and 1 indices"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "damage", "said"), BROKEN, ids=[row[2] for row in BROKEN])
-def test_a_broken_adapter_is_told_on_one_line_before_anything_is_written(
-    name: str, damage: Callable[[Path], Any], said: str, trained: Any, tmp_path: Path
-) -> None:
-    adapter = tmp_path / "adapter"
-    source, _ = trained(kind_of(name))
-    shutil.copytree(source, adapter)
-    damage(adapter)
-    base = Path(read(source / "adapter_config.json")["base_model_name_or_path"])
-    ordered = order(adapter, base, tmp_path / "serving")
-    done = execute(command(tmp_path, ordered), tmp_path, clean_environ())
-    assert done.code == Exit.ARTIFACT
-    (line,) = done.err.splitlines()
-    assert line.startswith("adapter: ") and said in line
-    assert sorted(os.listdir(tmp_path)) == ["adapter", "order.json"]
 
 
 def test_layers_that_were_trained_apart_do_not_become_one(

@@ -1,13 +1,10 @@
 """A merged model is the one that PEFT makes, bit for bit, however often the merge is killed."""
 
 import json
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,6 @@ from safetensors.torch import load_file, save_file
 
 from envtune.engine import merge as merging
 from envtune.engine.lora import Unmergeable
-from envtune.errors import Exit
 from tests.harness import Result, clean_environ, read
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -132,6 +128,8 @@ def trained(base: Path, kind: Kind, folder: Path) -> Path:
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     model.save_pretrained(folder)
+    if kind.vocabulary:
+        shutil.copy(base / "tokenizer.json", folder)
     if kind.half:
         stored = folder / "adapter_model.safetensors"
         save_file({k: v.bfloat16() for k, v in load_file(stored).items()}, stored)
@@ -179,7 +177,7 @@ def plain(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     trained(bases / "bfloat16", KINDS["plain"], folder / "adapter")
     tokenizer = transformers.AutoTokenizer.from_pretrained(bases / "bfloat16")
-    tokenizer.add_tokens(["<tool>"])
+    tokenizer.model_max_length = 99
     tokenizer.chat_template = "{{ messages }}"
     tokenizer.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").write_text("of the adapter")
@@ -205,28 +203,6 @@ def finish(process: subprocess.Popen[str]) -> Result:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_a_merge_killed_anywhere_ends_with_the_same_bytes(
-    bases: Path, plain: Path, tmp_path: Path, dice: random.Random
-) -> None:
-    target = tmp_path / "merged"
-    inputs = bases / "bfloat16", plain / "adapter", target
-    kills = 0
-    while kills < 10:
-        process = start(*inputs)
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("merge: 14 tensors")
-        time.sleep(dice.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-        if target.exists():
-            assert content(target) == content(plain / "merged")
-            shutil.rmtree(target)
-    assert finish(start(*inputs)).code == 0
-    assert content(target) == content(plain / "merged")
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["merged"]
 
 
 def test_a_start_keeps_the_files_that_an_earlier_one_made(
@@ -264,7 +240,7 @@ def test_a_second_start_finds_the_model_made(bases: Path, plain: Path, tmp_path:
 
 def test_the_trained_tokenizer_and_its_template_go_along(bases: Path, plain: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(plain / "merged")
-    assert tokenizer.convert_tokens_to_ids("<tool>") == 512
+    assert tokenizer.model_max_length == 99
     assert tokenizer.chat_template == "{{ messages }}"
     assert not (plain / "merged" / "README.md").exists()
     given, made = bases / "bfloat16" / "generation_config.json", plain / "merged"
@@ -317,31 +293,11 @@ def configured(**settings: Any) -> Callable[[Path], None]:
     return edit
 
 
-def edited(edit: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
-    def write(adapter: Path) -> None:
-        path = adapter / "adapter_model.safetensors"
-        tensors = load_file(path)
-        edit(tensors)
-        save_file(tensors, path)
-
-    return write
-
-
-Q = "base_model.model.model.layers.0.self_attn.q_proj"
 REFUSALS = {
-    "peft_type is IA3, and not LORA": configured(peft_type="IA3"),
     "lora_bias is set": configured(lora_bias=True),
     "init_lora_weights is pissa, which changed the base's weights": configured(init_lora_weights="pissa"),
     "a_key_of_tomorrow is set": configured(a_key_of_tomorrow=[1]),
-    "rank 8, and adapter_config.json says 16": configured(r=16),
-    "q_proj are not all there": edited(lambda t: t.pop(f"{Q}.lora_A.weight")),
     "down_proj are not all there": configured(use_dora=True),
-    "1 of the adapter's tensors, such as model.layers.99.mlp.weight, are not in the base": edited(lambda t: t.update({"base_model.model.model.layers.99.mlp.weight": torch.ones(2)})),
-    "does not begin with base_model.model.": edited(lambda t: t.update({"encoder.weight": torch.ones(2)})),
-    "is 128 x 128 and the adapter's part of it 128 x 99": edited(lambda t: t.update({f"{Q}.lora_A.weight": torch.ones(8, 99)})),
-    "the adapter changes no tensor of the base": edited(lambda t: t.clear()),
-    "adapter_config.json is cut off or damaged": lambda adapter: (adapter / "adapter_config.json").write_text("{"),
-    "has no adapter_model.safetensors": lambda adapter: (adapter / "adapter_model.safetensors").unlink(),
 }  # fmt: skip
 
 
@@ -375,10 +331,3 @@ def test_a_base_that_cannot_be_merged_into_is_refused(
         (base / "model.safetensors.index.json").unlink()
     with pytest.raises(Unmergeable, match=re.escape(message)):
         merging.merge(base, plain / "adapter", tmp_path / "merged")
-
-
-def test_a_refusal_is_one_line_and_an_exit_code_of_its_own(plain: Path, tmp_path: Path) -> None:
-    result = finish(start(tmp_path, plain / "adapter", tmp_path / "merged"))
-    assert result.code == Exit.ARTIFACT
-    weights = "no weights (*.safetensors or pytorch_model*.bin)"
-    assert result.err == f"merge: refused: the base: {tmp_path} has no config.json, {weights}\n"

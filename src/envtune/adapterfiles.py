@@ -1,16 +1,32 @@
-"""Reads an adapter and its base from disk: names, shapes and tokenizers, no weights."""
+"""Reads an adapter and its base from disk, and refuses those that do not belong together."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from envtune import checkpoints, modelfiles
+from envtune import checkpoints, fit, modelfiles
 from envtune.adapters import Adapter, Base, Tokenizer
+from envtune.errors import Exit, Problem, Refused
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt")
+
+
+def pair(adapter_folder: Path, base_folder: Path) -> tuple[Adapter, Base]:
+    """An adapter and the base that it fits. Raises Refused with everything that is wrong."""
+    _refuse("adapter", problems(adapter_folder), Exit.ARTIFACT)
+    wanted = (modelfiles.CONFIG, modelfiles.WEIGHTS)
+    _refuse("base", modelfiles.problems(base_folder, wanted), Exit.ACCESS)
+    found = adapter(adapter_folder), base(base_folder)
+    _refuse("adapter", fit.problems(*found), Exit.ARTIFACT)
+    return found
+
+
+def _refuse(name: str, texts: list[str], exit: Exit) -> None:
+    if texts:
+        raise Refused(Problem(name, text, exit) for text in texts)
 
 
 def problems(folder: Path) -> list[str]:

@@ -73,7 +73,7 @@ ROWS = ("weight", _COPY, f"token_adapter.{_COPY}")
 _PART = re.compile(
     r"\.(lora_[AB]\.(?:weight|bias)|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?"
     r"|(?:modules_to_save|original_module)\..+|token_adapter\.trainable_tokens_delta"
-    r"|(?:token_adapter\.)?base_layer\.weight|weight|bias)$"
+    r"|(?:token_adapter\.)?base_layer\.(?:weight|bias)|weight|bias)$"
 )
 # The same layer may stand below another prefix in the file than in the model.
 _TAIL = re.compile(r"\b(?:layers|blocks|h)\.\d+\..+|[^.]+$")

@@ -99,13 +99,21 @@ def publish(source: Path, target: Path, names: list[str]) -> None:
 
 def move(aside: Path, target: Path) -> None:
     """Gives a whole folder its final name, in the place of what had it."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    drop_replaced(target)
     if target.exists():
-        target.rename(old)
+        target.rename(_replaced(target))
     aside.rename(target)
     sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    drop_replaced(target)
+
+
+def drop_replaced(target: Path) -> None:
+    """Removes what had a folder's name before; a kill may have left it beside."""
+    shutil.rmtree(_replaced(target), ignore_errors=True)
+
+
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -143,21 +151,41 @@ def weight_problems(folder: Path, *, adapter: bool) -> list[str]:
     telling = "lora_B" if adapter and _has_lora(files) else ""
     for path in files:
         try:
-            for name, values in tensors(path):
-                if _bad(values):
-                    problems.append(f"{path.name}: {name} has NaN or infinity")
-                learned = learned or (telling in name and bool(values.any()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+            bad, told = _looked_at(path, telling)
+            problems += [f"{path.name}: {_some(bad)} NaN or infinity"] if bad else []
+            learned = learned or told
+        except UNREADABLE as error:
             problems.append(f"{path.name} cannot be read: {error}")
     if not learned and not problems:
         problems.append(f"{folder}: every weight that training changes is zero")
     return problems
 
 
+# What a damaged file raises: a header nested a thousand deep too.
+UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error,
+)  # fmt: skip
+
+
+def _looked_at(path: Path, telling: str) -> tuple[list[str], bool]:
+    """The tensors that hold NaN or infinity; whether one that tells holds anything but zeros."""
+    bad: dict[str, None] = {}
+    learned = False
+    for name, values in tensors(path):
+        if _bad(values):
+            bad[name] = None
+        learned = learned or (telling in name and bool(values.any()))
+    return list(bad), learned
+
+
+def _some(names: list[str]) -> str:
+    return f"{names[0]} has" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more have"
+
+
 def _has_lora(files: list[Path]) -> bool:
     try:
         return any("lora_B" in name for path in files for name in header(path))
-    except (OSError, ValueError, AttributeError, struct.error):
+    except UNREADABLE:
         return False
 
 
@@ -202,11 +230,18 @@ def header(path: Path) -> dict[str, Any]:
 
 def _header_length(path: Path) -> int:
     with path.open("rb") as stream:
-        return int(struct.unpack("<Q", stream.read(8))[0])
+        length = stream.read(8)
+    if len(length) < 8:
+        raise ValueError("it ends before its header")
+    return int(struct.unpack("<Q", length)[0])
+
+
+_PART = 2**20  # values
 
 
 def tensors(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each tensor of a safetensors file as a flat array; bfloat16 comes as float32.
+    """The values of a safetensors file, in flat arrays of at most `_PART` with their tensor's
+    name: memory does not grow with a tensor. bfloat16 comes as float32.
 
     Source of the format: https://github.com/huggingface/safetensors#format
     """
@@ -216,15 +251,25 @@ def tensors(path: Path) -> Iterator[tuple[str, Any]]:
     end_of_data = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     if path.stat().st_size != begin + end_of_data:
         raise ValueError("its length is not what its header says")
-    for name, entry in entries.items():
-        start, end = entry["data_offsets"]
-        dtype: Any = np.dtype(_DTYPES[entry["dtype"]])
-        if math.prod(entry["shape"]) * dtype.itemsize != end - start:
-            raise ValueError(f"the shape of {name} does not fit its bytes")
-        values = np.fromfile(path, dtype, (end - start) // dtype.itemsize, offset=begin + start)
-        if entry["dtype"] == "BF16":
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        yield name, values
+    with path.open("rb") as stream:
+        for name, entry in entries.items():
+            start, end = entry["data_offsets"]
+            dtype: Any = np.dtype(_DTYPES[entry["dtype"]])
+            count = (end - start) // dtype.itemsize
+            if math.prod(entry["shape"]) * dtype.itemsize != end - start:
+                raise ValueError(f"the shape of {name} does not fit its bytes")
+            stream.seek(begin + start)
+            for done in range(0, count, _PART):
+                values = np.fromfile(stream, dtype, min(_PART, count - done))
+                yield name, _widened(values) if entry["dtype"] == "BF16" else values
+
+
+def _widened(bits: Any) -> Any:
+    import numpy as np
+
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def _bad(values: Any) -> bool:

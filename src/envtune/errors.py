@@ -57,6 +57,11 @@ class Refused(Exception):
     def exit(self) -> Exit:
         return self.problems[0].exit
 
+    @property
+    def line(self) -> str:
+        """Every problem on the one line that a caller passes on."""
+        return "; ".join(map(str, self.problems))
+
 
 class NothingSet(Refused):
     """Raised when not one key of Axolotl is set: somebody who wants to know what this is."""

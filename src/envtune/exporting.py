@@ -36,6 +36,8 @@ def export(context: Context) -> StageRecord | None:
         return failed
     made = modelfiles.read_json(folder / SERVING / "serving.json")
     LOG.info("export: %s: %s", made["kind"], made["reason"])
+    if made["warning"]:
+        LOG.warning("export: %s", made["warning"])
     if made["kind"] == "merged" or context.config.setting("SFT_MERGE"):
         order = {"base": base, "adapter": adapter, "target": folder / MERGED}
         if failed := orders.carry_out(context, "export", "merge", order):

@@ -1,6 +1,8 @@
 """Whether an adapter fits its base, told before vLLM starts and fails after minutes. Pure."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from envtune import serving_rules as rules
 from envtune.adapters import (
@@ -33,6 +35,7 @@ def problems(adapter: Adapter, base: Base) -> list[str]:
         *_other_ranks(adapter),
         *_strangers(adapter, base),
         *_other_sizes(adapter, base, trained),
+        *_two_vocabularies(adapter, base, trained),
         *_lost_tokens(adapter, base, trained),
         *_lost_rows(adapter, base, trained),
     ]
@@ -44,11 +47,20 @@ def _not_lora(adapter: Adapter) -> Iterator[str]:
         yield f"peft_type is {peft_type!r}; only LORA can be served or merged"
     elif not isinstance(config.get("r"), int) or config["r"] < 1:
         yield f"r is {config.get('r')!r}; a whole number above 0 is needed"
-    elif not isinstance(config.get("lora_alpha"), int | float):
+    elif not _is_number(config.get("lora_alpha")):
         yield f"lora_alpha is {config.get('lora_alpha')!r}; a number is needed"
+    for key in ("rank_pattern", "alpha_pattern"):
+        if (given := config.get(key)) and not (
+            isinstance(given, Mapping) and all(map(_is_number, given.values()))
+        ):
+            yield f"{key} is {given!r}; a number for each layer is needed"
     for key, what in rules.HOPELESS.items():
         if config.get(key):
             yield f"the adapter {what} ({key}), which can be neither served nor merged"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _halves(adapter: Adapter) -> Iterator[str]:
@@ -127,6 +139,24 @@ def _misfit(module: str, found: Sequence[int], wanted: Sequence[int]) -> str:
     return f"{module} is for {sizes[0]} and the base has {sizes[1]}: it is of another model"
 
 
+def _two_vocabularies(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> Iterator[str]:
+    """Both layers have a row for each token, those too that the adapter does not bring."""
+    brought = _brought(adapter, trained)
+    layers = Layers(base.tensors)
+    names = (INPUT,) if base.tied else (INPUT, OUTPUT)
+    own = {name: shapes[0][0] for name in names if (shapes := _shapes(base, layers, name))}
+    counts = {**own, **brought} if brought else {}
+    if len(set(counts.values())) > 1:
+        told = " and ".join(f"{name} {count}" for name, count in counts.items())
+        yield f"its layers have different numbers of rows for one vocabulary: {told}"
+
+
+def _brought(adapter: Adapter, trained: Sequence[Embedding]) -> dict[str, int]:
+    """How many rows the adapter has for the embedding and for the output layer."""
+    named = {e.module.rpartition(".")[2]: e.rows for e in trained if e.rows}
+    return {n: int(adapter.tensors[named[n]]["shape"][0]) for n in (INPUT, OUTPUT) if n in named}
+
+
 def _lost_tokens(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> Iterator[str]:
     layers = Layers(base.tensors)
     if trained and not base.tensors:
@@ -148,11 +178,19 @@ def _lost_tokens(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> 
 
 
 def _lost_rows(adapter: Adapter, base: Base, trained: Sequence[Embedding]) -> Iterator[str]:
-    """PEFT leaves out the rows of added tokens where it cannot ask for the base's size."""
-    own = _shapes(base, Layers(base.tensors), INPUT)
-    known = max([shape[0] for shape in own] + [base.tokenizer.size if base.tokenizer else 0])
+    """PEFT leaves out the rows of added tokens where it cannot ask for the base's size.
+
+    Some bases have a token without a row themselves.
+    """
+    own = max((shape[0] for shape in _shapes(base, Layers(base.tensors), INPUT)), default=0)
+    known = max(own, base.tokenizer.size if base.tokenizer else 0)
     size = adapter.tokenizer.size if adapter.tokenizer else 0
-    if own and size > known and not any(e.rows for e in trained):
+    brought = max(_brought(adapter, trained).values(), default=0)
+    if not own or size - (brought or own) <= known - own:
+        return
+    if brought:
+        yield f"it holds {brought} rows for the {size} tokens of its tokenizer"
+    else:
         yield (
             f"its tokenizer has {size - known} tokens more than the base, and it holds no rows "
             "for them: PEFT did not save the embedding"

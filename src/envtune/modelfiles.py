@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from envtune.checkpoints import header
+from envtune.checkpoints import UNREADABLE, header
 
 CONFIG, WEIGHTS, TOKENIZER, ADAPTER = "config", "weights", "tokenizer", "adapter"
 
@@ -115,7 +115,7 @@ def _damage(path: Path) -> str:
             _check_length(path)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+    except UNREADABLE as error:
         return f"{path} is cut off or damaged: {error}"
     return ""
 

@@ -110,7 +110,7 @@ def _write(text: str) -> Callable[[Path], object]:
         ("model.safetensors", _write(POINTER), "is a Git LFS pointer and not the file"),
         ("tokenizer.json", _write(POINTER), "is a Git LFS pointer and not the file"),
         ("pytorch_model.bin", _write(POINTER), "is a Git LFS pointer and not the file"),
-        ("model.safetensors", _cut(4), "is cut off or damaged: unpack requires"),
+        ("model.safetensors", _cut(4), "is cut off or damaged: it ends before its header"),
         ("model.safetensors", _cut(30), "is cut off or damaged: its header is longer"),
         ("model.safetensors", _cut(-1), "is cut off or damaged: its length is not what"),
     ],

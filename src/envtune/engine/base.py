@@ -11,7 +11,7 @@ from envtune.adapterfiles import INDEX, SINGLE
 from envtune.engine.lora import Unmergeable
 from envtune.engine.renamed import names_in_memory
 from envtune.engine.shards import Entry, read_entries
-from envtune.modelfiles import CONFIG, WEIGHTS, problems, read_json
+from envtune.modelfiles import read_json
 
 _INPUTS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _OUTPUTS = ("lm_head.weight", "embed_out.weight")
@@ -65,9 +65,7 @@ def is_output(name: str) -> bool:
 
 
 def read(folder: Path) -> Base:
-    """Reads a model's configuration and the headers of its weights. Raises Unmergeable."""
-    if lost := problems(folder, (CONFIG, WEIGHTS)):
-        raise Unmergeable(f"the base: {'; '.join(lost)}")
+    """The configuration and headers of a model whose files are whole. Raises Unmergeable."""
     if not (names := adapterfiles.shards(folder)):
         raise Unmergeable(f"the base {folder} has no {SINGLE} and no {INDEX}")
     found = {name: read_entries(folder / name) for name in names}

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from envtune import adapterfiles, checkpoints, files, fit, modelfiles, servability
+from envtune import adapterfiles, checkpoints, files, modelfiles, servability
 from envtune.adapters import LORA, OUTPUT, Adapter, Base, Embedding, split
 from envtune.engine import embeddings, resized, shards
 from envtune.engine.embeddings import Rows, entry, load
@@ -59,11 +59,11 @@ class Work:
 
 def export(order: Order) -> Decision:
     """Makes the folder `serving`. Raises Refused with everything that is wrong."""
-    adapter, base = _read(order)
+    adapter, base = adapterfiles.pair(order.adapter, order.base_folder)
     decision = servability.decide(adapter, base)
     aside = order.serving.with_name(f".{order.serving.name}.partial")
     work = Work(order, adapter, base, decision, Rows(order.adapter, order.base_folder), aside)
-    _refuse("adapter", _untied(work), Exit.ARTIFACT)
+    _check_untied(work)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     if decision.kind in _MAKE:
@@ -75,31 +75,17 @@ def export(order: Order) -> Decision:
     return decision
 
 
-def _read(order: Order) -> tuple[Adapter, Base]:
-    _refuse("adapter", adapterfiles.problems(order.adapter), Exit.ARTIFACT)
-    wanted = (modelfiles.CONFIG, modelfiles.WEIGHTS)
-    _refuse("base", modelfiles.problems(order.base_folder, wanted), Exit.ACCESS)
-    adapter, base = adapterfiles.adapter(order.adapter), adapterfiles.base(order.base_folder)
-    _refuse("adapter", fit.problems(adapter, base), Exit.ARTIFACT)
-    return adapter, base
-
-
-def _refuse(name: str, problems: list[str], exit: Exit) -> None:
-    if problems:
-        raise Refused(Problem(name, text, exit) for text in problems)
-
-
-def _untied(work: Work) -> list[str]:
+def _check_untied(work: Work) -> None:
     """A base that ties two layers has no room for an adapter that trained them apart."""
     import torch
 
     if work.decision.kind != "resized":
-        return []
+        return
     held = [e for e in work.decision.embeddings if e.tensor]
     tied = [e for e in work.decision.embeddings if not e.tensor]
-    if held and all(torch.equal(work.rows.after(held[0]), work.rows.after(e)) for e in tied):
-        return []
-    return [f"{tied[0].module} was trained apart, and the base has one tensor for it and another"]
+    if not held or any(not torch.equal(work.rows.after(held[0]), work.rows.after(e)) for e in tied):
+        text = f"{tied[0].module} was trained apart, and the base has one tensor for it and another"
+        raise Refused([Problem("adapter", text, Exit.ARTIFACT)])
 
 
 def _plain(work: Work) -> None:
@@ -177,6 +163,7 @@ def _record(work: Work) -> dict[str, Any]:
     return {
         "kind": made.kind,
         "reason": made.reason,
+        "warning": _doubt(order, work.adapter),
         "base": order.base,
         "model": there(BASE),
         "adapter": there(ADAPTER),
@@ -187,6 +174,17 @@ def _record(work: Work) -> dict[str, Any]:
         "chat_template": there(TEMPLATE),
         OLD: there(OLD),
     }
+
+
+def _doubt(order: Order, adapter: Adapter) -> str | None:
+    """Two models of one architecture have the same shapes; only their names tell them apart."""
+    named = str(adapter.config.get("base_model_name_or_path") or "")
+    if not named or Path(named).name.lower() == Path(order.base).name.lower():
+        return None
+    return (
+        f"the adapter was trained on {named}, and {order.base} has the same shapes; "
+        "whether it has the same weights cannot be told"
+    )
 
 
 def _tokenizer(work: Work) -> str | None:
@@ -218,7 +216,7 @@ def main() -> int:
     try:
         decision = export(Order.read(Path(sys.argv[1])))
     except Refused as refused:
-        print(refused, file=sys.stderr)
+        print(refused.line, file=sys.stderr)
         return refused.exit
     print(f"export: {decision.kind}. {decision.reason}")
     return Exit.DONE

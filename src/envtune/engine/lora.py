@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envtune.adapterfiles import CONFIG, WEIGHTS
 from envtune.checkpoints import header
-from envtune.modelfiles import ADAPTER, problems, read_json
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+from envtune.errors import Exit, Problem, Refused
+from envtune.modelfiles import read_json
 
 _PREFIX = "base_model.model."
 # Every other key has to be unset: it would change what the weights mean.
@@ -41,8 +41,11 @@ _WRAPPED = re.compile(r"(.+?)\.(?:token_adapter\.)?(base_layer|original_module)\
 _SAVED = re.compile(r"(.+?)\.modules_to_save\.(.+)")
 
 
-class Unmergeable(Exception):
+class Unmergeable(Refused):
     """An adapter and a base that cannot be merged; one line for the user."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__([Problem("", text, Exit.ARTIFACT)])
 
 
 @dataclass
@@ -76,11 +79,7 @@ class Adapter:
 
 
 def read(folder: Path) -> Adapter:
-    """Reads an adapter's configuration and header. Raises Unmergeable."""
-    if lost := problems(folder, (ADAPTER,)):
-        raise Unmergeable("; ".join(lost))
-    if not (folder / WEIGHTS).is_file():
-        raise Unmergeable(f"{folder} has no {WEIGHTS}; this merge reads safetensors alone")
+    """The configuration and header of an adapter whose files are whole. Raises Unmergeable."""
     config = read_json(folder / CONFIG)
     if odd := _refusals(config):
         raise Unmergeable(f"{folder / CONFIG}: {'; '.join(odd)}; this merge cannot do it")

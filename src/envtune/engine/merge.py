@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from envtune import adapterfiles, checkpoints
 from envtune.engine import base as bases
 from envtune.engine import lora, shards
 from envtune.engine.base import Base
-from envtune.engine.lora import Unmergeable
 from envtune.engine.mergeplan import Plan, plan
-from envtune.errors import Exit
+from envtune.errors import Refused
 from envtune.files import write_json
 from envtune.modelfiles import read_json
 
@@ -29,19 +29,17 @@ MANIFEST = "merge.json"
 
 
 def merge(base_folder: Path, adapter_folder: Path, target: Path) -> None:
-    """Merges, or finds that it was done before. Raises Unmergeable, OSError."""
+    """Merges, or finds that it was done before. Raises Refused, OSError."""
+    adapterfiles.pair(adapter_folder, base_folder)
     base, adapter = bases.read(base_folder), lora.read(adapter_folder)
     made = plan(base, adapter)
     inputs = _inputs(base, adapter_folder)
     if _made_of(target) == inputs and all(_kept(target, made, name) for name in made.files):
+        checkpoints.drop_replaced(target)
         print(f"merge: {target} was made before", flush=True)
         return
     print(f"merge: {len(made.changed)} tensors of {base_folder} change", flush=True)
-    aside = target.with_name(f".{target.name}.merging")
-    if _made_of(aside) != inputs:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        write_json(aside / MANIFEST, inputs)
+    aside = _begun(target.with_name(f".{target.name}.merging"), inputs)
     for number, name in enumerate(made.files, 1):
         _write(aside, made, name, adapter_folder)
         print(f"merge: {number} of {len(made.files)} files, {name}", flush=True)
@@ -50,15 +48,26 @@ def merge(base_folder: Path, adapter_folder: Path, target: Path) -> None:
     print(f"merge: {target} is whole", flush=True)
 
 
+def _begun(aside: Path, inputs: Mapping[str, Any]) -> Path:
+    """The folder for the work: with the files that a killed start made whole, or empty."""
+    if _made_of(aside) == inputs:
+        for half in aside.glob(".*"):
+            half.unlink()
+        return aside
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write_json(aside / MANIFEST, inputs)
+    return aside
+
+
 def _inputs(base: Base, adapter: Path) -> dict[str, Any]:
     """What tells one merge from another. A base's weights are too large to be read twice."""
     import torch
 
     files = [base.folder / name for name in (*base.files, "config.json")]
-    read = [path for path in sorted(adapter.iterdir()) if path.is_file()]
     return {
         "base": {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files},
-        "adapter": {p.name: _digest(p) for p in read if p.name in (lora.CONFIG, lora.WEIGHTS)},
+        "adapter": {n: _digest(adapter / n) for n in (adapterfiles.CONFIG, adapterfiles.WEIGHTS)},
         "torch": str(torch.__version__),
     }
 
@@ -89,7 +98,7 @@ def _write(aside: Path, made: Plan, name: str, adapter: Path) -> None:
     pieces = {piece.entry.name: piece for piece in made.files[name]}
     with (
         safe_open(made.base.folder / name, "pt") as source,
-        safe_open(adapter / lora.WEIGHTS, "pt") as changes,
+        safe_open(adapter / adapterfiles.WEIGHTS, "pt") as changes,
     ):
 
         def tensor_of(wanted: str) -> Any:
@@ -142,9 +151,9 @@ def main() -> None:
     order = json.loads(Path(sys.argv[1]).read_text())
     try:
         merge(*(Path(order[name]) for name in ("base", "adapter", "target")))
-    except Unmergeable as refusal:
-        print(f"merge: refused: {refusal}", file=sys.stderr, flush=True)
-        sys.exit(Exit.ARTIFACT)
+    except Refused as refused:
+        print(f"merge: refused: {refused.line}", file=sys.stderr, flush=True)
+        sys.exit(refused.exit)
 
 
 if __name__ == "__main__":
