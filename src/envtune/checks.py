@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from envtune import conflicts
+from envtune import conflicts, quantisable
 from envtune.config import Facts
 from envtune.errors import Exit, Problem
 from envtune.facts import DataFacts
@@ -39,6 +39,7 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
         *conflicts.batch(settings, facts.parallel.world),
         *_trackers(settings, facts),
         *_deepspeed(facts),
+        *quantisable.problems(settings),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
 
