@@ -20,8 +20,10 @@ def problems(settings: Settings) -> Iterator[Problem]:
     scheme = settings.get(SCHEME)
     if scheme is None:
         return
-    if environments.find(settings.get(VENV), ENVIRONMENT) is None:
-        yield Problem(*_no_environment(settings))
+    named = settings.get(VENV)
+    if not settings.get("SFT_PRETEND_GPU") and environments.find(named, ENVIRONMENT) is None:
+        name = settings.own[VENV].name if named else _name(settings)
+        yield Problem(name, no_environment(named))
     given = {key: s.name for key, s in settings.axolotl.items() if s.value}
     streamed = next((given[key] for key in STREAMS if key in given), "")
     if streamed or passes_through(settings):
@@ -31,28 +33,25 @@ def problems(settings: Settings) -> Iterator[Problem]:
 
 
 def model_problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
-    """A model of another kind than those whose every layer is known."""
-    if settings.get(SCHEME) is None:
-        return
-    config = facts.model.config
-    named = next(iter(config.get("architectures") or ()), "")
+    """A base model of another kind than those whose every layer is known."""
+    if settings.get(SCHEME) is not None and (why := unfit(facts.model.config)):
+        yield Problem(_name(settings), f"{facts.model.path} {why}; unset it")
+
+
+def unfit(config: Mapping[str, Any]) -> str:
+    """Why a model with this config.json is not quantised, or nothing."""
     if _experts(config) or _experts(config.get("text_config") or {}):
-        what = f"{facts.model.path} is a mixture of experts, which are no layers of their own here"
-        yield Problem(_name(settings), f"{what}; unset it and have the server quantise")
-    elif named and not named.endswith("ForCausalLM"):
-        what = f"{facts.model.path} is a {named}; only language models (...ForCausalLM) are"
-        yield Problem(_name(settings), f"{what} quantised; unset it")
+        return "is a mixture of experts, which are not quantised here but by a server"
+    named = next(iter(config.get("architectures") or ()), "")
+    if named and not named.endswith("ForCausalLM"):
+        return f"is a {named}, and only language models (...ForCausalLM) are quantised"
+    return ""
 
 
 def no_environment(named: str | None) -> str:
     """The line for an environment that is not there."""
     where = f"{named} has no bin/python" if named else f"there is no {ENVIRONMENT}"
     return f"{where}; `make setup-quantise` makes {ENVIRONMENT}, {VENV} names another"
-
-
-def _no_environment(settings: Settings) -> tuple[str, str]:
-    named = settings.get(VENV)
-    return (settings.own[VENV].name if named else _name(settings)), no_environment(named)
 
 
 def _name(settings: Settings) -> str:

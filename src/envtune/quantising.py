@@ -4,6 +4,7 @@ A child of the quantise environment does the work. Only a whole model can be qua
 that an adapter is merged first, unless the export has done it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from envtune import environments, exporting, modelfiles, orders
 from envtune.errors import Exit
 from envtune.quantisable import ENVIRONMENT, SCHEME, VENV, no_environment
 from envtune.resolve.owned import PREPARED
-from envtune.stage import Context, StageRecord
+from envtune.stage import LOG, Context, StageRecord
 
 # Where the model lies by its scheme; the first is the name that servers of old look for.
 FOLDERS = {"w4a16": "merged_awq", "fp8": "merged_fp8", "w8a8": "merged_w8a8"}
@@ -36,7 +37,20 @@ def quantise(context: Context) -> StageRecord | None:
     if failed := orders.carry_out(context, "quantise", "quantise", order, str(python)):
         return failed
     made = modelfiles.read_json(order["target"] / RECORD)["made"]
-    return {"outcome": "done", "artifact": order["target"].name, "child_exit": 0, **made}
+    LOG.info("quantise: %s", _told(made, order["samples"]))
+    checks = ["the quantised model opens, and is as sure of the rows as before"]
+    return {"outcome": "done", "artifact": order["target"].name, "child_exit": 0, **made,
+            "checks": checks}  # fmt: skip
+
+
+def _told(made: Mapping[str, Any], wanted: int) -> str:
+    groups = f" in groups of {made['group_size']}" if made["group_size"] else ""
+    rows = f"{made['samples']} rows" + (", all there are" if made["samples"] < wanted else "")
+    return (
+        f"{made['scheme']} by {made['method']}{groups}, {rows}; "
+        f"{made['bytes_before'] / 1e6:.1f} MB -> {made['bytes_after'] / 1e6:.1f} MB, "
+        f"perplexity {made['perplexity_before']:.4g} -> {made['perplexity_after']:.4g}"
+    )
 
 
 def _order(context: Context, model: Path) -> dict[str, Any]:

@@ -481,6 +481,9 @@ COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"SFT_CACHE_DIR": "/c", "DATA_ROOT": "/d"}),
     ({"paths": {"huggingface_cache": "${HOME}/c"}}, {}),
     ({"train": {}, "naming": {"force_run_index": 4}}, {"FORCE_RUN_INDEX": 4}),
+    ({"train": {}, "awq": {"enabled": True, "method": "awq", "num_calibration_samples": 9}},
+     {"SFT_QUANTISE": "w4a16", "SFT_CALIBRATION_SAMPLES": 9}),
+    ({"train": {}, "awq": {"enabled": False, "scheme": "symmetric", "output_suffix": "q"}}, {}),
     ({"train": {}, "serve": {"port": 1, "odd": {}}, "export": {"x": 1}}, {}),
 ]  # fmt: skip
 
@@ -498,6 +501,11 @@ def test_the_compose_pipelines_yaml(document: dict[str, Any], keys: dict[str, An
         ({"train": {"lr_scheduler": "linear", "min_learning_rate": 1e-6}}, "cosine schedules"),
         ({"train": {"learning_rate": 1e-6, "min_learning_rate": 1e-5}}, "has to be smaller"),
         ({"logging": {"console_level": "loud"}}, "logging.console_level: "),
+        (
+            {"train": {}, "awq": {"method": "gguf"}},
+            "awq.method: cannot be obeyed: 4-bit weights are made by awq",
+        ),
+        ({"train": {}, "awq": {"bits": 4}}, "awq.bits: no such setting"),
     ],
 )
 def test_what_the_compose_pipeline_cannot_have_is_one_line(

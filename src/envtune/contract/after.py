@@ -11,7 +11,7 @@ EXPORT: dict[str, Own] = {
 
 QUANTISE: dict[str, Own] = {
     "SFT_QUANTISE": Own(
-        {"enum": ["w4a16", "fp8", "w8a8"]},
+        {"anyOf": [{"enum": ["w4a16", "fp8", "w8a8"]}, {"type": "null"}]},
         None,
         "make a smaller copy of the model: 4-bit weights by AWQ, 8-bit floats, or 8-bit integers",
     ),

@@ -25,7 +25,6 @@ from envtune.dialects.rules import (
 )  # fmt: skip
 
 _EXPORT = Noted("an adapter is always made servable; SFT_EXPORT=false leaves it as it is")
-_QUANTISE = Noted("nothing is quantised yet")
 _EVALUATE = Noted("no generation test runs yet")
 _SERVE = Noted("no server starts yet")
 
@@ -140,10 +139,18 @@ NAMING: Table = {
     "force_run_index": "FORCE_RUN_INDEX",
 }
 
+AWQ: Table = {
+    "enabled": Becomes(FLAG, lambda on, others: {"SFT_QUANTISE": "w4a16"} if on else {}),
+    "gpu_enabled": Noted("a GPU quantises where one trains"),
+    "method": Refused("4-bit weights are made by awq; see SFT_QUANTISE", unless=("awq",)),
+    "scheme": Noted("4-bit weights are W4A16_ASYM"),
+    "num_calibration_samples": "SFT_CALIBRATION_SAMPLES",
+    "output_suffix": Noted("the quantised model lies in merged_awq"),
+}
+
 # Sections of stages to come, whatever is in them.
 SECTIONS: Mapping[str, Rule] = {
     "export": _EXPORT,
-    "awq": _QUANTISE,
     "eval": _EVALUATE,
     "serve": _SERVE,
     "orchestration": Noted("no stage runs after training yet"),
@@ -155,6 +162,7 @@ TABLE: Table = {
     **prefixed("train", TRAIN),
     **prefixed("logging", LOGGING),
     **prefixed("naming", NAMING),
+    **prefixed("awq", AWQ),
     **SECTIONS,
 }
 

@@ -7,7 +7,6 @@ What can be refused is, before a weight is read. The files are written beside th
 opened again: only a model that still answers gets its name.
 """
 
-import json
 import os
 import random
 import shutil
@@ -17,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from envtune import checkpoints, files, modelfiles
+from envtune.engine import schemes
 from envtune.engine.merge import beside
+from envtune.engine.schemes import Plan
 from envtune.errors import Exit, Problem, Refused
+from envtune.quantisable import SCHEME
 
 RECORD = "quantise.json"
-# What llmcompressor calls the schemes. 4 bits are asymmetric; activations have a scale a token.
-_PRESETS = {"w4a16": "W4A16_ASYM", "fp8": "FP8_DYNAMIC", "w8a8": "W8A8"}
-# How many inputs share a 4-bit scale, the best first. vLLM's kernels know no other.
-_GROUPS = (128, 64, 32)
-# How far an activation's outliers move into the weights: the share that SmoothQuant advises.
-_SMOOTHING = 0.8
-# Rows that both models are asked, and how much more perplexed the quantised one may be.
-_ASKED, _WORST = 16, 2.0
+# How many rows both models are asked, and what share of the perplexity may be added: 4 bits
+# cost some hundredths, and a model that is broken knows no more than a guess.
+_ASKED, _WORSE = 16, 1.0
 
 
 @dataclass(frozen=True)
@@ -47,44 +44,35 @@ class Order:
 
     @classmethod
     def read(cls, path: Path) -> "Order":
-        """Raises OSError, ValueError or TypeError where it is none."""
+        """Raises OSError, ValueError or LookupError where it is none."""
         told = modelfiles.read_json(path)
         return cls(**{**told, **{name: Path(told[name]) for name in ("model", "target", "rows")}})
 
-
-@dataclass(frozen=True)
-class Plan:
-    """By which `method`, in groups of how many inputs (None: whole rows), without which layers."""
-
-    method: str
-    group: int | None
-    ignore: list[str]
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What tells one quantisation of the model from another."""
+        return {name: getattr(self, name) for name in ("scheme", "samples", "length", "seed")}
 
 
-def quantise(order: Order, told: Any) -> None:
+def quantise(order: Order) -> None:
     """Quantises, or finds that it was done before. Raises Refused, OSError."""
-    if _record(order.target).get("order") == told:
+    if _record(order.target).get("asked") == order.asked:
         print(f"quantise: {order.target} was made before", flush=True)
         return
-    made = plan(order)
+    plan = schemes.plan(order.model, order.scheme, trusted=order.trusted)
     rows = read_rows(order)
-    print(f"quantise: {order.scheme} by {made.method}, {len(rows)} rows", flush=True)
+    print(f"quantise: {order.scheme} by {plan.method}, {len(rows)} rows", flush=True)
     aside = order.target.with_name(f".{order.target.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    before = _compress(order, made, rows, aside)
+    before = _compress(order, plan, rows, aside)
     after = perplexity(_opened(order, aside), rows[:_ASKED])
-    print(f"quantise: perplexity {before:.4g}, quantised {after:.4g}", flush=True)
-    if not after < _WORST * before:
-        what = (
-            f"the perplexity of {min(len(rows), _ASKED)} rows was {before:.4g} and is {after:.4g}"
-        )
-        raise Refused([Problem("", f"{what}; the model is whole without it", Exit.ARTIFACT)])
+    _judge(before, after)
     figures = {
-        "scheme": order.scheme, "method": made.method, "group_size": made.group,
+        "scheme": order.scheme, "method": plan.method, "group_size": plan.group,
         "samples": len(rows), "perplexity_before": before, "perplexity_after": after,
         "bytes_before": _size(order.model), "bytes_after": _size(aside),
     }  # fmt: skip
-    files.write_json(aside / RECORD, {"order": told, "made": figures})
+    files.write_json(aside / RECORD, {"asked": order.asked, "made": figures})
     _sync(aside)
     checkpoints.move(aside, order.target)
 
@@ -96,72 +84,6 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}  # a folder that something else made, or none
 
 
-def plan(order: Order) -> Plan:
-    """How to quantise a model, told by its layers' shapes. Raises Refused."""
-    from llmcompressor.modifiers.utils.pytorch_helpers import is_moe_model
-
-    blank = _blank(order)
-    if is_moe_model(blank):
-        _refuse("it is a mixture of experts, which are no layers of their own")
-    output = blank.get_output_embeddings()
-    ignore = [name for name, layer in blank.named_modules() if layer is output]
-    group = group_size(widths(blank, ignore)) if order.scheme == "w4a16" else None
-    return Plan(_method(order.scheme, type(blank).__name__), group, ignore)
-
-
-def _blank(order: Order) -> Any:
-    """The model without weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    code = {"trust_remote_code": order.trusted}
-    config = AutoConfig.from_pretrained(order.model, **code)
-    with torch.device("meta"):
-        blank = AutoModelForCausalLM.from_config(config, **code)
-    kind = type(blank).__name__
-    if kind not in (config.architectures or [kind]):
-        _refuse(f"it is a {config.architectures[0]}, and only language models are quantised")
-    return blank
-
-
-def _refuse(message: str, exit: Exit = Exit.CONFIG) -> None:
-    raise Refused([Problem("SFT_QUANTISE", message, exit)])
-
-
-def widths(model: Any, ignore: list[str]) -> dict[str, int]:
-    """By name of each layer that is to be quantised how many inputs it has."""
-    from torch.nn import Linear
-
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, Linear) and n not in ignore}
-    if not layers:
-        _refuse(f"{type(model).__name__} has no linear layers to quantise")
-    return {name: layer.in_features for name, layer in layers.items()}
-
-
-def group_size(widths: dict[str, int]) -> int:
-    """The largest group that every layer's inputs come out even in. Raises Refused."""
-    for size in _GROUPS:
-        if all(width % size == 0 for width in widths.values()):
-            return size
-    name, width = next((n, w) for n, w in widths.items() if w % _GROUPS[-1])
-    _refuse(f"{name} has {width} inputs, no multiple of {_GROUPS[-1]}; use fp8 or w8a8")
-    raise AssertionError
-
-
-def _method(scheme: str, architecture: str) -> str:
-    """AWQ and SmoothQuant have to know which layer feeds which; GPTQ takes any."""
-    from llmcompressor.modifiers.transform.awq import dynamic_mappings as awq
-    from llmcompressor.modifiers.transform.smoothquant import dynamic_mappings as smooth
-
-    if scheme == "fp8":
-        return "rounding"
-    if scheme == "w4a16":
-        known = {*awq.AWQ_MAPPING_REGISTRY, *awq.AWQ_DYNAMIC_MAPPING_REGISTRY}
-        return "awq" if architecture in known else "gptq"
-    known = {*smooth.MAPPINGS_REGISTRY, *smooth.SMOOTHQUANT_DYNAMIC_MAPPING_REGISTRY}
-    return "smoothquant and gptq" if architecture in known else "gptq"
-
-
 def read_rows(order: Order) -> list[list[int]]:
     """Token ids of a random choice among the rows that were trained. Raises Refused."""
     from datasets import load_from_disk
@@ -169,19 +91,24 @@ def read_rows(order: Order) -> list[list[int]]:
     # Those that are held back to evaluate are prepared after them.
     prepared = sorted(order.rows.glob("*/state.json"), key=lambda path: path.stat().st_mtime)
     if not prepared:
-        _refuse(f"{order.rows} holds no prepared rows", Exit.DATA)
+        raise _useless(f"{order.rows} holds none")
     data = load_from_disk(str(prepared[0].parent))
     if "input_ids" not in data.column_names:
-        _refuse(f"the prepared rows have no tokens but {', '.join(data.column_names)}", Exit.DATA)
+        raise _useless(f"they have no tokens but {', '.join(data.column_names)}")
     chosen = random.Random(order.seed).sample(range(len(data)), min(order.samples, len(data)))
     rows = [ids[: order.length] for ids in data.select(chosen)["input_ids"]]
     rows = [row for row in rows if len(row) > 1]  # one token alone predicts nothing
     if not rows:
-        _refuse("no prepared row has more than one token", Exit.DATA)
+        raise _useless("none has more than one token")
     return rows
 
 
-def _compress(order: Order, made: Plan, rows: list[list[int]], aside: Path) -> float:
+def _useless(why: str) -> Refused:
+    what = f"the quantisation is tried on the prepared rows, and {why}"
+    return Refused([Problem(SCHEME, what, Exit.DATA)])
+
+
+def _compress(order: Order, plan: Plan, rows: list[list[int]], aside: Path) -> float:
     """Writes the quantised model with what belongs to it. Returns the perplexity before."""
     import torch
     from llmcompressor import oneshot
@@ -190,11 +117,15 @@ def _compress(order: Order, made: Plan, rows: list[list[int]], aside: Path) -> f
     _leave_unpinned()
     model = _opened(order, order.model)
     before = perplexity(model, rows[:_ASKED])
-    # Rows one by one: they are of different lengths, and padding would be calibrated on.
-    inputs = [{"input_ids": torch.tensor([row])} for row in rows]
-    data = None if made.method == "rounding" else DataLoader(inputs, batch_size=None)
+    # One by one: they are of different lengths, and padding would be calibrated on.
+    inputs: Any = [{"input_ids": torch.tensor([row])} for row in rows]
+    data = None if plan.method == schemes.ROUNDING else DataLoader(inputs, batch_size=None)
     oneshot(
-        model=model, dataset=data, num_calibration_samples=len(rows), recipe=_recipe(order, made)
+        model=model,
+        dataset=data,
+        num_calibration_samples=len(rows),
+        recipe=schemes.recipe(plan),
+        trust_remote_code_model=order.trusted,
     )
     model.save_pretrained(aside)
     for source in beside(order.model, order.model):
@@ -214,38 +145,21 @@ def _leave_unpinned() -> None:
         IntermediatesCache._pin_intermediate = classmethod(lambda cls, intermediate: None)
 
 
-def _recipe(order: Order, made: Plan) -> list[Any]:
-    from compressed_tensors.quantization import preset_name_to_scheme
-    from llmcompressor.modifiers.gptq import GPTQModifier
-    from llmcompressor.modifiers.quantization import QuantizationModifier
-    from llmcompressor.modifiers.transform import SmoothQuantModifier
-    from llmcompressor.modifiers.transform.awq import AWQModifier
-
-    scheme = preset_name_to_scheme(_PRESETS[order.scheme], ["Linear"])
-    if made.group:
-        scheme.weights.group_size = made.group
-    layers: dict[str, Any] = {"config_groups": {"group_0": scheme}, "ignore": made.ignore}
-    if made.method == "awq":
-        return [AWQModifier(), QuantizationModifier(**layers)]
-    if made.method == "rounding":
-        return [QuantizationModifier(**layers)]
-    smooth = [SmoothQuantModifier(smoothing_strength=_SMOOTHING)] * made.method.startswith("smooth")
-    return [*smooth, GPTQModifier(**layers)]
-
-
 def _opened(order: Order, folder: Path) -> Any:
-    """A model in the type that it is stored in, on the GPU as far as it fits there."""
+    """A model in the type that it is stored in; on the GPU as much of it as fits there."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    place = "auto" if torch.cuda.is_available() else None
     return AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", device_map=place, trust_remote_code=order.trusted
+        folder,
+        dtype="auto",
+        device_map="auto" if torch.cuda.is_available() else None,
+        trust_remote_code=order.trusted,
     ).eval()
 
 
 def perplexity(model: Any, rows: list[list[int]]) -> float:
-    """How surprised a model is by a token of the rows, 1 being not at all. NaN: it is broken."""
+    """Of how many tokens a model is as unsure as of the next one of the rows. Broken: NaN."""
     import torch
 
     total = torch.zeros((), dtype=torch.float64)
@@ -256,29 +170,39 @@ def perplexity(model: Any, rows: list[list[int]]) -> float:
     return float((total / sum(len(row) - 1 for row in rows)).exp())
 
 
+def _judge(before: float, after: float) -> None:
+    """Raises Refused where the quantised model is broken: worse than it may be, or NaN."""
+    told = f"the perplexity of rows that were trained was {before:.4g} and is {after:.4g}"
+    print(f"quantise: {told}", flush=True)
+    if not after <= before * (1 + _WORSE):
+        what = f"{told}; the model itself is kept, use another scheme or unset it"
+        raise Refused([Problem(SCHEME, what, Exit.ARTIFACT)])
+
+
 def _size(folder: Path) -> int:
     """Bytes of the weights."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _sync(folder: Path) -> None:
-    """Makes every file last and readable for a server that is another user."""
+    """Makes every file last, and readable for a server that is another user."""
     for path in folder.iterdir():
-        path.chmod(0o644)  # safetensors are written for their owner alone
+        path.chmod(0o644)  # weights are written for their owner alone
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
     checkpoints.sync_folder(folder)
 
 
 def main() -> int:
-    path = Path(sys.argv[1])
-    order = Order.read(path)
+    order = Order.read(Path(sys.argv[1]))
     if order.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch reads it
+    # Before torch reads it: many small steps follow each other, and waiting threads would spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        quantise(order, json.loads(path.read_text()))
+        quantise(order)
     except Refused as refused:
-        print(f"quantise: refused: {refused}", file=sys.stderr, flush=True)
+        print(refused, file=sys.stderr, flush=True)
         return refused.exit
     return Exit.DONE
 
