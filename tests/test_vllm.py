@@ -43,7 +43,9 @@ ON_ONE_BASE = [
 
 
 @contextmanager
-def serving(model: Path, adapters: Mapping[str, Path], rank: int, log: Path) -> Iterator[str]:
+def serving(
+    model: Path, adapters: Mapping[str, Path], rank: int, log: Path, dtype: str = "float32"
+) -> Iterator[str]:
     """vLLM on loopback; gives its address. One more slot than adapters: in 0.32
     a request for the base is answered by the adapter in the last one on a CPU."""
     with socket.socket() as one:
@@ -55,7 +57,7 @@ def serving(model: Path, adapters: Mapping[str, Path], rank: int, log: Path) -> 
     ] if adapters else []  # fmt: skip
     process = subprocess.Popen(
         [str(VLLM), "serve", str(model), "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1],
-         "--served-model-name", "base", "--dtype", "float32", "--enforce-eager",
+         "--served-model-name", "base", "--dtype", dtype, "--enforce-eager",
          "--gpu-memory-utilization", "0.3", *lora],
         env=clean_environ(VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1"),
         stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True,

@@ -221,6 +221,7 @@ def _lone(stage: str, meaning: str) -> Callable[[argparse.Namespace], Result]:
 
 LONE = {
     "export": "make the adapter of a trained run servable again",
+    "quantise": "make a smaller copy of a trained model",
     "parity": "prove that vLLM answers as the trained model does",
 }
 
@@ -243,7 +244,7 @@ def _to_be_served(made: flow.Configuration, folder: Path) -> dict[str, str]:
 
 
 # The stages after training that a user turns on, and by what.
-_AFTER = {"merge": "SFT_MERGE", "serve": "SFT_SERVE"}
+_AFTER = {"merge": "SFT_MERGE", "quantise": "SFT_QUANTISE", "serve": "SFT_SERVE"}
 
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": check,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from envtune import environments, ports, serving
+from envtune import environments, ports, quantisable, serving
 from envtune.contract import SERVE_FLAGS
 from envtune.errors import Problem
 from envtune.settings import Settings
@@ -10,14 +10,19 @@ from envtune.settings import Settings
 
 def problems(settings: Settings) -> list[Problem]:
     """Of the stages that these settings ask for."""
-    return [*_vllm(settings), *serving.owned(settings.get(SERVE_FLAGS) or {}), *_port(settings)]
+    here = [] if settings.get("SFT_PRETEND_GPU") else [*_vllm(settings), *_port(settings)]
+    return [
+        *here,
+        *serving.owned(settings.get(SERVE_FLAGS) or {}),
+        *quantisable.problems(settings),
+    ]
 
 
 def _vllm(settings: Settings) -> Iterator[Problem]:
     wanted = {"SFT_SERVE": settings.get("SFT_SERVE")}
     wanted["SFT_PARITY=require"] = settings.get("SFT_PARITY") == "require"
     named = settings.get("SFT_VLLM_VENV")
-    if environments.find(named, environments.VLLM):
+    if environments.find(named, serving.ENVIRONMENT):
         return
     if named:
         yield Problem("SFT_VLLM_VENV", f"{named} holds no environment (no bin/python)")

@@ -1,21 +1,13 @@
-"""Where the environments of the other engines are: vLLM's and llmcompressor's.
+"""Finds the environments in which stages run that cannot share the one that trains."""
 
-Each pins what Axolotl pins otherwise, so that each is an environment of its own, beside
-the one that trains.
-"""
-
+import os
 import sys
 from pathlib import Path
 
-VLLM = ".venv-serve"
 
-
-def find(setting: str | None, default: str) -> Path | None:
-    """The Python of an environment, or None where there is none.
-
-    `setting` is the folder that the user named, `default` the name of the folder beside
-    the environment that this process runs in.
-    """
-    folder = Path(setting) if setting else Path(sys.prefix).parent / default
-    python = folder / "bin" / "python"
-    return python if python.exists() else None
+def find(named: str | None, default: str) -> Path | None:
+    """The Python of the environment in the folder `named`, else of `default` beside the one
+    that trains. None where there is none."""
+    folder = Path(named) if named else Path(sys.prefix).parent / default
+    python = folder / "bin" / "python"  # its link is not followed: it would leave the environment
+    return python if os.access(python, os.X_OK) else None

@@ -20,12 +20,8 @@ def export(context: Context) -> StageRecord | None:
     adapter = context.run.folder / "adapter"
     if not context.config.setting("SFT_EXPORT") or not adapter.is_dir():
         return None
-    base = base_folder(context)
-    if base is None:
-        name = context.config.plain()["base_model"]
-        return orders.failed(
-            "export", Exit.ACCESS, f"{name} is not in the cache any more; the adapter is whole"
-        )
+    if (base := base_folder(context)) is None:
+        return _lost(context, "export")
     folder = context.run.folder
     named = base if (given := str(context.config.plain()["base_model"])).startswith("/") else given
     order = {
@@ -38,12 +34,26 @@ def export(context: Context) -> StageRecord | None:
     LOG.info("export: %s: %s", made["kind"], made["reason"])
     if made["warning"]:
         LOG.warning("export: %s", made["warning"])
-    if made["kind"] == "merged" or context.config.setting("SFT_MERGE"):
-        order = {"base": base, "adapter": adapter, "target": folder / MERGED}
-        if failed := orders.carry_out(context, "export", "merge", order):
-            return failed
+    whole = made["kind"] == "merged" or context.config.setting("SFT_MERGE")
+    if whole and (failed := merge(context, "export")):
+        return failed
     told = {name: made[name] for name in ("kind", "reason", "max_lora_rank")}
     return {"outcome": "done", **told, "checks": ["the adapter fits its base"]}
+
+
+def merge(context: Context, stage: str) -> StageRecord | None:
+    """Makes `merged/` for a stage. None, or the record of its failure."""
+    if (base := base_folder(context)) is None:
+        return _lost(context, stage)
+    folder = context.run.folder
+    order = {"base": base, "adapter": folder / "adapter", "target": folder / MERGED}
+    return orders.carry_out(context, stage, "merge", order)
+
+
+def _lost(context: Context, stage: str) -> StageRecord:
+    name = context.config.plain()["base_model"]
+    what = f"{name} is not in the cache any more; the adapter is whole"
+    return orders.failed(stage, Exit.ACCESS, what)
 
 
 def base_folder(context: Context) -> Path | None:

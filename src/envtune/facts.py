@@ -32,6 +32,7 @@ FROM_THE_HUB = (
 )  # fmt: skip
 _ALWAYS_LOCAL = ("resume_from_checkpoint", "output_dir")
 DATASETS = ("datasets", "test_datasets", "pretraining_dataset")
+_FOLDERS = ("SFT_CACHE_DIR", "SFT_LLMCOMPRESSOR_VENV")
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ def located(settings: Settings) -> Settings:
             items = [_located(item, root) for item in changed[key].value]
             changed[key] = replace(changed[key], value=items)
     own = dict(settings.own)
-    if cache := own.get("SFT_CACHE_DIR"):
-        own["SFT_CACHE_DIR"] = replace(cache, value=absolute(cache.value))
+    for name in _FOLDERS:
+        if given := own.get(name):
+            own[name] = replace(given, value=absolute(given.value))
     return replace(settings, axolotl=changed, own=own)
 
 

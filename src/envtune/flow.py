@@ -11,6 +11,7 @@ from envtune import (
     documents,
     facts,
     hardware,
+    quantisable,
     rendezvous,
     retired,
     runtime,
@@ -64,6 +65,8 @@ def configure(
         raise Refused(problems)
     caches = runtime.caches(given.get("SFT_CACHE_DIR"), inputs.environ)
     seen, told = access.verify(given, seen, {**inputs.environ, **caches})
+    if problems := [*quantisable.model_problems(given, seen)]:
+        raise Refused(problems)
     config = resolve(given, seen)
     config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
     return Configuration(config, given, inputs, seen, outputs, logs, where)

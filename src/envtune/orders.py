@@ -38,8 +38,13 @@ def carry_out(
         raise stopped(context, module)
     if code == 0:
         return None
-    said = watcher.tail[-1] if watcher.tail else f"{module} ended with code {code}"
-    if failure := recognise("\n".join(watcher.tail)):
+    told = _failure(context, stage, module, code, watcher.tail)
+    return {**told, "child_exit": code}
+
+
+def _failure(context: Context, stage: str, module: str, code: int, tail: list[str]) -> StageRecord:
+    said = tail[-1] if tail else f"{module} ended with code {code}"
+    if failure := recognise("\n".join(tail)):
         return failed(stage, failure.exit, f"{failure.cause}: {said}; {failure.fix}")
     known = Exit(code) if code in _TOLD else Exit.BUG
     return failed(stage, known, f"{module}: {said} (log: {context.run.log(stage)})")

@@ -20,6 +20,7 @@ from envtune import (
     flow,
     nodes,
     parity,
+    quantising,
     record,
     render,
     rendezvous,
@@ -220,5 +221,6 @@ def _complete(run: Run) -> dict[str, StageRecord]:
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
     ("train", training.train),
     ("export", exporting.export),
+    ("quantise", quantising.quantise),
     ("parity", parity.prove),
 )

@@ -11,6 +11,7 @@ from envtune.config import RunConfig
 from envtune.contract import SERVE_FLAGS
 from envtune.errors import Exit, Problem, Refused
 from envtune.exporting import MERGED, SERVING, base_folder
+from envtune.quantising import FOLDERS
 from envtune.stage import Context
 
 _PARTS = (modelfiles.CONFIG, modelfiles.WEIGHTS, modelfiles.TOKENIZER)
@@ -24,12 +25,14 @@ def planned(config: RunConfig, folder: Path) -> tuple[str, Path]:
     """
     if path := config.setting("SFT_SERVED_MODEL_RELPATH"):
         return "override", folder.parent / path
-    if config.setting("SFT_QUANTISE") and config.setting("SFT_PREFER_AWQ"):
-        return "awq", folder / f"{MERGED}_awq"
+    if (scheme := config.setting("SFT_QUANTISE")) and config.setting("SFT_PREFER_AWQ"):
+        return FOLDERS[scheme].removeprefix("merged_"), folder / FOLDERS[scheme]
     if not config.plain().get("adapter"):
         return "model", folder / "model"
-    merged = config.setting("SFT_MERGE") or (folder / MERGED / "config.json").exists()
-    return ("merged", folder / MERGED) if merged else ("adapter", folder / SERVING / "adapter")
+    adapter = folder / SERVING / "adapter"
+    exported = (folder / MERGED / "config.json").exists() and not adapter.is_dir()
+    merged = config.setting("SFT_MERGE") or exported
+    return ("merged", folder / MERGED) if merged else ("adapter", adapter)
 
 
 @dataclass(frozen=True)

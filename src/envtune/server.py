@@ -68,7 +68,7 @@ class Server:
 
 def python(context: Context) -> Path | None:
     """The Python of the environment that holds vLLM, or None."""
-    return environments.find(context.config.setting("SFT_VLLM_VENV"), environments.VLLM)
+    return environments.find(context.config.setting("SFT_VLLM_VENV"), serving.ENVIRONMENT)
 
 
 def place(context: Context) -> serving.Place:

@@ -23,6 +23,7 @@ OWNED: Mapping[str, str] = {
     "headless": "a server of several nodes is started by vLLM's own command",
 }
 HOST, PORT = "127.0.0.1", 8000
+ENVIRONMENT = ".venv-serve"
 # What is left of the grace for the end of vLLM after its last answer, seconds.
 _RESERVE = 6
 # Of a CPU's memory for the cache of keys and values: a share, and a most.

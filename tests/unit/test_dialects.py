@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from envtune import dialects, settings, sources, upstream
-from envtune.contract import OWN
+from envtune.contract import OWN, SERVE_FLAG
 from envtune.dialects import compose, industrial, trainer
 from envtune.dialects.rules import Becomes, Noted, Refused
 from envtune.errors import Refused as RefusedError
@@ -119,7 +119,9 @@ def test_every_flag_of_the_trainer_has_a_rule_or_passes(flag: str) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_a_name_that_only_changes_leads_to_a_key_that_there_is(name: str) -> None:
     for rule in TABLES[name].values():
-        if isinstance(rule, str) and rule not in OWN:
+        if isinstance(rule, str) and rule.startswith(SERVE_FLAG):
+            assert rule in OWN or rule.removeprefix(SERVE_FLAG).lower() in upstream.vllm()["flags"]
+        elif isinstance(rule, str) and rule not in OWN:
             key, *parts = rule.split(".")
             assert key in SCHEMA.fields
             SCHEMA.at(SCHEMA.fields[key], parts)  # raises where nothing is
@@ -481,6 +483,9 @@ COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"SFT_CACHE_DIR": "/c", "DATA_ROOT": "/d"}),
     ({"paths": {"huggingface_cache": "${HOME}/c"}}, {}),
     ({"train": {}, "naming": {"force_run_index": 4}}, {"FORCE_RUN_INDEX": 4}),
+    ({"train": {}, "awq": {"enabled": True, "method": "awq", "num_calibration_samples": 9}},
+     {"SFT_QUANTISE": "w4a16", "SFT_CALIBRATION_SAMPLES": 9}),
+    ({"train": {}, "awq": {"enabled": False, "scheme": "symmetric", "output_suffix": "q"}}, {}),
     ({"train": {}, "serve": {"port": 1, "odd": {}}, "export": {"x": 1}}, {}),
 ]  # fmt: skip
 
@@ -498,6 +503,11 @@ def test_the_compose_pipelines_yaml(document: dict[str, Any], keys: dict[str, An
         ({"train": {"lr_scheduler": "linear", "min_learning_rate": 1e-6}}, "cosine schedules"),
         ({"train": {"learning_rate": 1e-6, "min_learning_rate": 1e-5}}, "has to be smaller"),
         ({"logging": {"console_level": "loud"}}, "logging.console_level: "),
+        (
+            {"train": {}, "awq": {"method": "gguf"}},
+            "awq.method: cannot be obeyed: 4-bit weights are made by awq",
+        ),
+        ({"train": {}, "awq": {"bits": 4}}, "awq.bits: no such setting"),
     ],
 )
 def test_what_the_compose_pipeline_cannot_have_is_one_line(

@@ -24,9 +24,9 @@ from envtune.dialects.rules import (
     prefixed,
 )  # fmt: skip
 
-_QUANTISE = Noted("nothing is quantised yet")
 _EVALUATE = Noted("no generation test runs yet")
 _LIST = {"type": "array", "items": TEXT}
+_QUANTISED = Noted("convert-awq in orchestration.post_finetune quantises, or SFT_QUANTISE=w4a16")
 _RESUMED = Noted("a stage works on its own run; `envtune <stage> RUN` names another")
 # A stage of the chain, and the setting that turns it on.
 _CHAIN: Mapping[str, Mapping[str, Any]] = {
@@ -92,6 +92,8 @@ def _chain(stages: list[str], others: Others) -> Mapping[str, Any] | Refused:
     """The stages run in their own order, whatever order they are named in."""
     if unknown := [stage for stage in stages if stage not in _CHAIN]:
         return Refused(f"{unknown[0]!r} is no stage; known are {', '.join(_CHAIN)}")
+    if others.get("awq.enabled") is False:
+        stages = [stage for stage in stages if stage != "convert-awq"]
     return {name: value for stage in stages for name, value in _CHAIN[stage].items()}
 
 
@@ -176,9 +178,17 @@ SERVE: Table = {
     "resume_from": _RESUMED,
 }
 
+AWQ: Table = {
+    "enabled": Becomes(FLAG, lambda on, others: _QUANTISED if on else {}),
+    "gpu_enabled": Noted("a GPU quantises where one trains"),
+    "method": Refused("4-bit weights are made by awq; see SFT_QUANTISE", unless=("awq",)),
+    "scheme": Noted("4-bit weights are W4A16_ASYM"),
+    "num_calibration_samples": "SFT_CALIBRATION_SAMPLES",
+    "output_suffix": Noted("the quantised model lies in merged_awq"),
+}
+
 # Sections of stages to come, whatever is in them.
 SECTIONS: Mapping[str, Rule] = {
-    "awq": _QUANTISE,
     "eval": _EVALUATE,
 }
 
@@ -191,6 +201,7 @@ TABLE: Table = {
     **prefixed("export", EXPORT),
     **prefixed("serve", SERVE),
     "orchestration.post_finetune": Becomes(_LIST, _chain),
+    **prefixed("awq", AWQ),
     **SECTIONS,
 }
 
