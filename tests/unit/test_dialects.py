@@ -483,10 +483,18 @@ COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"SFT_CACHE_DIR": "/c", "DATA_ROOT": "/d"}),
     ({"paths": {"huggingface_cache": "${HOME}/c"}}, {}),
     ({"train": {}, "naming": {"force_run_index": 4}}, {"FORCE_RUN_INDEX": 4}),
-    ({"train": {}, "awq": {"enabled": True, "method": "awq", "num_calibration_samples": 9}},
+    ({"train": {}, "orchestration": {"post_finetune": ["convert-awq"]}, "awq": {"num_calibration_samples": 9}},
      {"SFT_QUANTISE": "w4a16", "SFT_CALIBRATION_SAMPLES": 9}),
     ({"train": {}, "awq": {"enabled": False, "scheme": "symmetric", "output_suffix": "q"}}, {}),
-    ({"train": {}, "serve": {"port": 1, "odd": {}}, "export": {"x": 1}}, {}),
+    (
+        {"train": {}, "serve": {"port": 1, "served_model_name": "a", "model_name": "b"}},
+        {"SFT_SERVE_ARGS": {"port": 1, "served_model_name": ["b"]}},
+    ),
+    (
+        {"train": {}, "orchestration": {"post_finetune": ["serve-vllm", "export-merged"]}},
+        {"SFT_SERVE": True, "SFT_MERGE": True},
+    ),
+    ({"train": {}, "orchestration": {"post_finetune": ["convert-awq"]}, "awq": {"enabled": False}}, {}),
 ]  # fmt: skip
 
 
@@ -508,6 +516,11 @@ def test_the_compose_pipelines_yaml(document: dict[str, Any], keys: dict[str, An
             "awq.method: cannot be obeyed: 4-bit weights are made by awq",
         ),
         ({"train": {}, "awq": {"bits": 4}}, "awq.bits: no such setting"),
+        ({"train": {}, "export": {"x": 1}}, "export.x: no such setting"),
+        (
+            {"train": {}, "orchestration": {"post_finetune": ["deploy"]}},
+            "orchestration.post_finetune: 'deploy' is not allowed at [0]; allowed: one of export-merged",
+        ),
     ],
 )
 def test_what_the_compose_pipeline_cannot_have_is_one_line(

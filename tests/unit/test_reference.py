@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from envtune import checks, dialects, runtime, settings, sources, upstream
-from envtune.contract import OWN
+from envtune.contract import OWN, SERVE_FLAG
 from envtune.dialects.rules import Becomes
 from envtune.errors import Exit, Refused
 from envtune.profiles import PROFILES
@@ -65,7 +65,8 @@ def test_every_name_of_every_dialect_is_on_the_page() -> None:
 
 
 def test_the_example_of_a_rule_shows_what_the_rule_makes() -> None:
-    known = {*OWN, *settings.schema().fields}
+    served = (SERVE_FLAG + flag.upper() for flag in upstream.vllm()["flags"])
+    known = {*OWN, *settings.schema().fields, *served}
     for dialect in dialects.DIALECTS:
         rows = dict(mappings.rows(dialect.table))
         made = [n for n, rule in dialect.table.items() if isinstance(rule, Becomes)]

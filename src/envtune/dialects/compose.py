@@ -25,7 +25,6 @@ from envtune.dialects.rules import (
 )  # fmt: skip
 
 _EVALUATE = Noted("no generation test runs yet")
-_LIST = {"type": "array", "items": TEXT}
 _QUANTISED = Noted("convert-awq in orchestration.post_finetune quantises, or SFT_QUANTISE=w4a16")
 _RESUMED = Noted("a stage works on its own run; `envtune <stage> RUN` names another")
 # A stage of the chain, and the setting that turns it on.
@@ -35,6 +34,7 @@ _CHAIN: Mapping[str, Mapping[str, Any]] = {
     "eval-sft": {"SFT_EVALUATE": True},
     "serve-vllm": {"SFT_SERVE": True},
 }
+_STAGES = {"type": "array", "items": {"enum": list(_CHAIN)}}
 
 
 def _sample(value: Any, others: Others) -> Mapping[str, Any] | Refused:
@@ -88,10 +88,8 @@ def _cache(value: str, others: Others) -> Mapping[str, Any] | Noted:
     return {"SFT_CACHE_DIR": value}
 
 
-def _chain(stages: list[str], others: Others) -> Mapping[str, Any] | Refused:
+def _chain(stages: list[str], others: Others) -> Mapping[str, Any]:
     """The stages run in their own order, whatever order they are named in."""
-    if unknown := [stage for stage in stages if stage not in _CHAIN]:
-        return Refused(f"{unknown[0]!r} is no stage; known are {', '.join(_CHAIN)}")
     if others.get("awq.enabled") is False:
         stages = [stage for stage in stages if stage != "convert-awq"]
     return {name: value for stage in stages for name, value in _CHAIN[stage].items()}
@@ -200,7 +198,7 @@ TABLE: Table = {
     **prefixed("naming", NAMING),
     **prefixed("export", EXPORT),
     **prefixed("serve", SERVE),
-    "orchestration.post_finetune": Becomes(_LIST, _chain),
+    "orchestration.post_finetune": Becomes(_STAGES, _chain),
     **prefixed("awq", AWQ),
     **SECTIONS,
 }

@@ -37,6 +37,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "train.min_learning_rate": 2e-5,
     "train.resume_from": "checkpoint-100",
     "logging.console_level": "info",
+    "orchestration.post_finetune": ["export-merged", "serve-vllm"],
     "output_params.train_ratio": 0.95,
     "template": "chatml",
     "datasets": [{"dataset_name": "acme/rows", "max_samples": 100}],
