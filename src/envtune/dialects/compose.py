@@ -177,7 +177,7 @@ SERVE: Table = {
 }
 
 AWQ: Table = {
-    "enabled": Becomes(FLAG, lambda on, others: _QUANTISED if on else {}),
+    "enabled": _QUANTISED,
     "gpu_enabled": Noted("a GPU quantises where one trains"),
     "method": Refused("4-bit weights are made by awq; see SFT_QUANTISE", unless=("awq",)),
     "scheme": Noted("4-bit weights are W4A16_ASYM"),
