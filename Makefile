@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup setup-serve setup-quantise demo test drill check generate reference lock bench-cold bench-fuzz bench-merge clean
+.PHONY: help setup setup-serve setup-quantise demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -100,6 +100,9 @@ bench-fuzz: $(VENV)/.installed ## what 2,000 odd environments cost in a warm pro
 
 bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZE=0.4 billions)
 	$(BIN)/python bench/merge.py $(SIZE)
+
+bench-memory: $(VENV)/.installed ## the memory of an export and a merge beside the model's size
+	$(BIN)/python bench/memory.py
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(SERVE) $(DEMO) .mypy_cache .pytest_cache .ruff_cache

@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from envtune.engine import lora
 from envtune.engine import merge as merging
 from envtune.engine.lora import Unmergeable
 from tests.harness import Result, clean_environ, read
@@ -169,6 +170,19 @@ def test_a_merge_is_what_peft_makes(bases: Path, tmp_path: Path, name: str) -> N
     same(ours, theirs)
     given = weights(base)
     assert any(not torch.equal(given.get(k, v.new_empty(0)), v) for k, v in ours.items())
+
+
+def test_a_product_in_blocks_has_the_bits_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole one is what PEFT makes. Blocks too narrow would go another way through the BLAS."""
+    torch.manual_seed(5)
+    tokens, hidden = 40_001, 512
+    tensors = {"a": torch.randn(8, tokens), "b": torch.randn(hidden, 8), "m": torch.rand(hidden)}
+    change = lora.Change(a="a", b="b", magnitude="m", embedding=True, scaling=0.3)
+    tensor = torch.randn(tokens, hidden).bfloat16()
+    assert tokens > lora._BLOCK
+    made = lora.changed(tensor, change, tensors.__getitem__)
+    monkeypatch.setattr(lora, "_BLOCK", tokens + 1)
+    assert torch.equal(made, lora.changed(tensor, change, tensors.__getitem__))
 
 
 @pytest.fixture(scope="module")

@@ -179,14 +179,14 @@ def changed(tensor: Any, change: Change, tensor_of: Callable[[str], Any]) -> Any
         tensor = tensor.index_copy(0, torch.tensor(change.indices), rows)
     if not change.a:
         return tensor
-    delta = _delta(change, tensor_of)
+    a, b = _full(tensor_of(change.a)), _full(tensor_of(change.b))
     if change.magnitude:
-        return _rescaled(tensor, delta, _full(tensor_of(change.magnitude)), change)
-    return _sum(tensor, delta, rounded=change.embedding)
+        return _rescaled(tensor, a, b, _full(tensor_of(change.magnitude)), change)
+    return _sum(tensor, _delta(a, b, change), rounded=change.embedding)
 
 
-def _delta(change: Change, tensor_of: Callable[[str], Any]) -> Any:
-    delta = _full(tensor_of(change.b)) @ _full(tensor_of(change.a))
+def _delta(a: Any, b: Any, change: Change) -> Any:
+    delta = b @ a
     if change.embedding or change.transposed:
         delta = delta.T
     return delta.mul_(change.scaling)
@@ -211,6 +211,7 @@ def _sum(tensor: Any, delta: Any, *, rounded: bool) -> Any:
 
 
 _PART = 2**18  # elements
+_BLOCK = 2**14  # columns of a product: of far fewer the BLAS makes other bits
 
 
 def _full(tensor: Any) -> Any:
@@ -220,7 +221,7 @@ def _full(tensor: Any) -> Any:
     return tensor.float() if half else tensor
 
 
-def _rescaled(tensor: Any, delta: Any, magnitude: Any, change: Change) -> Any:
+def _rescaled(tensor: Any, a: Any, b: Any, magnitude: Any, change: Change) -> Any:
     """DoRA: the sum, each output feature scaled from its norm to `magnitude`.
 
     The order of the sum within a norm depends on how the tensor lies in memory, so the sum
@@ -229,8 +230,21 @@ def _rescaled(tensor: Any, delta: Any, magnitude: Any, change: Change) -> Any:
     import torch
 
     across = change.embedding or change.transposed
-    total = tensor.to(delta.dtype, copy=True).add_(delta) if across else delta.add_(tensor)
-    del delta
+    total = (_sum_across if across else _sum_along)(tensor, a, b, change)
     norm = torch.linalg.norm(total.T if across else total, dim=1)
     factor = magnitude / norm
     return total.mul_(factor.view(1, -1) if across else factor.view(-1, 1)).to(tensor.dtype)
+
+
+def _sum_along(tensor: Any, a: Any, b: Any, change: Change) -> Any:
+    return _delta(a, b, change).add_(tensor)
+
+
+def _sum_across(tensor: Any, a: Any, b: Any, change: Change) -> Any:
+    """By blocks, since the delta lies the other way round and takes as much memory."""
+    total = tensor.to(b.dtype, copy=True)
+    count = 1 + len(total) // _BLOCK
+    parts = total.tensor_split(count), a.tensor_split(count, dim=1)
+    for rows, columns in zip(*parts, strict=True):
+        rows.add_(_delta(columns, b, change))
+    return total
