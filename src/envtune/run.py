@@ -18,6 +18,7 @@ from envtune import (
     fingerprint,
     flow,
     nodes,
+    publishing,
     record,
     render,
     rendezvous,
@@ -160,4 +161,5 @@ def _finish(context: Context) -> tuple[Exit, str]:
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
     ("train", training.train),
     ("export", exporting.export),
+    ("publish", publishing.publish),
 )
