@@ -9,10 +9,10 @@ PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup setup-serve demo test check generate reference lock bench-cold bench-fuzz bench-merge clean
+.PHONY: help setup setup-serve setup-azurite demo test check generate reference lock bench-cold bench-fuzz bench-merge clean
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
@@ -40,6 +40,9 @@ $(SERVE)/.installed: requirements-serve-cpu.txt pyproject.toml
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
 	$(SERVE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
+
+setup-azurite: ## install Azurite, with which the tests publish to Azure (needs node)
+	npm install --no-fund --no-audit --prefix .azurite azurite@3.35.0
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP) --quiet --no-deps -r requirements-dev.txt
@@ -82,4 +85,4 @@ bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZ
 	$(BIN)/python bench/merge.py $(SIZE)
 
 clean: ## remove what the targets made, but no run
-	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) .azurite .mypy_cache .pytest_cache .ruff_cache

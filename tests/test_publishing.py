@@ -1,333 +1,266 @@
-"""What is published: to the Hub's stand-in, to real servers of S3, Google's and Azure's
-protocols on loopback, and to folders; through networks and servers that fail."""
+"""A run's result where it is published, its model card, and what a start knows beforehand."""
 
+import json
 import os
-import socket
-import subprocess
-import sys
-import threading
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import re
+import shutil
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
-from envtune import hubstore, push
-from envtune.hub import Hub as Asked
-from envtune.stores import Denied, Objects, Unreached
-from tests.harness import ROOT
-from tests.hub_standin import Hub, hub
-from tests.hub_writing import Disk
-
-ADA, READER = "hf_AdaAda0123456789", "hf_ReadRead0123456789"
-QUICK = (0.05, 0.05, 0.05)
-
-
-def _user(name: str, role: str) -> dict[str, Any]:
-    orgs = [{"name": "acme", "roleInOrg": "write"}, {"name": "museum", "roleInOrg": "read"}]
-    return {"name": name, "orgs": orgs, "auth": {"accessToken": {"role": role}}}
-
-
-@pytest.fixture
-def the_hub(tmp_path: Path) -> Iterator[Hub]:
-    with hub() as made:
-        made.users = {ADA: _user("ada", "write"), READER: _user("rea", "read")}
-        made.disk = Disk(tmp_path / "hub")
-        yield made
+from envtune.stores import Objects
+from tests.harness import (
+    NOWHERE,
+    Entrypoint,
+    Result,
+    Start,
+    clean_environ,
+    contents,
+    envtune,
+    read,
+)  # fmt: skip
+from tests.hub_standin import Hub
+from tests.stores import ADA, READER, requests
 
 
 @pytest.fixture
-def result(tmp_path: Path) -> Path:
-    """A folder as it is published: weights, configuration, a card."""
-    folder = tmp_path / "result"
-    folder.mkdir()
-    (folder / "adapter_model.safetensors").write_bytes(os.urandom(300_000))
-    (folder / "adapter_config.json").write_text('{"r": 16}')
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n# A card\n")
-    return folder
+def finished_training(lora: Path, tmp_path: Path) -> Path:
+    """A run that was trained and exported and has not been published yet."""
+    run = tmp_path / "outputs" / lora.name
+    shutil.copytree(lora, run)
+    (run / ".complete").unlink()
+    return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (p for p in folder.rglob("*") if p.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+def wanting(run: Path, **settings: Any) -> Path:
+    """The run with settings of its own."""
+    path = run / "config" / "resolved.json"
+    told = read(path)
+    for name, value in settings.items():
+        told["settings"][name] = {"value": value, "source": name, "reason": ""}
+    path.write_text(json.dumps(told))
+    return run
 
 
-def repository(hub: Hub, id_: str = "ada/new", token: str = ADA, **more: Any) -> Any:
-    asked = Asked({"HF_ENDPOINT": hub.url, "HF_TOKEN": token})
-    return hubstore.HubRepository(asked, id_, more.get("revision"), private=True)
+def go_on(run: Path, **environ: str) -> Start:
+    start = Entrypoint(run.parents[1], {"HF_HUB_OFFLINE": ""})
+    return start.start("envtune", "run", "--folder", str(run), **environ)
 
 
-def requests(hub: Hub, start: str) -> list[str]:
-    return [line for line in hub.seen if line.startswith(start)]
+def reach(hub: Hub, token: str = ADA) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub.url, "HF_TOKEN": token}
 
 
-# --- the Hub
-
-
-def test_a_repository_is_made_private_and_gets_everything_in_one_commit(
-    the_hub: Hub, result: Path
+def test_a_run_goes_to_new_hub_and_to_a_folder_with_a_card_for_each(
+    finished_training: Path, new_hub: Hub, tmp_path: Path
 ) -> None:
-    told = push.push(repository(the_hub), result, QUICK)
-    assert told["url"] == f"{the_hub.url}/ada/new"
-    assert (told["files"], told["bytes"]) == (3, told["sent_bytes"])
-    disk = the_hub.disk
-    assert disk is not None
-    assert told["commit"] == disk.head
-    assert contents(disk.folder("ada/new")) == contents(result)
-    assert disk.commits == [("ada/new", sorted(contents(result)))]
-    assert disk.private == {"ada/new": True}
+    run, to = finished_training, f"file://{tmp_path}/store"
+    done = go_on(wanting(run, SFT_PUSH_TO=["ada/new", to]), **reach(new_hub)).wait()
+    assert done.code == 0, done.err[-3000:]
+    assert "train: done before" in done.err
+    assert f"publish: {new_hub.url}/ada/new: 6 files, " in done.err
+    stage = read(run / "run.json")["stages"]["publish"]
+    assert [place["url"] for place in stage["targets"]] == [
+        f"{new_hub.url}/ada/new",
+        f"{to}/{run.name}",
+    ]
+    assert "every published file is there as it was sent" in read(run / ".complete")["checks"]
+    assert new_hub.disk is not None
+    on_hub, stored = new_hub.disk.folder("ada/new"), tmp_path / "store" / run.name
+    for place in (on_hub, stored):
+        weights = place / "adapter_model.safetensors"
+        assert weights.read_bytes() == (run / "adapter" / weights.name).read_bytes()
+        assert read(place / "adapter_config.json")["base_model_name_or_path"] == "tiny-llama"
+        for name, content in contents(place).items():
+            assert str(tmp_path.parent).encode() not in content, name
+            assert ADA.encode() not in content, name
+    assert 'from_pretrained(model, "ada/new")' in (on_hub / "README.md").read_text()
+    assert f'from_pretrained(model, "{run.name}")' in (stored / "README.md").read_text()
+    assert read(run / "adapter" / "adapter_config.json")["base_model_name_or_path"].startswith("/")
+    assert not (run / ".publish").exists()
+    assert go_on(run, **reach(new_hub)).wait().err.count("already done") == 1
 
 
-def test_what_is_there_is_not_sent_again_and_a_change_is(the_hub: Hub, result: Path) -> None:
-    push.push(repository(the_hub), result, QUICK)
-    the_hub.seen.clear()
-    assert push.push(repository(the_hub), result, QUICK)["sent_bytes"] == 0
-    assert not requests(the_hub, "PUT")
-    assert not requests(the_hub, "POST /api/models")
-    (result / "adapter_config.json").write_text('{"r": 17}')
-    assert push.push(repository(the_hub), result, QUICK)["sent_bytes"] == len('{"r": 17}')
-    assert the_hub.disk is not None
-    assert the_hub.disk.commits[-1] == ("ada/new", ["adapter_config.json"])
+def test_every_run_has_a_card_that_new_hub_would_take(lora: Path, full: Path) -> None:
+    for run, library in ((lora, "peft"), (full, "transformers")):
+        card = ModelCard.load(run / "README.md")
+        assert card.data.to_dict()["library_name"] == library
+        assert card.data.license == "other"
+        assert card.data.datasets is None
+        for machine in (str(run.parent), os.environ.get("HOME", "/root"), "/tmp"):
+            assert machine not in card.content
+        assert "publish" not in read(run / "run.json")["stages"]
 
 
-def test_what_another_artifact_left_goes_and_what_people_wrote_stays(
-    the_hub: Hub, result: Path
+@pytest.mark.parametrize("place", ["chat_template.jinja", "adapter_config.json"])
+def test_a_file_with_a_secret_stops_everything(
+    place: str, finished_training: Path, new_hub: Hub
 ) -> None:
-    assert the_hub.disk is not None
-    there = the_hub.disk.folder("acme/tuned")
-    there.mkdir(parents=True)
-    for name in ("model-00001-of-00002.safetensors", "config.json", "NOTES.md", "eval.json"):
-        (there / name).write_text(name)
-    push.push(repository(the_hub, "acme/tuned"), result, QUICK)
-    assert sorted(contents(there)) == sorted([*contents(result), "NOTES.md", "eval.json"])
+    run = wanting(finished_training, SFT_PUSH_TO=["ada/new"])
+    file = run / "adapter" / place
+    content = file.read_text()
+    file.unlink()  # a link to what other tests read
+    planted = content.replace("}", '}{# "planted\\/secret" #}', 1)
+    if file.suffix == ".json":
+        planted = json.dumps({**json.loads(content), "note": "planted/secret"})
+    file.write_text(planted.replace("\\/", "/"))
+    done = go_on(run, **reach(new_hub), MLFLOW_TRACKING_PASSWORD="planted/secret").wait()
+    assert done.code == 6
+    line = f"publish failed: {place} holds the secret of MLFLOW_TRACKING_PASSWORD; nothing was sent"
+    assert done.lines[-1].endswith(line)
+    assert "planted" not in done.err
+    assert not requests(new_hub, "POST")
+    assert not (run / ".complete").exists()
 
 
-def test_a_revision_is_made_and_a_name_without_an_owner_is_the_tokens(
-    the_hub: Hub, result: Path
+def test_a_url_with_a_password_does_not_go_out_either(
+    finished_training: Path, new_hub: Hub
 ) -> None:
-    told = push.push(repository(the_hub, "mine", revision="v2"), result, QUICK)
-    assert told["url"] == f"{the_hub.url}/ada/mine/tree/v2"
-    assert the_hub.disk is not None
-    assert the_hub.disk.branches == {"v2"}
+    run = wanting(finished_training, SFT_PUSH_TO=["ada/new"])
+    template = run / "adapter" / "chat_template.jinja"
+    template.unlink()
+    template.write_text("{# https://ada:pw12@example.org/x #}")
+    done = go_on(run, **reach(new_hub)).wait()
+    assert done.code == 6
+    assert "chat_template.jinja holds a URL with a user or a password" in done.err
 
 
-FAULTS = {
-    "503 twice": [("POST /api/repos", "503"), ("POST /api/repos", "503")],
-    "503 at the commit": [("POST /api/models/ada/new/commit", "503")],
-    "429": [("GET /api/models/ada/new/tree", "429")],
-    "cut in a file": [("PUT /lfs/", "cut")],
-    "cut in the commit": [("POST /api/models/ada/new/commit", "cut")],
-}
-
-
-@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
-def test_a_hub_that_fails_for_a_while_is_asked_again(
-    faults: list[tuple[str, str]], the_hub: Hub, result: Path
+def test_a_network_that_stays_away_is_201_and_only_the_push_is_repeated(
+    finished_training: Path, new_hub: Hub
 ) -> None:
-    the_hub.faults = list(faults)
-    push.push(repository(the_hub), result, QUICK)
-    assert not the_hub.faults, "the fault was not met"
-    assert the_hub.disk is not None
-    assert contents(the_hub.disk.folder("ada/new")) == contents(result)
-    assert len(the_hub.disk.commits) == 1
+    run = wanting(finished_training, SFT_PUSH_TO=["ada/new"])
+    lost = go_on(run, HF_ENDPOINT=NOWHERE, HF_TOKEN=ADA).wait()
+    assert lost.code == 201
+    assert lost.lines[-1].endswith("the next start sends it")
+    assert "publish failed: " in lost.err
+    assert not (run / ".complete").exists()
+    steps = (run / "metrics.jsonl").read_text()
+    done = go_on(run, **reach(new_hub)).wait()
+    assert done.code == 0, done.err
+    assert "export: done before" in done.err
+    assert (run / "metrics.jsonl").read_text() == steps
 
 
-def test_weights_that_arrived_before_a_commit_failed_are_not_sent_again(
-    the_hub: Hub, result: Path
+def test_a_token_that_was_taken_away_meanwhile_is_4(finished_training: Path, new_hub: Hub) -> None:
+    run = wanting(finished_training, SFT_PUSH_TO=["ada/new"])
+    done = go_on(run, **reach(new_hub, READER)).wait()
+    assert done.code == 4
+    assert "answers 403" in done.err
+    assert READER not in done.err
+
+
+def test_what_this_run_has_not_is_told_with_what_to_change(
+    finished_training: Path, new_hub: Hub
 ) -> None:
-    the_hub.faults = [("POST /api/models/ada/new/commit", "cut")]
-    push.push(repository(the_hub), result, QUICK)
-    assert len(requests(the_hub, "PUT /lfs/")) == 1
+    run = wanting(finished_training, SFT_PUSH_TO=["ada/new"], SFT_PUSH_WHAT="merged")
+    done = go_on(run, **reach(new_hub)).wait()
+    assert done.code == 1
+    assert done.lines[-1].endswith("publish failed: SFT_PUSH_WHAT: the run has no merged/")
 
 
-@pytest.mark.parametrize(("id_", "token"), [("ada/new", "hf_wrong"), ("museum/new", ADA)])
-def test_a_token_that_may_not_write_is_told_at_once(
-    id_: str, token: str, the_hub: Hub, result: Path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_push_that_is_stopped_in_the_middle_goes_on_with_the_next_start(
+    number: signal.Signals, finished_training: Path, new_hub: Hub
 ) -> None:
-    with pytest.raises(Denied, match=r"answers 40[13]"):
-        push.push(repository(the_hub, id_, token), result, QUICK)
-    assert len(requests(the_hub, "POST")) == 1
-
-
-def test_a_listing_that_lacks_a_file_is_no_success(the_hub: Hub, result: Path) -> None:
-    the_hub.hidden = {"adapter_model.safetensors"}
-    with pytest.raises(Unreached, match=r"adapter_model.safetensors is not there as it was sent"):
-        push.push(repository(the_hub), result, QUICK)
-    assert len(requests(the_hub, "PUT /lfs/")) == 1
-
-
-# --- stores
-
-
-@contextmanager
-def server(command: list[str], ready: str) -> Iterator[str]:
-    """A real server that says where it listens."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/tmp"
-    )
-    try:
-        assert process.stdout is not None
-        line = next((line for line in process.stdout if ready in line), "")
-        assert line, f"{command[0]} does not start"
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield line.split()[-1].removeprefix("http://")
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """moto's server with a bucket, and the variables that lead there."""
-    pytest.importorskip("moto", reason="needs `make test`, which installs requirements-dev.txt")
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with server(command, "Running on") as host:
-        _ask("PUT", f"http://{host}/bucket")
-        yield {
-            "AWS_ENDPOINT_URL": f"http://{host}",
-            "AWS_ACCESS_KEY_ID": "ada",
-            "AWS_SECRET_ACCESS_KEY": "s3cret-of-ada",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-
-
-@pytest.fixture(scope="module")
-def gcs() -> Iterator[dict[str, str]]:
-    """Google's protocol by gcp-storage-emulator."""
-    pytest.importorskip("gcp_storage_emulator", reason="needs `make test`")
-    port = str(free_port())
-    command = [sys.executable, "-u", "-m", "gcp_storage_emulator", "start", "--in-memory",
-               "--host=127.0.0.1", f"--port={port}", "--default-bucket=bucket"]  # fmt: skip
-    with server(command, "All services started"):
-        yield {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
-
-
-_AZURITE = ROOT / ".azurite" / "node_modules" / ".bin" / "azurite-blob"
-# The key of every Azurite, which its documentation prints.
-_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-@pytest.fixture(scope="module")
-def azure() -> Iterator[dict[str, str]]:
-    """Azure's protocol by Azurite."""
-    if not _AZURITE.exists():
-        pytest.skip("Azurite is not here: make setup-azurite (it needs node)")
-    command = [str(_AZURITE), "--blobHost", "127.0.0.1", "--blobPort", "0",
-               "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]  # fmt: skip
-    with server(command, "successfully listens") as host:
-        account = f"http://{host}/devstoreaccount1"
-        made = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={_KEY};"
-        yield {"AZURE_STORAGE_CONNECTION_STRING": f"{made}BlobEndpoint={account};"}
-
-
-def _ask(method: str, url: str, body: bytes = b"") -> None:
-    with urllib.request.urlopen(urllib.request.Request(url, body, method=method)):
-        pass
-
-
-Store = tuple[str, dict[str, str]]
-
-
-@pytest.fixture(params=["s3", "gs", "az", "file"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The address of a store that may be written to, and its variables."""
-    if request.param == "file":
-        return f"file://{tmp_path}/store", {}
-    names = {"s3": "s3", "gs": "gcs", "az": "azure"}
-    environ: dict[str, str] = request.getfixturevalue(names[request.param])
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)  # the clients read it themselves
-    url = f"{request.param}://bucket/{tmp_path.name}"
-    if request.param == "az":
-        with suppress(FileExistsError):
-            Objects(url, environ)._files.mkdir("bucket")
-    return url, environ
-
-
-def test_a_store_gets_what_it_lacks_and_nothing_else(store: Store, result: Path) -> None:
-    """All of it; nothing; what changed; what was damaged there; and what was left goes."""
-    url, environ = store
-    to = Objects(f"{url}/run1", environ)
-    to.probe()
-    assert to.listing() == {}
-    assert push.push(to, result, QUICK)["sent_bytes"] > 300_000
-    assert push.push(to, result, QUICK)["sent_bytes"] == 0
-    (result / "adapter_config.json").write_text('{"r": 32}')
-    assert push.push(to, result, QUICK)["sent_bytes"] == len('{"r": 32}')
-    to._files.pipe_file(f"{to._root}/README.md", b"x" * (result / "README.md").stat().st_size)
-    to._files.pipe_file(f"{to._root}/config.json", b"{}")
-    to._files.pipe_file(f"{to._root}/NOTES.md", b"mine")
-    told = push.push(to, result, QUICK)
-    assert told["sent_bytes"] == (result / "README.md").stat().st_size
-    got = {name: to._files.cat_file(f"{to._root}/{name}") for name in to.listing()}
-    assert got.pop("NOTES.md") == b"mine"
-    assert got == contents(result)
-
-
-def test_a_store_that_is_not_there_is_no_place_to_write(store: Store) -> None:
-    url, environ = store
-    if url.startswith("file"):
-        (Path(url.removeprefix("file://")).parent / "taken").touch()
-        missing = f"{url}/../taken/below"
+    """Stopped while the commit hangs: the weights are there, and are not sent again."""
+    run = wanting(finished_training, SFT_PUSH_TO=["ada/new"])
+    new_hub.faults = [("POST /api/models/ada/new/commit", "hang")]
+    start = go_on(run, **reach(new_hub))
+    start.until(lambda: bool(requests(new_hub, "POST /api/models/ada/new/commit")))
+    if number == signal.SIGTERM:
+        start.signal()
     else:
-        missing = f"{url.partition('://')[0]}://nowhere-{os.getpid()}/x"
-    with pytest.raises(Denied):
-        Objects(missing, environ).probe()
+        for pid in start.left_over():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+    started = time.monotonic()
+    ended = start.wait()
+    assert ended.code == 128 + number
+    assert time.monotonic() - started < 20
+    assert not start.left_over()
+    assert not (run / ".complete").exists()
+    done = go_on(run, **reach(new_hub)).wait()
+    assert done.code == 0, done.err
+    assert len(requests(new_hub, "PUT /lfs/")) == 1
+    assert new_hub.disk is not None
+    assert len(new_hub.disk.commits) == 1
 
 
-class Proxy:
-    """A network in front of a server: cuts the first connections after some bytes."""
-
-    def __init__(self, host: str, cuts: list[int]) -> None:
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.host, self.cuts = host.split(":"), cuts
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(
-                    target=self._carry, args=(self.server.accept()[0],), daemon=True
-                ).start()
-
-    def _carry(self, near: socket.socket) -> None:
-        far = socket.create_connection((self.host[0], int(self.host[1])))
-        threading.Thread(target=self._back, args=(far, near), daemon=True).start()
-        carried = 0
-        with suppress(OSError):
-            while data := near.recv(4096):
-                carried += len(data)
-                if self.cuts and carried > self.cuts[0]:
-                    self.cuts.pop(0)
-                    near.shutdown(socket.SHUT_RDWR)
-                    break
-                far.sendall(data)
-        far.close()
-
-    def _back(self, far: socket.socket, near: socket.socket) -> None:
-        with suppress(OSError):
-            while data := far.recv(65536):
-                near.sendall(data)
-        near.close()
+# --- before training
 
 
-def test_a_connection_cut_in_the_middle_of_a_file_is_no_loss(
-    s3: dict[str, str], result: Path, monkeypatch: pytest.MonkeyPatch
+def lines(result: Result) -> list[str]:
+    """What is said, without time and level."""
+    return [re.sub(r"^[-0-9]+ [:,0-9]+ [A-Z]+ ", "", line) for line in result.err.splitlines()]
+
+
+def _check(folder: Path, settings: dict[str, str], **more: str) -> Result:
+    return envtune("check", cwd=folder, environ=clean_environ(**settings, **more))
+
+
+def test_a_place_that_cannot_be_written_costs_no_training(
+    settings: dict[str, str], new_hub: Hub, s3: dict[str, str], tmp_path: Path
 ) -> None:
-    proxy = Proxy(s3["AWS_ENDPOINT_URL"].removeprefix("http://"), [100_000] * 12)
-    for name, value in {**s3, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
-        monkeypatch.setenv(name, value)
-    to = Objects("s3://bucket/cut", s3)
-    push.push(to, result, QUICK)
-    assert len(proxy.cuts) < 12, "nothing was cut"
-    got = {name: to._files.cat_file(f"{to._root}/{name}") for name in to.listing()}
-    assert got == contents(result)
+    (tmp_path / "file").touch()
+    near = {"HF_ENDPOINT": new_hub.url, "HF_HUB_OFFLINE": "", "HF_TOKEN": READER, **s3}
+    places = f"ada/new,museum/new,s3://nowhere-{os.getpid()}/x,file://{tmp_path}/file/below"
+    done = _check(tmp_path, settings, SFT_PUSH_TO=places, **near)
+    assert done.code == 4
+    assert [line.split(": ")[:2] for line in lines(done)] == [
+        ["SFT_PUSH_TO", f"s3://nowhere-{os.getpid()}/x"],
+        ["SFT_PUSH_TO", f"file://{tmp_path}/file/below"],
+        ["SFT_PUSH_TO", "ada/new"],
+        ["SFT_PUSH_TO", "museum/new"],
+    ]
+    assert "rea is no member of ada" in lines(done)[2]
+    assert "rea may only read in museum" in lines(done)[3]
+    assert not [secret for secret in (READER, s3["AWS_SECRET_ACCESS_KEY"]) if secret in done.err]
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(
+    settings: dict[str, str],
+    new_hub: Hub,
+    s3: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    near = {"HF_ENDPOINT": new_hub.url, "HF_HUB_OFFLINE": "", "HF_TOKEN": ADA, **s3}
+    secret = tmp_path / "secret"
+    secret.write_text(near.pop("AWS_SECRET_ACCESS_KEY"))
+    places = f"acme/new,s3://bucket/kept,file://{tmp_path}/store"
+    done = _check(
+        tmp_path, settings, SFT_PUSH_TO=places, AWS_SECRET_ACCESS_KEY_FILE=str(secret), **near
+    )
+    assert done.code == 0, done.err
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3["AWS_ENDPOINT_URL"])
+    assert Objects("s3://bucket/kept", s3).listing() == {}
+    assert new_hub.disk is not None
+    assert not new_hub.disk.root.exists()
+
+
+def test_a_store_that_does_not_answer_is_told_within_seconds(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    nowhere = {"AWS_ENDPOINT_URL": NOWHERE, "STORAGE_EMULATOR_HOST": NOWHERE}
+    key = {"AWS_ACCESS_KEY_ID": "ada", "AWS_SECRET_ACCESS_KEY": "s3cret-of-ada"}
+    done = _check(tmp_path, settings, SFT_PUSH_TO="s3://b/x,gs://b/x,az://b/x", **nowhere, **key)
+    assert done.code == 4
+    assert "Traceback" not in done.err
+    told = [line.removeprefix("SFT_PUSH_TO: ") for line in lines(done)]
+    assert told[0].startswith("s3://b/x: EndpointConnectionError: ")
+    assert told[1].startswith("gs://b/x does not answer")
+    assert told[2].startswith("az://b/x: ")
+    assert "account_name" in told[2]
+    assert time.monotonic() - started < 25
+
+
+def test_an_offline_run_publishes_to_stores_alone(settings: dict[str, str], tmp_path: Path) -> None:
+    done = _check(tmp_path, settings, SFT_PUSH_TO="ada/new")
+    assert lines(done) == ["SFT_PUSH_TO: ada/new needs the Hub and HF_HUB_OFFLINE is set"]
+    assert _check(tmp_path, settings, SFT_PUSH_TO=f"file://{tmp_path}/store").code == 0

@@ -16,6 +16,7 @@ import yaml
 from envtune.config import RunConfig, is_indifferent
 from envtune.outgoing import Artifact
 from envtune.render import TEMPLATES
+from envtune.repositories import is_repository
 
 _OWNED = ("base_model", "output_dir", "dataset_prepared_path", "plugins", "datasets",
           "test_datasets", "pretraining_dataset", "resume_from_checkpoint")  # fmt: skip
@@ -92,7 +93,7 @@ def metadata(told: Told, artifact: Artifact) -> dict[str, Any]:
     adapts = artifact.adapts or artifact.kind == "resized"
     relation = {"merged_awq": "quantized"}.get(artifact.kind, "adapter" if adapts else "finetune")
     known = {} if base["local"] else {"base_model": base["name"], "base_model_relation": relation}
-    datasets = [item["path"] for item in _items(plain) if _on_hub(item)]
+    datasets = [item["path"] for item in _items(plain) if is_repository(item)]
     return {
         **known,
         "library_name": "peft" if adapts else "transformers",
@@ -126,15 +127,10 @@ def _items(plain: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 yield item if isinstance(item, Mapping) else {"path": item}
 
 
-def _on_hub(item: Mapping[str, Any]) -> bool:
-    path = str(item.get("path") or "")
-    return path.count("/") == 1 and not path.startswith(("/", ".")) and not item.get("data_files")
-
-
 def _data(config: RunConfig) -> Iterator[str]:
     for item in _items(config.plain()):
         path = str(item.get("path") or "")
-        shown = f"[{path}](https://huggingface.co/datasets/{path})" if _on_hub(item) else ""
+        shown = f"[{path}](https://huggingface.co/datasets/{path})" if is_repository(item) else ""
         kind = item.get("type")
         how = f", as {kind if isinstance(kind, str) else 'its own columns say'}" if kind else ""
         yield f"{shown or f'`{_bare(path)}`, a local file'}{how}"

@@ -7,6 +7,7 @@ compute by themselves; S3 keeps the one that it was given.
 
 import base64
 import hashlib
+import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ class Objects:
 
         self.url, self.scheme = url, url.partition(":")[0]
         options = _options(self.scheme, environ)
+        # Shows a traceback for each of its own tries.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         with self._told():
             made: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True, **options)
             self._files, self._root = made
