@@ -151,6 +151,7 @@ def test_a_token_that_was_taken_away_meanwhile_is_4(finished_training: Path, new
     done = go_on(run, **reach(new_hub, READER)).wait()
     assert done.code == 4
     assert "answers 403" in done.err
+    assert done.lines[-1].endswith("change that and start again")
     assert READER not in done.err
 
 
@@ -160,7 +161,9 @@ def test_what_this_run_has_not_is_told_with_what_to_change(
     run = wanting(finished_training, SFT_PUSH_TO=["ada/new"], SFT_PUSH_WHAT="merged")
     done = go_on(run, **reach(new_hub)).wait()
     assert done.code == 1
-    assert done.lines[-1].endswith("publish failed: SFT_PUSH_WHAT: the run has no merged/")
+    assert done.lines[-1].endswith(
+        "publish failed: SFT_PUSH_WHAT: the run has no merged/; it has adapter"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

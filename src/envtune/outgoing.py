@@ -19,6 +19,9 @@ from envtune.sources import USERINFO, Inputs
 
 Kind = Literal["adapter", "embedding-lora", "resized", "merged", "merged_awq", "model"]
 CARD = "README.md"
+# The folders of a run that are an artifact each.
+_FOLDERS: dict[str, Kind] = {"adapter": "adapter", "model": "model", "merged": "merged",
+                             "merged_awq": "merged_awq"}  # fmt: skip
 _PATHS = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 _WEIGHTS = (".safetensors", ".bin")
 # The longest header of a safetensors file.
@@ -46,17 +49,23 @@ def choose(folder: Path, what: str, export: Mapping[str, Any], *, awq: bool) -> 
     made = str(export.get("kind", "plain"))
     if what == "auto":
         what = _serving(folder, made, awq=awq)
-    if what == "serving":
-        serving = folder / "serving"
-        if made == "resized":
-            return _there(
-                Artifact("resized", {"base": serving / "base", "adapter": serving / "adapter"})
-            )
-        kind: Kind = "embedding-lora" if made == "embedding-lora" else "adapter"
-        return _there(Artifact(kind, {"": serving / "adapter"}))
-    found: dict[str, Kind] = {"adapter": "adapter", "model": "model", "merged": "merged",
-                              "merged_awq": "merged_awq"}  # fmt: skip
-    return _there(Artifact(found[what], {"": folder / what}))
+    artifact = _named(folder, what, made)
+    for path in artifact.parts.values():
+        if not path.is_dir():
+            there = [name for name in _FOLDERS if (folder / name).is_dir()]
+            lost = path.relative_to(folder)
+            raise LookupError(f"the run has no {lost}/; it has {', '.join(there)}")
+    return artifact
+
+
+def _named(folder: Path, what: str, made: str) -> Artifact:
+    serving = folder / "serving"
+    if what != "serving":
+        return Artifact(_FOLDERS[what], {"": folder / what})
+    if made == "resized":
+        return Artifact("resized", {"base": serving / "base", "adapter": serving / "adapter"})
+    kind: Kind = "embedding-lora" if made == "embedding-lora" else "adapter"
+    return Artifact(kind, {"": serving / "adapter"})
 
 
 def _serving(folder: Path, made: str, *, awq: bool) -> str:
@@ -65,12 +74,6 @@ def _serving(folder: Path, made: str, *, awq: bool) -> str:
     if (folder / "model").is_dir():
         return "model"
     return {"merged": "merged", "plain": "adapter"}.get(made, "serving")
-
-
-def _there(artifact: Artifact) -> Artifact:
-    if lost := [path.name for path in artifact.parts.values() if not path.is_dir()]:
-        raise LookupError(f"the run has no {lost[0]}/")
-    return artifact
 
 
 def lay_out(artifact: Artifact, card: str, target: Path) -> None:

@@ -45,7 +45,7 @@ def publish(context: Context) -> StageRecord | None:
         card.render(told, served, "serving" if served.kind == "resized" else where),
     )
     wanted = context.config.setting(targets.PUSH_TO) or ()
-    places = [targets.parse(targets.PUSH_TO, text) for text in wanted]
+    places = [targets.parse(targets.PUSH_TO, text) for text in dict.fromkeys(wanted)]
     if not places:
         return None
     try:
@@ -104,8 +104,9 @@ def _send(
         return orders.failed("publish", Exit.BUG, f"{said} {where}")
     result = modelfiles.read_json(config / _RESULT)
     if result["exit"]:
-        line = context.clean(result["message"])
-        return orders.failed("publish", Exit(result["exit"]), f"{line}; the next start sends it")
+        line, exit_ = context.clean(result["message"]), Exit(result["exit"])
+        then = "the next start sends it" if exit_ == Exit.NETWORK else "change that and start again"
+        return orders.failed("publish", exit_, f"{line}; {then}")
     shutil.rmtree(folder / _OUT)
     for sent in result["targets"]:
         LOG.info("publish: %s: %d files, %d bytes", sent["url"], sent["files"], sent["bytes"])
@@ -163,7 +164,7 @@ def _rows(prepared: Path) -> int | None:
 
 def _resized(adapter: Path, base: Path | None) -> int | None:
     """How many rows the base has to grow to before it takes the adapter; None: as it is."""
-    if base is None or not adapter.is_dir():
+    if base is None or not adapter.is_dir() or not (base / "config.json").exists():
         return None
     tensors = adapterfiles.adapter(adapter).tensors
     rows = [t["shape"][0] for name, t in tensors.items() if _holds_rows(name)]
