@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
-.PHONY: help setup setup-serve setup-quantise demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,8 @@ $(QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
 	$(QUANTISE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-quantise.txt
 	$(QUANTISE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
+setup-azurite: ## install Azurite, with which the tests publish to Azure (needs node)
+	npm install --no-fund --no-audit --prefix .azurite azurite@3.35.0
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP) --quiet --no-deps -r requirements-dev.txt
@@ -105,4 +107,4 @@ bench-memory: $(VENV)/.installed ## the memory of an export and a merge beside t
 	$(BIN)/python bench/memory.py
 
 clean: ## remove what the targets made, but no run
-	rm -rf $(VENV) $(SERVE) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SERVE) $(QUANTISE) $(DEMO) .azurite .mypy_cache .pytest_cache .ruff_cache

@@ -4,11 +4,14 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import stores
 from tests.harness import Entrypoint, clean_environ
+from tests.hub_standin import Hub
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +68,18 @@ def full(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> 
     """The folder of a full fine-tuning that nothing disturbed."""
     more = {"AXOLOTL_ADAPTER": "null", "AXOLOTL_LEARNING_RATE": "1e-3"}
     return Entrypoint(tmp_path_factory.mktemp("full"), settings | more).train()
+
+
+@pytest.fixture
+def new_hub(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub that may be written to and holds nothing."""
+    with stores.writable_hub(tmp_path / "hub") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """The variables that lead to an S3 with an empty bucket."""
+    pytest.importorskip("moto", reason="moto is not here: make test installs it")
+    with stores.moto() as environ:
+        yield environ

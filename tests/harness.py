@@ -186,3 +186,9 @@ def read(path: Path) -> Any:
 def losses(run: Path) -> list[tuple[int, float, float]]:
     """What a resumed run has to repeat bit for bit: step, loss, gradient norm."""
     return [(m["step"], m["loss"], m["grad_norm"]) for m in metrics(run)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -2,7 +2,8 @@
 
 It answers what huggingface_hub and datasets ask when they read, with the Hub's statuses
 and headers (X-Error-Code, X-Error-Message, X-Repo-Commit, ETag). Every file is served
-straight, as the Hub does with small ones.
+straight, as the Hub does with small ones. What it takes when it is written to is in
+`hub_writing`.
 """
 
 import hashlib
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests import hub_writing
 from tests.harness import Quiet, serving
+from tests.hub_writing import Disk, Wrong
 
 COMMIT = "5ca1ab1e" * 5
 _API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+?)(?:/(revision|tree)/([^/]+)/?(.*))?")
@@ -59,6 +62,10 @@ class Hub:
 
     `users` maps tokens to what whoami tells; `repos` (kind, id) to repositories. `trouble`
     is a status, or close, hang or drip, for the first `troubles` requests.
+
+    `disk` is where it is written to. `faults` are met in order, each once: how a request
+    begins, and a status, cut (in the middle of its body) or hang; `hidden` are files that no
+    listing shows.
     """
 
     url: str = ""
@@ -68,6 +75,9 @@ class Hub:
     troubles: int = 1_000_000
     seen: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    disk: Disk | None = None
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    hidden: set[str] = field(default_factory=set)
 
 
 class _Handler(Quiet):
@@ -78,6 +88,8 @@ class _Handler(Quiet):
         if self.hub.trouble and len(self.hub.seen) <= self.hub.troubles:
             self._trouble()
             return
+        if self._faulty():
+            return
         try:
             self._route(unquote(urlsplit(self.path).path))
         except _Refused as refused:
@@ -85,6 +97,45 @@ class _Handler(Quiet):
             self._json({"error": refused.message}, refused.status, headers)
 
     do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        self.hub.seen.append(f"{self.command} {self.path}")
+        path = unquote(urlsplit(self.path).path)
+        if self._faulty():
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        assert self.hub.disk is not None
+        try:
+            if self.command == "PUT":
+                hub_writing.put(self.hub.disk, path, body)
+                self._json({})
+            else:
+                self._json(
+                    hub_writing.answer(self.hub.disk, self.hub.url, self._user(), path, body)
+                )
+        except (Wrong, _Refused) as wrong:
+            more = wrong.more if isinstance(wrong, Wrong) else {}
+            headers = {"X-Error-Code": wrong.code, "X-Error-Message": wrong.message}
+            self._json({"error": wrong.message, **more}, wrong.status, headers)
+
+    do_PUT = do_POST
+
+    def _faulty(self) -> bool:
+        """Meets the next fault, if this request is the one that it waits for."""
+        start, fault = self.hub.faults[0] if self.hub.faults else ("none", "")
+        if not f"{self.command} {self.path}".startswith(start):
+            return False
+        self.hub.faults.pop(0)
+        size = int(self.headers.get("Content-Length", 0))
+        if fault.isdigit():
+            self.rfile.read(size)
+            self._json({"error": "trouble"}, int(fault), {})
+        elif fault == "cut":
+            self.rfile.read(size // 2)
+        else:
+            self.hub.ended.wait()
+        self.close_connection = True
+        return True
 
     def _trouble(self) -> None:
         if self.hub.trouble == "hang":
@@ -110,10 +161,22 @@ class _Handler(Quiet):
             self._file(self._repo(kind, match[2], match[3], user, gated=True), match[4])
         elif match := _API.fullmatch(path):
             tree = match[3] == "tree"
+            if match[1] == "model" and self._written(match[2], tree=tree):
+                return
             repo = self._repo(match[1], match[2], match[4] or "main", user, gated=tree)
             self._json(repo.tree(match[5]) if tree else repo.told(match[2]))
         else:
             raise _Refused(404, "Sorry, we can't find the page you are looking for.")
+
+    def _written(self, id_: str, *, tree: bool) -> bool:
+        """Answers for a repository that was written here."""
+        disk = self.hub.disk
+        if disk is None or not disk.folder(id_).is_dir():
+            return False
+        held = hub_writing.entries(disk.folder(id_))
+        shown = [entry for entry in held if entry["path"] not in self.hub.hidden]
+        self._json(shown if tree else {"id": id_, "sha": disk.head, "siblings": [], "tags": []})
+        return True
 
     def _user(self) -> dict[str, Any] | None:
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")

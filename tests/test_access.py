@@ -111,7 +111,7 @@ REFUSED = [
     pytest.param({"AXOLOTL_HUB_MODEL_ID": "else/new", "HF_TOKEN": ADA}, f"AXOLOTL_HUB_MODEL_ID: else/new: ada is no member of else; see {TOKENS}", id="push, not a member"),
     pytest.param({"AXOLOTL_HUB_MODEL_ID": "new", "HF_TOKEN": FINE}, f"AXOLOTL_HUB_MODEL_ID: new: the token of ada may not write in ada; see {TOKENS}", id="push, fine-grained token"),
     pytest.param({"AXOLOTL_HUB_MODEL_ID": "ada/new", "HF_TOKEN": "hf_wrong", MODEL: "{model}", DATA: "{rows}"}, f"HF_TOKEN: {REFUSED_TOKEN}", id="push, refused token"),
-    pytest.param({"AXOLOTL_HUB_MODEL_ID": "ada/new", "HF_HUB_OFFLINE": "1", MODEL: "{model}", DATA: "{rows}"}, "AXOLOTL_HUB_MODEL_ID: needs the Hub and HF_HUB_OFFLINE is set", id="push, offline"),
+    pytest.param({"AXOLOTL_HUB_MODEL_ID": "ada/new", "HF_HUB_OFFLINE": "1", MODEL: "{model}", DATA: "{rows}"}, "AXOLOTL_HUB_MODEL_ID: ada/new needs the Hub and HF_HUB_OFFLINE is set", id="push, offline"),
 ]
 # fmt: on
 

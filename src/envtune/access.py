@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from envtune import hubcache, modelfiles, refusals
+from envtune import hubcache, modelfiles, patience, refusals, stores, targets
 from envtune.config import Facts
 from envtune.errors import Exit, Problem, Refused
 from envtune.hub import Hub, offline
-from envtune.patience import answers
 from envtune.repositories import Repository, models, repositories
-from envtune.settings import Setting, Settings
+from envtune.settings import Settings
+from envtune.targets import Target
 
 Ask = Callable[[], "Answer"]
 # Seconds for all questions, which are asked at once.
@@ -54,15 +54,19 @@ def verify(settings: Settings, facts: Facts, environ: Mapping[str, str]) -> tupl
 
     Nobody is asked, and nothing heavy imported, where everything is local.
     """
-    wanted, pushed = repositories(settings), settings.axolotl.get("hub_model_id")
-    pushed = pushed if pushed and pushed.value else None
-    if not wanted and not pushed:
+    wanted, places = repositories(settings), targets.wanted(settings)
+    pushed = [place for place in places if place.id]
+    if not wanted and not places:
         return facts, []
+    questions = [_writable(place, environ) for place in places if not place.id]
+    given: list[Answer] = []
     if switch := _switch(settings, environ):
-        answers = [_in_cache(repo, switch, environ) for repo in wanted]
-        answers += [_refuse(pushed.name, f"needs the Hub and {switch} is set")] if pushed else []
-    else:
-        answers = _ask_all(wanted, pushed, environ)
+        given = [_in_cache(repo, switch, environ) for repo in wanted]
+        given += [_refuse(p.name, f"{p.id} needs the Hub and {switch} is set") for p in pushed]
+    elif wanted or pushed:
+        questions += _of_the_hub(wanted, pushed, environ)
+    # As they are asked for: the models first.
+    answers = [*given, *patience.answers(questions, _PATIENCE)]
     if problems := [answer.problem for answer in answers if answer.problem]:
         raise Refused(_merged(problems))
     warnings = [answer.warning for answer in answers if answer.warning]
@@ -98,20 +102,37 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
     ]
 
 
-def _ask_all(
-    wanted: Sequence[Repository], pushed: Setting | None, environ: Mapping[str, str]
-) -> list[Answer]:
-    """The Hub's answers; what it leaves open in time, the cache answers."""
+def _of_the_hub(
+    wanted: Sequence[Repository], pushed: Sequence[Target], environ: Mapping[str, str]
+) -> list[tuple[Ask, Ask]]:
+    """What the Hub is asked; what it leaves open in time, the cache answers."""
     hub = Hub(environ)
     late = f"{hub.shown} does not answer"
-    questions: list[tuple[Ask, Ask]] = [
-        (partial(_ask, hub, repo, environ), partial(_unreached, repo, late, environ))
-        for repo in wanted
+    return [
+        *(
+            (partial(_ask, hub, repo, environ), partial(_unreached, repo, late, environ))
+            for repo in wanted
+        ),
+        *((partial(_ask_to_push, hub, p), partial(_refuse, p.name, late)) for p in pushed),
     ]
-    if pushed is not None:
-        give_up = partial(_refuse, pushed.name, late)
-        questions.append((partial(_ask_to_push, hub, pushed), give_up))
-    return answers(questions, _PATIENCE)
+
+
+def _writable(place: Target, environ: Mapping[str, str]) -> tuple[Ask, Ask]:
+    """Asks a store whether it may be written to."""
+    return (
+        partial(_ask_to_write, place, environ),
+        partial(_refuse, place.name, f"{place.url} does not answer"),
+    )
+
+
+def _ask_to_write(place: Target, environ: Mapping[str, str]) -> Answer:
+    try:
+        stores.Objects(place.url, environ).probe()
+    except stores.Denied as error:
+        return _refuse(place.name, f"{error}; check the address and its credentials")
+    except stores.Unreached as error:
+        return _refuse(place.name, f"{error}; check the network and the address")
+    return Answer()
 
 
 def _ask(hub: Hub, repo: Repository, environ: Mapping[str, str]) -> Answer:
@@ -151,22 +172,26 @@ def _read(hub: Hub, repo: Repository) -> Answer:
         return _refuse(repo.name, f"{hub.page(repo)}: its config.json is no JSON: {error}")
 
 
-def _ask_to_push(hub: Hub, pushed: Setting) -> Answer:
+def _ask_to_push(hub: Hub, pushed: Target) -> Answer:
     """Whether the token may write to the repository that is pushed to."""
     import httpx
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     if not hub.token:
         return _refuse(pushed.name, f"HF_TOKEN is not set; set one of {hub.tokens} that may write")
     try:
-        why = refusals.may_not_push(str(pushed.value), hub.whoami())
+        validate_repo_id(pushed.id)
+        why = refusals.may_not_push(pushed.id, hub.whoami())
+    except HFValidationError as error:
+        return _refuse(pushed.name, f"{pushed.id!r} is no repository's name: {error}")
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
             return Answer(refusals.refused_token(hub))
         return _refuse(pushed.name, f"{hub.shown} answers with status {error.response.status_code}")
     except httpx.HTTPError as error:
         return _refuse(pushed.name, f"{hub.shown} cannot be reached ({type(error).__name__})")
-    return _refuse(pushed.name, f"{pushed.value}: {why}; see {hub.tokens}") if why else Answer()
+    return _refuse(pushed.name, f"{pushed.id}: {why}; see {hub.tokens}") if why else Answer()
 
 
 def _unreached(repo: Repository, why: str, environ: Mapping[str, str]) -> Answer:

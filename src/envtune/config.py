@@ -72,6 +72,12 @@ _INDIFFERENT = (
     "use_trackio", "trackio_", "use_tensorboard", "hub_", "push_to_hub", "otel_", "use_otel_",
 )  # fmt: skip
 
+
+def is_indifferent(key: str) -> bool:
+    """Whether a key of Axolotl's decides nothing that is learned."""
+    return key.startswith(_INDIFFERENT)
+
+
 # What is chosen so far, as a rule sees it: Axolotl's keys and plain values.
 Chosen = Mapping[str, Any]
 
@@ -120,7 +126,7 @@ class RunConfig:
         """
         decisive = {
             "axolotl": _replaced(
-                {key: v for key, v in self.plain().items() if not key.startswith(_INDIFFERENT)},
+                {key: v for key, v in self.plain().items() if not is_indifferent(key)},
                 contents,
             ),
             "device": self.device,

@@ -124,8 +124,7 @@ def everything_local(settings: Settings) -> bool:
         given = settings.axolotl[key].value if key in settings.axolotl else None
         values += [item.get("path") for item in given or () if isinstance(item, Mapping)]
         values += [given] if isinstance(given, str) else []
-    local = all(value.startswith("/") for value in values if isinstance(value, str))
-    return local and "hub_model_id" not in settings.axolotl
+    return all(value.startswith("/") for value in values if isinstance(value, str))
 
 
 def read_model(path: str) -> ModelFacts:

@@ -17,6 +17,7 @@ from envtune import (
     runtime,
     settings,
     sources,
+    targets,
 )  # fmt: skip
 from envtune.config import Facts, RunConfig, Tracking
 from envtune.errors import NothingSet, Problem, Refused
@@ -48,8 +49,9 @@ def configure(
     """Reads, types, checks and resolves. Raises Refused with every problem at once."""
     inputs = sources.with_documents(sources.read(arguments, environ))
     loaded = settings.load(inputs)
-    given = facts.located(retired.translated(loaded))
-    if problems := [*retired.problems(loaded), *checks.before_facts(given)]:
+    given = facts.located(targets.translated(retired.translated(loaded)))
+    wrong_names = [*retired.problems(loaded), *targets.problems(loaded)]
+    if problems := [*wrong_names, *checks.before_facts(given)]:
         raise (Refused if given.axolotl else NothingSet)(problems)
     where, wrong = rendezvous.read(inputs.environ, flags.given(given))
     seen = _facts(given, inputs.environ)
@@ -57,11 +59,11 @@ def configure(
         layout, wrong = _layout(given, seen, where)
         seen = replace(seen, parallel=layout)
     outputs, logs = folders(given, inputs.environ)
-    targets = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
+    written = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
-        targets[named.name] = str(named.value)
+        written[named.name] = str(named.value)
     local = access.local_problems(given)
-    if problems := [*wrong, *checks.preflight(given, seen, targets), *local]:
+    if problems := [*wrong, *checks.preflight(given, seen, written), *local]:
         raise Refused(problems)
     caches = runtime.caches(given.get("SFT_CACHE_DIR"), inputs.environ)
     seen, told = access.verify(given, seen, {**inputs.environ, **caches})

@@ -85,6 +85,13 @@ def serve(config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, 
     )
 
 
+def push(order: Path, python: str, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:
+    """The upload of a result. It is told the secrets: its order names none."""
+    env = {name: value for name, value in environ.items() if value}
+    argv = (python, "-m", "envtune.push", str(order))
+    return LaunchPlan(argv, {**env, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}, run_dir)
+
+
 def _meeting(config: RunConfig, where: Rendezvous) -> tuple[str, ...]:
     """Where the ranks meet. One node alone takes a free port, so that two runs fit on it."""
     if config.parallel.world == 1:

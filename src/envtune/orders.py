@@ -12,6 +12,7 @@ from typing import Any
 
 from envtune import files, launch, process
 from envtune.errors import Exit, recognise
+from envtune.launch import LaunchPlan
 from envtune.stage import LOG, Context, StageRecord, stopped
 
 # What a module says with its exit code; any other is a bug.
@@ -32,13 +33,10 @@ def carry_out(
     path = context.run.folder / "config" / f"{module}.json"
     files.write_json(path, {k: str(v) if isinstance(v, Path) else v for k, v in order.items()})
     plan = launch.engine(module, path, python, context.run.folder, context.environ)
-    watcher = _Watcher(context)
-    code = process.run(plan, context.run.log(stage), watcher, context.stops)
-    if context.stops.asked:
-        raise stopped(context, module)
+    code, tail = attend(context, stage, module, plan)
     if code == 0:
         return None
-    told = _failure(context, stage, module, code, watcher.tail)
+    told = _failure(context, stage, module, code, tail)
     return {**told, "child_exit": code}
 
 
@@ -48,6 +46,18 @@ def _failure(context: Context, stage: str, module: str, code: int, tail: list[st
         return failed(stage, failure.exit, f"{failure.cause}: {said}; {failure.fix}")
     known = Exit(code) if code in _TOLD else Exit.BUG
     return failed(stage, known, f"{module}: {said} (log: {context.run.log(stage)})")
+
+
+def attend(context: Context, stage: str, what: str, plan: LaunchPlan) -> tuple[int, list[str]]:
+    """Runs a child of a stage to its end: its exit code and its last lines.
+
+    Raises Ended where a stop was asked for.
+    """
+    watcher = _Watcher(context)
+    code = process.run(plan, context.run.log(stage), watcher, context.stops)
+    if context.stops.asked:
+        raise stopped(context, what)
+    return code, watcher.tail
 
 
 def failed(stage: str, exit_: Exit, message: str) -> StageRecord:

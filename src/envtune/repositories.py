@@ -55,11 +55,11 @@ def _model_repositories(settings: Settings) -> Iterator[Repository]:
 def _data_repositories(settings: Settings) -> Iterator[Repository]:
     for key in DATASETS:
         if setting := settings.axolotl.get(key):
-            for item in filter(_is_repository, setting.value or ()):
+            for item in filter(is_repository, setting.value or ()):
                 yield Repository(setting.name, "dataset", item["path"], item.get("revision"))
 
 
-def _is_repository(dataset: Mapping[str, Any]) -> bool:
+def is_repository(dataset: Mapping[str, Any]) -> bool:
     path = dataset.get("path")
     if not path or path.startswith("/") or "://" in path or dataset.get("type") == _SYNTHETIC:
         return False

@@ -20,6 +20,7 @@ from envtune import (
     flow,
     nodes,
     parity,
+    publishing,
     quantising,
     record,
     render,
@@ -223,4 +224,5 @@ STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
     ("export", exporting.export),
     ("quantise", quantising.quantise),
     ("parity", parity.prove),
+    ("publish", publishing.publish),
 )

@@ -38,7 +38,7 @@ SECRET_FILES = (
     *HUB_TOKENS, "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
     "COMET_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY", "VLLM_API_KEY",
 )  # fmt: skip
-_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$")
+_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS|CONNECTION_STRING)$")
 # A user or a password in a URL, also in one inside JSON.
 USERINFO = re.compile(r"://([^/\s@\"]+)@")
 # A key in a URL's query, a signed URL's signature among them.

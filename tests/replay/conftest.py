@@ -31,6 +31,8 @@ def source_hub(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             **{("model", name): Repo(embedded / "tiny-llama") for name in MODELS},
             **{("dataset", name): Repo(rows) for name in DATASETS},
         }
+        token = {"accessToken": {"role": "write"}}
+        made.users = {"hf_replayed": {"name": "org", "orgs": [], "auth": token}}
         yield made
 
 

@@ -110,3 +110,17 @@ def test_a_method_that_axolotl_has_not_is_refused(configure: Configure) -> None:
     result, _ = configure(SFT_TRAINER_CONFIG_JSON_ENV_VAR=encoded(document))
     assert result.code == 1
     assert "peft_method: cannot be obeyed: pt is not in Axolotl; lora or none" in result.err
+
+
+def test_checkpoints_that_were_pushed_are_a_place_for_the_result(
+    configure: Configure, tmp_path: Path, embedded: Path
+) -> None:
+    pushed = {"hub_model_id": "org/name", "hub_strategy": "every_save", "push_to_hub": True}
+    document = mounted(tmp_path, embedded / "tiny-llama") | pushed
+    result, found = configure(
+        SFT_TRAINER_CONFIG_JSON_ENV_VAR=encoded(document), HF_TOKEN="hf_replayed"
+    )
+    assert result.code == 0, result.err
+    assert "hub_model_id: taken as SFT_PUSH_TO=hf://org/name" in result.err
+    assert "hub_strategy: no checkpoint is pushed; the checked result is, once" in result.err
+    assert not [key for key in found if "hub" in key]

@@ -223,6 +223,8 @@ VALUES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("resume_from_checkpoint", "True", True, {}),
     ("resume_from_checkpoint", "latest", "latest", {}),
     ("resume_from_checkpoint", "/c", "/c", {"resume_from_checkpoint": "/c"}),
+    ("hub_private_repo", "false", False, {"SFT_PUSH_PRIVATE": False}),
+    ("hub_private_repo", "null", None, {}),
     ("use_cpu", "true", True, {"SFT_DEVICE": "cpu"}),
     ("no_cuda", "false", False, {}),
     ("optim", "adamw_torch", "adamw_torch", {"optimizer": "adamw_torch"}),

@@ -17,7 +17,7 @@ from tests.unit.builders import load
         ({"AXOLOTL_BASE_MODEL": "/m", "AXOLOTL_TOKENIZER_CONFIG": "org/t"}, False),
         ({"AXOLOTL_BASE_MODEL": "/m", "AXOLOTL_LORA_MODEL_DIR": "org/a"}, False),
         ({"AXOLOTL_BASE_MODEL": "/m", "AXOLOTL_TEST_DATASETS__0__PATH": "org/t"}, False),
-        ({"AXOLOTL_BASE_MODEL": "/m", "AXOLOTL_HUB_MODEL_ID": "me/x"}, False),
+        ({"AXOLOTL_BASE_MODEL": "/m", "AXOLOTL_HUB_MODEL_ID": "me/x"}, True),
     ],
 )
 def test_the_hub_is_needed_as_soon_as_one_part_is_not_here(

@@ -69,4 +69,18 @@ QUANTISE: dict[str, Own] = {
     ),
 }
 
-AFTER: dict[str, Own] = {**EXPORT, **QUANTISE, **PARITY, **SERVE}
+PUBLISH: dict[str, Own] = {
+    "SFT_PUSH_TO": Own(
+        {"type": "array", "items": TEXT},
+        None,
+        "where the checked result is published: org/name of the Hub, s3://, gs://, az://, file:///",
+    ),
+    "SFT_PUSH_WHAT": Own(
+        {"enum": ["auto", "adapter", "model", "merged", "merged_awq", "serving"]},
+        "auto",
+        "which of the run's folders is published; auto: the one that serves",
+    ),
+    "SFT_PUSH_PRIVATE": Own(FLAG, True, "a repository that is made on the Hub is private"),
+}
+
+AFTER: dict[str, Own] = {**EXPORT, **QUANTISE, **PARITY, **PUBLISH, **SERVE}

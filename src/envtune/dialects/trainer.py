@@ -182,6 +182,11 @@ def _resume(value: str | bool, others: Others) -> Outcome:
     return {} if word in ("true", "latest") else {"resume_from_checkpoint": value}
 
 
+def _private(on: bool | None, others: Others) -> Mapping[str, Any]:
+    """Null leaves it to the Hub there, and to the default here."""
+    return {} if on is None else {"SFT_PUSH_PRIVATE": on}
+
+
 def _padded(value: int | None, others: Others) -> Mapping[str, Any] | Refused:
     if value in (None, 0, 1):
         return {}
@@ -303,10 +308,10 @@ SAVING: Table = {
     "enable_jit_checkpoint": Noted("SIGTERM always commits a checkpoint"),
     "ignore_data_skip": Refused("a resumed run goes on with the batch where it stopped"),
     "restore_callback_states_from_checkpoint": Refused("Axolotl has no setting for it"),
-    "push_to_hub": Noted("hub_model_id is what turns it on"),
-    "hub_always_push": Noted("a push never waits for the one before"),
+    "push_to_hub": Noted("hub_model_id, or SFT_PUSH_TO, is what turns it on"),
+    "hub_always_push": Noted("the checked result is pushed, once"),
     "resume_from_checkpoint": Becomes({"anyOf": [TEXT, FLAG]}, _resume),
-    "hub_private_repo": Refused("Axolotl makes private repositories only", (True,)),
+    "hub_private_repo": Becomes({"anyOf": [FLAG, {"type": "null"}]}, _private),
     "hub_token": Refused("a token in a configuration gets published with it; set HF_TOKEN"),
     "jit_mode_eval": Refused("Axolotl has no setting for it", (False,)),
 }
