@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from envtune import conflicts
+from envtune import conflicts, prompts, tasks
 from envtune.config import Facts
+from envtune.contract.after import EVALUATED
 from envtune.errors import Exit, Problem
-from envtune.facts import DataFacts
+from envtune.facts import DataFacts, read_data
 from envtune.resolve import data as data_types
 from envtune.resolve import flags, owned, parallel, passes_through
 from envtune.settings import Settings
@@ -39,6 +40,9 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
         *conflicts.batch(settings, facts.parallel.world),
         *_trackers(settings, facts),
         *_deepspeed(facts),
+        *_evaluation(settings),
+        *prompts.problems(settings),
+        *tasks.problems(settings),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
 
@@ -163,6 +167,19 @@ def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
         )
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
+
+
+def _evaluation(settings: Settings) -> Iterator[Problem]:
+    """An evaluation that has nothing to measure, or a data file that it cannot read."""
+    asked, given = settings.own.get("SFT_EVALUATE"), settings.own.get("SFT_EVAL_DATASET")
+    if given and given.value and (problem := read_data([{"path": given.value}])[0].problem):
+        yield Problem(given.name, problem, Exit.DATA)
+    held_back = (*data_types.EVALUATES, "val_set_size", "test_datasets")
+    values = [settings.axolotl[key].value for key in held_back if key in settings.axolotl]
+    named = [settings.get(name) for name in EVALUATED]
+    if asked and asked.value and not any([*values, *named]):
+        what = "has nothing to measure; set SFT_EVAL_PROMPTS, or hold rows back for the loss: "
+        yield Problem(asked.name, f"{what}AXOLOTL_VAL_SET_SIZE=0.05")
 
 
 def _deepspeed(facts: Facts) -> Iterator[Problem]:

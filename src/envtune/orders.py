@@ -12,6 +12,7 @@ from typing import Any
 
 from envtune import files, launch, process
 from envtune.errors import Exit, recognise
+from envtune.progress import Counted
 from envtune.stage import LOG, Context, StageRecord, stopped
 
 # What a module says with its exit code; any other is a bug.
@@ -32,8 +33,11 @@ def carry_out(
     path = context.run.folder / "config" / f"{module}.json"
     files.write_json(path, {k: str(v) if isinstance(v, Path) else v for k, v in order.items()})
     plan = launch.engine(module, path, python, context.run.folder, context.environ)
-    watcher = _Watcher(context)
-    code = process.run(plan, context.run.log(stage), watcher, context.stops)
+    watcher = _Watcher(context, Counted(module))
+    try:
+        code = process.run(plan, context.run.log(stage), watcher, context.stops)
+    finally:
+        watcher.shown.close()
     if context.stops.asked:
         raise stopped(context, module)
     if code == 0:
@@ -55,10 +59,12 @@ class _Watcher:
     """Shows a child's lines and keeps the last. A stop ends it: it is repeated."""
 
     context: Context
+    shown: Counted
     tail: list[str] = field(default_factory=list)
 
     def line(self, text: str) -> None:
         self.tail = [*self.tail[-19:], self.clean(text)]
+        self.shown.line(self.clean(text))
         LOG.debug("%s", self.clean(text))
 
     def clean(self, text: str) -> str:

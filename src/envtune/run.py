@@ -13,6 +13,7 @@ from pathlib import Path
 
 from envtune import (
     descendants,
+    evaluating,
     exporting,
     files,
     fingerprint,
@@ -160,4 +161,5 @@ def _finish(context: Context) -> tuple[Exit, str]:
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
     ("train", training.train),
     ("export", exporting.export),
+    ("evaluate", evaluating.evaluate),
 )

@@ -1,0 +1,210 @@
+"""Measures a trained model beside its base: python -m envtune.engine.evaluate ORDER.json
+
+The order names `config` (the run's YAML), `artifact` (the adapter's folder, or the
+model's), `results` (the file to write), and what to measure: `prompts`, `pairs`,
+`generation`, `dataset`, `tasks`, `tasks_path`, `tasks_limit`. Whatever can be refused is,
+before a model is loaded.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from envtune import files, measures
+from envtune.engine import generation, losses, prompting
+from envtune.engine.benchmarks import Tasks
+from envtune.engine.losses import IGNORED, Row
+from envtune.engine.trained import BASE, Trained, read
+from envtune.errors import Exit, Problem, Refused
+from envtune.prompts import Prompt
+
+SCHEMA = 1
+T = TypeVar("T")
+
+
+def evaluate(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the order asks for. Raises Refused."""
+    tasks = order["tasks"] and Tasks(order["tasks"], order["tasks_path"], order["tasks_limit"])
+    trained = read(Path(order["config"]), Path(order["artifact"]), order["dataset"])
+    asked = [Prompt(**prompt) for prompt in (*order["prompts"], *order["pairs"])]
+    encoded = prompting.encode(asked, trained.cfg, trained.tokenizer)
+    rows, source = _validation(trained, order["dataset"])
+    settings = generation.settings(order["generation"])
+    judge: list[Row] = []  # the tuned model's answers, for the base to judge
+
+    def measure(side: str, model: Any) -> dict[str, Any]:
+        answers = _answers(side, model, trained, encoded, settings) if asked else []
+        judged = [_row(ids, a.ids) for ids, a in zip(encoded, answers, strict=True)]
+        judge.extend(judged)
+        return {
+            "loss": losses.sums(model, rows, _shown(f"{side}: rows", len(rows))),
+            "answers": answers,
+            "tasks": tasks.score(model, trained.tokenizer) if tasks else {},
+            "judged": losses.sums(model, judge) if side == BASE else [],
+        }
+
+    sides = trained.each(measure)
+    return {
+        "schema": SCHEMA,
+        "validation": _told(sides, rows, source),
+        **_answered(sides, asked, len(order["prompts"]), settings, trained.tokenizer),
+        "tasks": _turned({side: found["tasks"] for side, found in sides.items()}),
+    }
+
+
+def _shown(what: str, total: int) -> Callable[[int], None]:
+    return lambda done: print(f"evaluate: {what}: {done} of {total}", flush=True)
+
+
+def _validation(trained: Trained, dataset: str | None) -> tuple[list[Row], str]:
+    """The rows that the loss is measured on, and where they come from or why there are none."""
+    from axolotl.utils.data import prepare_datasets
+
+    cfg = trained.cfg
+    if cfg.rl or cfg.reward_model or cfg.process_reward_model:
+        return [], "preferences have no loss of their own"
+    if cfg.processor_type:
+        return [], "rows with images are not measured"
+    if not (cfg.val_set_size or cfg.test_datasets):
+        return [], "no rows were held back; set AXOLOTL_VAL_SET_SIZE, or SFT_EVAL_DATASET"
+    _, held, _, _ = prepare_datasets(cfg, trained.tokenizer)
+    rows = [(row["input_ids"], row["labels"]) for row in held]
+    labelled = [row for row in rows if any(label != IGNORED for label in row[1][1:])]
+    if not labelled:
+        raise Refused([Problem("", "no token of the validation rows is trained", Exit.DATA)])
+    return labelled, dataset or "the rows that training held back"
+
+
+def _answers(
+    side: str,
+    model: Any,
+    trained: Trained,
+    encoded: Sequence[Sequence[int]],
+    settings: Mapping[str, Any],
+) -> list[generation.Answer]:
+    from transformers import GenerationConfig
+
+    ends = generation.ends(trained.tokenizer, model, trained.cfg)
+    if (longest := generation.context(model)) is not None:
+        settings = {**settings, **_room(encoded, longest, settings["max_new_tokens"])}
+    pad = trained.tokenizer.pad_token_id
+    config = GenerationConfig(
+        **settings, eos_token_id=ends, pad_token_id=ends[0] if pad is None else pad
+    )
+    shown = _shown(f"{side}: answers", len(encoded))
+    return generation.answer(model, encoded, config, trained.cfg.seed or 42, shown)
+
+
+def _room(encoded: Sequence[Sequence[int]], context: int, wanted: int) -> dict[str, int]:
+    for number, ids in enumerate(encoded, 1):
+        if len(ids) >= context:
+            what = f"prompt {number} has {len(ids)} tokens; the model takes {context}"
+            raise Refused([Problem("", what, Exit.DATA)])
+    return {"max_new_tokens": min(wanted, context - max(map(len, encoded)))}
+
+
+def _row(prompt: Sequence[int], answer: Sequence[int]) -> Row:
+    """A prompt and its answer, of which the answer counts."""
+    return [*prompt, *answer], [*[IGNORED] * len(prompt), *answer]
+
+
+def _told(sides: Mapping[str, Any], rows: Sequence[Row], source: str) -> dict[str, Any]:
+    if not rows:
+        return {"skipped": source}
+    tokens = sum(count for _, count in sides[BASE]["loss"])
+    told = {side: losses.mean(found["loss"]) for side, found in sides.items()}
+    return {"rows": len(rows), "tokens": tokens, "source": source, **told}
+
+
+def _answered(
+    sides: Mapping[str, Any],
+    asked: Sequence[Prompt],
+    prompts: int,
+    settings: Mapping[str, Any],
+    tokenizer: Any,
+) -> dict[str, Any]:
+    """The blocks that come of answers. The first `prompts` are prompts, the others pairs."""
+    judged = iter(sides[BASE]["judged"])
+    told = {
+        side: [
+            _judged(prompt, answer, next(judged), tokenizer)
+            for prompt, answer in zip(asked, found["answers"], strict=True)
+        ]
+        for side, found in sides.items()
+    }
+    return {
+        "generation": _summary(told, settings) if asked else {},
+        "references": {
+            "pairs": len(asked) - prompts,
+            **{side: _likeness(asked[prompts:], found[prompts:]) for side, found in told.items()},
+        }
+        if len(asked) > prompts
+        else {},
+        "samples": [
+            {
+                "prompt": prompt.chat,
+                "references": list(prompt.references),
+                **{side: _sample(found[number]) for side, found in told.items()},
+            }
+            for number, prompt in enumerate(asked)
+        ],
+    }
+
+
+def _judged(
+    prompt: Prompt, answer: generation.Answer, judged: tuple[float, int], tokenizer: Any
+) -> dict[str, Any]:
+    text = tokenizer.decode(answer.ids, skip_special_tokens=True)
+    total, count = judged
+    return {
+        "text": text,
+        "ids": answer.ids,
+        "checks": measures.checks(text, answer.ids, stopped=answer.stopped, prompt=vars(prompt)),
+        "likelihood": -total / count if count else None,
+    }
+
+
+def _summary(told: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "settings": dict(settings),
+        **{side: measures.summary(found) for side, found in told.items()},
+    }
+
+
+def _likeness(asked: Sequence[Prompt], told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return measures.likeness([a["text"] for a in told], [prompt.references for prompt in asked])
+
+
+def _sample(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "text": answer["text"],
+        "tokens": len(answer["ids"]),
+        "words": measures.words(answer["text"]),
+        "sentences": measures.sentences(answer["text"]),
+        "repetition": measures.repetition(answer["ids"]),
+        "coherence": answer["likelihood"] and round(answer["likelihood"], 4),
+        "checks": answer["checks"],
+    }
+
+
+def _turned(sides: Mapping[str, Mapping[str, T]]) -> dict[str, dict[str, T]]:
+    """Each task with its sides, not each side with its tasks."""
+    return {task: {side: sides[side][task] for side in sides} for task in sides[BASE]}
+
+
+def main() -> None:
+    logging.getLogger("axolotl").setLevel(logging.WARNING)
+    order = json.loads(Path(sys.argv[1]).read_text())
+    try:
+        results = evaluate(order)
+    except Refused as refusal:
+        print(f"evaluate: refused: {refusal}", file=sys.stderr, flush=True)
+        sys.exit(refusal.exit)
+    files.write_json(Path(order["results"]), results)
+
+
+if __name__ == "__main__":
+    main()
