@@ -13,11 +13,17 @@ from envtune.tables import columns
 SIDES = ("base", "tuned")
 _PAGES = ("samples.md", "samples.html")
 _ANSWERS = (
-    ("success_rate", "answers that pass every check"),
     ("repetition", "repeated 4-grams"),
     ("distinct_1", "distinct-1"),
     ("distinct_2", "distinct-2"),
     ("coherence", "coherence"),
+)
+_LIKENESS = (
+    ("bleu", "BLEU"),
+    ("chrf", "chrF"),
+    ("rouge1", "ROUGE-1"),
+    ("rouge2", "ROUGE-2"),
+    ("rougeL", "ROUGE-L"),
 )
 # Measures that are shares of one; coherence is a log-likelihood.
 _SHARES = ("success_rate", "repetition", "distinct_1", "distinct_2")
@@ -44,19 +50,21 @@ def rows(results: Mapping[str, Any]) -> Rows:
     if answered := results["generation"]:
         yield from _answers(answered)
     if scored := results["references"]:
-        for name in scored["tuned"]:
-            yield _row(f"{name} of the pairs", scored, name)
+        for name, title in _LIKENESS:
+            yield _row(f"{title} of the pairs", scored, name)
     for task, sides in results["tasks"].items():
         for name in sides["tuned"]:
-            yield _row(f"{task} {name}", sides, name)
+            if "_stderr," not in name:
+                yield _row(f"{task} {name.removesuffix(',none')}", sides, name)
 
 
 def _answers(answered: Mapping[str, Any]) -> Rows:
-    for name, title in _ANSWERS:
-        yield _row(title, answered, name)
+    yield _row("answers that pass every check", answered, "success_rate")
     for check in answered["tuned"]["checks"]:
         base, tuned = (answered[side]["checks"].get(check) for side in SIDES)
         yield f"- {check}", _shown("success_rate", base), _shown("success_rate", tuned)
+    for name, title in _ANSWERS:
+        yield _row(title, answered, name)
     for unit in ("tokens", "words", "sentences"):
         base, tuned = (_spread(answered[side][unit]) for side in SIDES)
         yield f"{unit} of an answer", base, tuned

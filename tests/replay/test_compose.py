@@ -88,7 +88,7 @@ TOLD = [
     "preprocess.cutoff_len: train.cutoff_len counts",
     "train.fp16: train.bf16 is true too and is used alone: one format at a time",
     "export: an adapter is always made servable; SFT_EXPORT=false leaves it as it is",
-    "eval: no generation test runs yet",
+    "eval.cutoff_len: a prompt is not cut",
     "serve: no server starts yet",
     "awq: nothing is quantised yet",
 ]

@@ -6,6 +6,7 @@ said aloud, so that the file works unchanged.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from envtune.dialects.rules import (
@@ -26,7 +27,6 @@ from envtune.dialects.rules import (
 
 _EXPORT = Noted("an adapter is always made servable; SFT_EXPORT=false leaves it as it is")
 _QUANTISE = Noted("nothing is quantised yet")
-_EVALUATE = Noted("no generation test runs yet")
 _SERVE = Noted("no server starts yet")
 
 
@@ -68,6 +68,17 @@ def _half(on: bool, others: Others) -> Mapping[str, Any] | Noted:
 def _resume(value: str, others: Others) -> Mapping[str, Any]:
     """An unfinished run always goes on, which is what `latest` asks for."""
     return {} if value == "latest" else {"resume_from_checkpoint": value}
+
+
+# Written in three places there, and one object here.
+_GENERATION = ("max_new_tokens", "temperature", "top_p")
+
+
+def _generation(name: str, value: Any, others: Others) -> Mapping[str, Any]:
+    """All of them at once, by the first that is there."""
+    found = {one: others.get(f"eval.{one}") for one in _GENERATION}
+    given = {one: value for one, value in found.items() if value is not None}
+    return {"SFT_EVAL_GENERATION": given} if name == next(iter(given)) else {}
 
 
 def _console(value: str, others: Others) -> Mapping[str, Any]:
@@ -140,11 +151,17 @@ NAMING: Table = {
     "force_run_index": "FORCE_RUN_INDEX",
 }
 
+EVAL: Table = {
+    **{name: Becomes(ANY, partial(_generation, name)) for name in _GENERATION},
+    "prompts": "SFT_EVAL_PROMPTS",
+    "cutoff_len": Noted("a prompt is not cut"),
+    "resume_from": Noted("what this run trained is evaluated"),
+}
+
 # Sections of stages to come, whatever is in them.
 SECTIONS: Mapping[str, Rule] = {
     "export": _EXPORT,
     "awq": _QUANTISE,
-    "eval": _EVALUATE,
     "serve": _SERVE,
     "orchestration": Noted("no stage runs after training yet"),
 }
@@ -155,6 +172,7 @@ TABLE: Table = {
     **prefixed("train", TRAIN),
     **prefixed("logging", LOGGING),
     **prefixed("naming", NAMING),
+    **prefixed("eval", EVAL),
     **SECTIONS,
 }
 

@@ -95,7 +95,8 @@ def _before_answer(row: dict[str, str], cfg: Any, dataset: Any, tokenizer: Any) 
 
     disable_progress_bar()
     masked = type(cfg)({**cfg, "train_on_inputs": False, "dataset_num_proc": 1})
-    base, _, style = str(dataset.type).partition(":")
+    named = "" if isinstance(dataset.type, Mapping) else dataset.type
+    base, _, style = named.partition(":")
     try:
         made, _ = get_dataset_wrapper(
             dataset, tokenizer, masked, base, Dataset.from_list([row]), style or None
