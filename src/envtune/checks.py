@@ -174,6 +174,8 @@ def _evaluation(settings: Settings) -> Iterator[Problem]:
     asked, given = settings.own.get("SFT_EVALUATE"), settings.own.get("SFT_EVAL_DATASET")
     if given and given.value and (problem := read_data([{"path": given.value}])[0].problem):
         yield Problem(given.name, problem, Exit.DATA)
+    if given and given.value and "datasets" not in settings.axolotl:
+        yield Problem(given.name, "reads like the first of AXOLOTL_DATASETS, which is not set")
     held_back = (*data_types.EVALUATES, "val_set_size", "test_datasets")
     values = [settings.axolotl[key].value for key in held_back if key in settings.axolotl]
     named = [settings.get(name) for name in EVALUATED]

@@ -85,7 +85,7 @@ def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) ->
         **runtime.caches(config.setting("SFT_CACHE_DIR"), environ),
     }
     if config.device == "cpu":
-        env["CUDA_VISIBLE_DEVICES"] = ""
+        env["CUDA_VISIBLE_DEVICES"] = "-1"  # an empty one counts as not set
     token = next((environ[name] for name in sources.HUB_TOKENS if environ.get(name)), None)
     if online and token:
         # A plain text passes where secrets are held back.

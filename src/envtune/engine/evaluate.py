@@ -61,16 +61,20 @@ def _shown(what: str, total: int) -> Callable[[int], None]:
 
 def _validation(trained: Trained, dataset: str | None) -> tuple[list[Row], str]:
     """The rows that the loss is measured on, and where they come from or why there are none."""
-    from axolotl.utils.data import prepare_datasets
+    # Its public sister loads the training rows too, and counts their steps.
+    from axolotl.utils.data.sft import _load_and_prepare_datasets
 
     cfg = trained.cfg
     if cfg.rl or cfg.reward_model or cfg.process_reward_model:
         return [], "preferences have no loss of their own"
     if cfg.processor_type:
         return [], "rows with images are not measured"
+    if cfg.streaming or cfg.pretraining_dataset:
+        return [], "streamed rows are not measured"
     if not (cfg.val_set_size or cfg.test_datasets):
         return [], "no rows were held back; set AXOLOTL_VAL_SET_SIZE, or SFT_EVAL_DATASET"
-    _, held, _, _ = prepare_datasets(cfg, trained.tokenizer)
+    split = "test" if cfg.test_datasets else "train"
+    _, held, _ = _load_and_prepare_datasets(trained.tokenizer, cfg, split=split)
     rows = [(row["input_ids"], row["labels"]) for row in held]
     labelled = [row for row in rows if any(label != IGNORED for label in row[1][1:])]
     if not labelled:

@@ -25,8 +25,8 @@ def encode(prompts: Sequence[Prompt], cfg: Any, tokenizer: Any) -> list[list[int
 
 def _encode(prompt: Prompt, cfg: Any, tokenizer: Any) -> list[int]:
     dataset = cfg.datasets[0] if cfg.datasets else None
-    kind = dataset.type if dataset else "completion"
-    if not isinstance(kind, Mapping) and str(kind).startswith(("chat_template", "messages")):
+    kind = (dataset and dataset.type) or "completion"
+    if cfg.rl or str(kind).startswith(("chat_template", "messages")):
         return _chat(prompt, tokenizer)
     if len(prompt.chat) > 1 + (prompt.chat[0]["role"] == "system"):
         raise _refused(f"data of type {kind} has no chats of several turns")
@@ -35,7 +35,7 @@ def _encode(prompt: Prompt, cfg: Any, tokenizer: Any) -> list[int]:
         prompt = Prompt(instruction=asked, system=system if len(prompt.chat) > 1 else "")
     if kind == ROWS and dataset is not None and not (cfg.response_template or dataset.input_format):
         kind = "completion"
-    if not isinstance(kind, Mapping) and str(kind).startswith(("completion", "pretrain")):
+    if str(kind).startswith(("completion", "pretrain")):
         ids: list[int] = tokenizer(prompt.chat[-1]["content"])["input_ids"]
         return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
     return _before_answer(_row(prompt, cfg, dataset), cfg, dataset, tokenizer)
@@ -48,6 +48,8 @@ def _refused(what: str) -> Refused:
 def _chat(prompt: Prompt, tokenizer: Any) -> list[int]:
     from jinja2 import TemplateError
 
+    if tokenizer.chat_template is None:
+        raise _refused("the tokenizer has no chat template; set AXOLOTL_CHAT_TEMPLATE")
     try:
         laid_out = tokenizer.apply_chat_template(
             prompt.chat, add_generation_prompt=True, return_dict=True

@@ -19,7 +19,10 @@ from envtune.resolve.owned import PLUGIN
 T = TypeVar("T")
 TUNED, BASE = "tuned", "base"
 # Of a training with several ranks; one process loads the model here.
-_SPREAD = ("fsdp", "fsdp_config", "fsdp_version", "deepspeed")
+_SPREAD = (
+    "fsdp", "deepspeed", "dp_shard_size", "dp_replicate_size", "tensor_parallel_size",
+    "context_parallel_size", "sequence_parallel_degree",
+)  # fmt: skip
 # Of a training's speed and memory, and wrong or of no use to a model that answers.
 _TRAINING = (
     "sample_packing", "eval_sample_packing", "gradient_checkpointing", "torch_compile",
@@ -83,7 +86,7 @@ def read(config: Path, artifact: Path, dataset: str | None) -> Trained:
     from transformers import AutoTokenizer
 
     plain = yaml.safe_load(config.read_text())
-    plain = {key: value for key, value in plain.items() if key not in _SPREAD}
+    plain = {key: value for key, value in plain.items() if not key.startswith(_SPREAD)}
     ours = f"{__name__}.{ReadingPlugin.__name__}"
     plain["plugins"] = [ours if name == PLUGIN else name for name in plain["plugins"]]
     if dataset:
