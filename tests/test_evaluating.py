@@ -59,7 +59,6 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]
     (folder / "tasks" / "capitals.yaml").write_text(TASK.format(rows=folder / "rows.jsonl"))
     more = {
         "AXOLOTL_VAL_SET_SIZE": "0.1",
-        "AXOLOTL_NUM_EPOCHS": "4",
         "SFT_EVAL_PROMPTS": json.dumps(ASKED),
         "SFT_EVAL_PAIRS": "pairs.jsonl",
         "SFT_EVAL_GENERATION": '{"max_new_tokens": 24}',
@@ -150,17 +149,17 @@ def mean(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> float:
 
 
 def test_the_loss_of_an_adapter_is_that_of_its_answers_tokens(
-    lora: Path, embedded: Path, tmp_path: Path
+    evaluated: Path, embedded: Path, tmp_path: Path
 ) -> None:
     """Of a file of long and short rows, against transformers and PEFT, one row at a time."""
     rows = [json.loads(line) for line in (embedded / "instructions.jsonl").open()][::23]
     (tmp_path / "held.jsonl").write_text(lines(rows))
-    done, found = measure(lora, tmp_path, dataset=str(tmp_path / "held.jsonl"))
+    done, found = measure(evaluated, tmp_path, dataset=str(tmp_path / "held.jsonl"))
     assert done.code == 0, done.err[-3000:]
-    tokenizer = AutoTokenizer.from_pretrained(lora / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(evaluated / "adapter")
     base = AutoModelForCausalLM.from_pretrained(embedded / "tiny-llama")
     wanted = {"base": mean(base, tokenizer, rows)}
-    wanted["tuned"] = mean(PeftModel.from_pretrained(base, lora / "adapter"), tokenizer, rows)
+    wanted["tuned"] = mean(PeftModel.from_pretrained(base, evaluated / "adapter"), tokenizer, rows)
     for side, loss in wanted.items():
         assert found["validation"][side]["loss"] == pytest.approx(loss, abs=1e-4)
     assert found["validation"]["rows"] == len(rows)
@@ -187,14 +186,14 @@ def test_a_model_that_was_trained_whole_is_measured_beside_its_base(
 
 
 def test_what_cannot_be_measured_is_one_line_before_a_model_is_loaded(
-    lora: Path, tmp_path: Path
+    evaluated: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.yaml").write_text(TASK.format(rows=tmp_path / "gone.jsonl"))
-    done, _ = measure(lora, tmp_path, tasks=["capitals"], tasks_path=str(tmp_path))
+    done, _ = measure(evaluated, tmp_path, tasks=["capitals"], tasks_path=str(tmp_path))
     assert done.code == 3
     assert "evaluate: refused: SFT_EVAL_TASKS: task capitals cannot be loaded: " in done.err
     long = [{"instruction": "What is this? " * 300}]
-    done, _ = measure(lora, tmp_path, prompts=long)
+    done, _ = measure(evaluated, tmp_path, prompts=long)
     assert done.code == 3
     assert "the model takes 512" in done.err.splitlines()[-1]
 

@@ -11,48 +11,40 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from envtune import files, measures
+from envtune import files
 from envtune.engine import generation, losses, prompting
 from envtune.engine.benchmarks import Tasks
+from envtune.engine.findings import Findings, Side
 from envtune.engine.losses import IGNORED, Row
 from envtune.engine.trained import BASE, Trained, read
 from envtune.errors import Exit, Problem, Refused
 from envtune.prompts import Prompt
 
-SCHEMA = 1
-T = TypeVar("T")
-
 
 def evaluate(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the order asks for. Raises Refused."""
+    """Everything that the order asks for, as results.json holds it. Raises Refused."""
     tasks = order["tasks"] and Tasks(order["tasks"], order["tasks_path"], order["tasks_limit"])
     trained = read(Path(order["config"]), Path(order["artifact"]), order["dataset"])
     asked = [Prompt(**prompt) for prompt in (*order["prompts"], *order["pairs"])]
     encoded = prompting.encode(asked, trained.cfg, trained.tokenizer)
     rows, source = _validation(trained, order["dataset"])
     settings = generation.settings(order["generation"])
-    judge: list[Row] = []  # the tuned model's answers, for the base to judge
+    judged: list[Row] = []  # every answer, for the base to judge
 
-    def measure(side: str, model: Any) -> dict[str, Any]:
+    def measure(side: str, model: Any) -> Side:
         answers = _answers(side, model, trained, encoded, settings) if asked else []
-        judged = [_row(ids, a.ids) for ids, a in zip(encoded, answers, strict=True)]
-        judge.extend(judged)
-        return {
-            "loss": losses.sums(model, rows, _shown(f"{side}: rows", len(rows))),
-            "answers": answers,
-            "tasks": tasks.score(model, trained.tokenizer) if tasks else {},
-            "judged": losses.sums(model, judge) if side == BASE else [],
-        }
+        judged.extend(_row(ids, a.ids) for ids, a in zip(encoded, answers, strict=True))
+        return Side(
+            losses=losses.sums(model, rows, _shown(f"{side}: rows", len(rows))),
+            answers=answers,
+            judgements=losses.sums(model, judged) if side == BASE else [],
+            tasks=tasks.score(model, trained.tokenizer) if tasks else {},
+        )
 
-    sides = trained.each(measure)
-    return {
-        "schema": SCHEMA,
-        "validation": _told(sides, rows, source),
-        **_answered(sides, asked, len(order["prompts"]), settings, trained.tokenizer),
-        "tasks": _turned({side: found["tasks"] for side, found in sides.items()}),
-    }
+    findings = Findings(trained.each(measure), asked, len(order["pairs"]), trained.tokenizer)
+    return findings.results(source, settings)
 
 
 def _shown(what: str, total: int) -> Callable[[int], None]:
@@ -113,90 +105,6 @@ def _room(encoded: Sequence[Sequence[int]], context: int, wanted: int) -> dict[s
 def _row(prompt: Sequence[int], answer: Sequence[int]) -> Row:
     """A prompt and its answer, of which the answer counts."""
     return [*prompt, *answer], [*[IGNORED] * len(prompt), *answer]
-
-
-def _told(sides: Mapping[str, Any], rows: Sequence[Row], source: str) -> dict[str, Any]:
-    if not rows:
-        return {"skipped": source}
-    tokens = sum(count for _, count in sides[BASE]["loss"])
-    told = {side: losses.mean(found["loss"]) for side, found in sides.items()}
-    return {"rows": len(rows), "tokens": tokens, "source": source, **told}
-
-
-def _answered(
-    sides: Mapping[str, Any],
-    asked: Sequence[Prompt],
-    prompts: int,
-    settings: Mapping[str, Any],
-    tokenizer: Any,
-) -> dict[str, Any]:
-    """The blocks that come of answers. The first `prompts` are prompts, the others pairs."""
-    judged = iter(sides[BASE]["judged"])
-    told = {
-        side: [
-            _judged(prompt, answer, next(judged), tokenizer)
-            for prompt, answer in zip(asked, found["answers"], strict=True)
-        ]
-        for side, found in sides.items()
-    }
-    return {
-        "generation": _summary(told, settings) if asked else {},
-        "references": {
-            "pairs": len(asked) - prompts,
-            **{side: _likeness(asked[prompts:], found[prompts:]) for side, found in told.items()},
-        }
-        if len(asked) > prompts
-        else {},
-        "samples": [
-            {
-                "prompt": prompt.chat,
-                "references": list(prompt.references),
-                **{side: _sample(found[number]) for side, found in told.items()},
-            }
-            for number, prompt in enumerate(asked)
-        ],
-    }
-
-
-def _judged(
-    prompt: Prompt, answer: generation.Answer, judged: tuple[float, int], tokenizer: Any
-) -> dict[str, Any]:
-    text = tokenizer.decode(answer.ids, skip_special_tokens=True)
-    total, count = judged
-    return {
-        "text": text,
-        "ids": answer.ids,
-        "checks": measures.checks(text, answer.ids, stopped=answer.stopped, prompt=vars(prompt)),
-        "likelihood": -total / count if count else None,
-    }
-
-
-def _summary(told: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "settings": dict(settings),
-        **{side: measures.summary(found) for side, found in told.items()},
-    }
-
-
-def _likeness(asked: Sequence[Prompt], told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return measures.likeness([a["text"] for a in told], [prompt.references for prompt in asked])
-
-
-def _sample(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "text": answer["text"],
-        "tokens": len(answer["ids"]),
-        "words": measures.words(answer["text"]),
-        "sentences": measures.sentences(answer["text"]),
-        "repetition": measures.repetition(answer["ids"]),
-        "coherence": answer["likelihood"] and round(answer["likelihood"], 4),
-        "checks": answer["checks"],
-    }
-
-
-def _turned(sides: Mapping[str, Mapping[str, T]]) -> dict[str, dict[str, T]]:
-    """Each task with its sides, not each side with its tasks."""
-    return {task: {side: sides[side][task] for side in sides} for task in sides[BASE]}
 
 
 def main() -> None:

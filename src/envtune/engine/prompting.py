@@ -15,6 +15,7 @@ from envtune.resolve.data import ROWS
 
 # Stands for the answer. A letter, so that it is a token of any vocabulary.
 _ANSWER = "x"
+_CHAT, _TEXT = "chat_template", "completion"
 _COLUMN = re.compile(r"\{\{\s*(.+?)\s*\}\}")
 
 
@@ -25,20 +26,34 @@ def encode(prompts: Sequence[Prompt], cfg: Any, tokenizer: Any) -> list[list[int
 
 def _encode(prompt: Prompt, cfg: Any, tokenizer: Any) -> list[int]:
     dataset = cfg.datasets[0] if cfg.datasets else None
-    kind = (dataset and dataset.type) or "completion"
-    if cfg.rl or str(kind).startswith(("chat_template", "messages")):
+    kind = _kind(cfg, dataset)
+    if kind == _CHAT:
         return _chat(prompt, tokenizer)
-    if len(prompt.chat) > 1 + (prompt.chat[0]["role"] == "system"):
-        raise _refused(f"data of type {kind} has no chats of several turns")
-    asked, system = prompt.chat[-1]["content"], prompt.chat[0]["content"]
-    if prompt.messages:
-        prompt = Prompt(instruction=asked, system=system if len(prompt.chat) > 1 else "")
-    if kind == ROWS and dataset is not None and not (cfg.response_template or dataset.input_format):
-        kind = "completion"
-    if str(kind).startswith(("completion", "pretrain")):
+    prompt = _one_turn(prompt, kind)
+    if kind == _TEXT:
         ids: list[int] = tokenizer(prompt.chat[-1]["content"])["input_ids"]
         return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
     return _before_answer(_row(prompt, cfg, dataset), cfg, dataset, tokenizer)
+
+
+def _kind(cfg: Any, dataset: Any) -> str:
+    """The type of the data: a chat, plain text, or one that asks and answers."""
+    kind = str((dataset and dataset.type) or _TEXT)
+    if cfg.rl or kind.startswith((_CHAT, "messages")):
+        return _CHAT
+    marked = kind == ROWS and (cfg.response_template or dataset.input_format)
+    plain = kind.startswith((_TEXT, "pretrain")) or kind == ROWS
+    return _TEXT if plain and not marked else kind
+
+
+def _one_turn(prompt: Prompt, kind: str) -> Prompt:
+    """A prompt for data that has an instruction, and no chats."""
+    if not prompt.messages:
+        return prompt
+    *before, last = prompt.messages
+    if [message["role"] for message in before] not in ([], ["system"]):
+        raise _refused(f"data of type {kind} has no chats of several turns")
+    return Prompt(last["content"], system=before[0]["content"] if before else "")
 
 
 def _refused(what: str) -> Refused:
