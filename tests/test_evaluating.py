@@ -13,11 +13,12 @@ import pytest
 import torch
 from axolotl.utils.dict import DictDefault
 from lm_eval.tasks import TaskManager
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from envtune import tasks
 from envtune.engine import prompting
+from envtune.engine.benchmarks import Tasks
 from envtune.errors import Refused
 from envtune.prompts import Prompt
 from tests.harness import Entrypoint, Result, clean_environ, execute, read
@@ -208,7 +209,7 @@ def test_an_evaluation_that_failed_or_was_killed_is_repeated_alone(entrypoint: E
     path.unlink()
     failed = start.wait()
     assert failed.code == 3
-    assert f"evaluate failed: {path} cannot be read" in failed.err
+    assert f"evaluate failed: {path} is not there" in failed.err
     run = start.only_run()
     assert (run / "adapter").is_dir()
     assert not (run / ".complete").exists()
@@ -278,3 +279,27 @@ def test_a_prompt_that_a_type_has_no_place_for_is_refused(embedded: Path) -> Non
     jeopardy = DictDefault({"datasets": [{"type": "jeopardy"}], "sequence_len": 512})
     with pytest.raises(Refused, match="has a column 'category' that no prompt has"):
         prompting.encode([Prompt(instruction="a")], jeopardy, tokenizer)
+
+
+def test_tasks_change_nothing_of_a_model_whose_twins_were_trained_apart(
+    embedded: Path, tmp_path: Path
+) -> None:
+    """lm_eval would tie an output layer that was trained to the embeddings that were not."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    lora = LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"])
+    model = get_peft_model(LlamaForCausalLM(config), lora).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    (tmp_path / "rows.jsonl").write_text(lines([{"question": "a", "choices": ["b", "c"]}]))
+    (tmp_path / "capitals.yaml").write_text(TASK.format(rows=tmp_path / "rows.jsonl"))
+    prompt = torch.arange(5, 25).unsqueeze(0)
+    before = model(prompt).logits
+    tokenizer = AutoTokenizer.from_pretrained(embedded / "tiny-llama")
+    scored = Tasks(["capitals"], str(tmp_path), None).score(model, tokenizer)
+    assert set(scored) == {"capitals"}
+    assert torch.equal(model(prompt).logits, before)

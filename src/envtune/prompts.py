@@ -5,6 +5,7 @@ its answer has to keep: `language`, `max_sentences`, `reference`.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ def read(given: str | list[Any], *, scored: bool = False) -> list[Prompt]:
 
 
 def _items(path: Path) -> list[Any]:
+    if not os.path.exists(path):  # False for a name that is too long, too
+        raise DocumentError(f'{path} is not there; a prompt itself goes into a list: ["Say hi."]')
     text = documents.read_text(path, _LIMIT)
     if path.suffix == ".txt":
         return [line.strip() for line in text.splitlines() if line.strip()]

@@ -76,7 +76,7 @@ def test_a_broken_prompt_is_one_line(text: str, told: str, in_file: bool, tmp_pa
 
 
 FILES_REFUSED: list[tuple[str, str | None, str]] = [
-    ("gone.json", None, "gone.json cannot be read: No such file or directory"),
+    ("gone.json", None, "gone.json is not there; a prompt itself goes into a list: "),
     ("p.json", "[1,", "p.json is not JSON at line 1 column 4"),
     ("p.json", '{"a": 1, "b": 2}', "p.json holds no list of prompts"),
     ("p.json", "[]", "holds no prompt"),

@@ -27,11 +27,11 @@ PROMPT: dict[str, Any] = {
         "reference": _TEXTS,
         "references": _TEXTS,
     },
-    "title": 'a text, or an object such as {"instruction": "Say hello.", "language": "en"}',
+    "title": 'an object such as {"instruction": "Say hello.", "language": "en"}',
 }
 _PROMPTS = {
     "type": "array", "items": {"anyOf": [TEXT, PROMPT]}, "minItems": 1,
-    "title": "a JSON list of texts or of objects with instruction",
+    "title": 'a JSON list such as ["Say hello.", {"instruction": "Say bye.", "language": "en"}]',
 }  # fmt: skip
 _PROMPTS_OR_PATH = {"anyOf": [_PROMPTS, {**TEXT, "title": "the path of a file with prompts"}]}
 _SHARE = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}

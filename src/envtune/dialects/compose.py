@@ -11,6 +11,7 @@ from typing import Any
 
 from envtune.dialects.rules import (
     ANY,
+    COUNT,
     FLAG,
     NUMBER,
     TEXT,
@@ -71,7 +72,7 @@ def _resume(value: str, others: Others) -> Mapping[str, Any]:
 
 
 # Written in three places there, and one object here.
-_GENERATION = ("max_new_tokens", "temperature", "top_p")
+_GENERATION = {"max_new_tokens": COUNT, "temperature": NUMBER, "top_p": NUMBER}
 
 
 def _generation(name: str, value: Any, others: Others) -> Mapping[str, Any]:
@@ -152,7 +153,7 @@ NAMING: Table = {
 }
 
 EVAL: Table = {
-    **{name: Becomes(ANY, partial(_generation, name)) for name in _GENERATION},
+    **{name: Becomes(node, partial(_generation, name)) for name, node in _GENERATION.items()},
     "prompts": "SFT_EVAL_PROMPTS",
     "cutoff_len": Noted("a prompt is not cut"),
     "resume_from": Noted("what this run trained is evaluated"),

@@ -30,6 +30,8 @@ class Tasks:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
+        # lm_eval ties the weights of what it is given, and undoes what was trained apart.
+        model.tie_weights = lambda: None
         scored = simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_AT_ONCE),
             tasks=self.names,
