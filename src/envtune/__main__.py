@@ -223,6 +223,8 @@ LONE = {
     "export": "make the adapter of a trained run servable again",
     "quantise": "make a smaller copy of a trained model",
     "parity": "prove that vLLM answers as the trained model does",
+    "evaluate": "measure what was trained beside its base",
+    "publish": "publish the checked result of a trained run",
 }
 
 
@@ -244,7 +246,13 @@ def _to_be_served(made: flow.Configuration, folder: Path) -> dict[str, str]:
 
 
 # The stages after training that a user turns on, and by what.
-_AFTER = {"merge": "SFT_MERGE", "quantise": "SFT_QUANTISE", "serve": "SFT_SERVE"}
+_AFTER = {
+    "merge": "SFT_MERGE",
+    "quantise": "SFT_QUANTISE",
+    "evaluate": "SFT_EVALUATE",
+    "publish": "SFT_PUSH_TO",
+    "serve": "SFT_SERVE",
+}
 
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": check,

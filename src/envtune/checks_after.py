@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
-from envtune import environments, ports, quantisable, serving
+from envtune import environments, ports, prompts, quantisable, serving, tasks
 from envtune.contract import SERVE_FLAGS
-from envtune.errors import Problem
+from envtune.contract.after import EVALUATED
+from envtune.errors import Exit, Problem
+from envtune.facts import read_data
+from envtune.resolve import data as data_types
 from envtune.settings import Settings
 
 
@@ -15,6 +18,9 @@ def problems(settings: Settings) -> list[Problem]:
         *here,
         *serving.owned(settings.get(SERVE_FLAGS) or {}),
         *quantisable.problems(settings),
+        *_evaluation(settings),
+        *prompts.problems(settings),
+        *tasks.problems(settings),
     ]
 
 
@@ -38,3 +44,18 @@ def _port(settings: Settings) -> Iterator[Problem]:
     flags = {"host": serving.HOST, "port": serving.PORT, **(settings.get(SERVE_FLAGS) or {})}
     if why := ports.in_use(flags["host"], flags["port"]):
         yield Problem("SFT_SERVE_PORT", f"{flags['port']} {why}; choose another port")
+
+
+def _evaluation(settings: Settings) -> Iterator[Problem]:
+    """An evaluation that has nothing to measure, or a data file that it cannot read."""
+    asked, given = settings.own.get("SFT_EVALUATE"), settings.own.get("SFT_EVAL_DATASET")
+    if given and given.value and (problem := read_data([{"path": given.value}])[0].problem):
+        yield Problem(given.name, problem, Exit.DATA)
+    if given and given.value and "datasets" not in settings.axolotl:
+        yield Problem(given.name, "reads like the first of AXOLOTL_DATASETS, which is not set")
+    held_back = (*data_types.EVALUATES, "val_set_size", "test_datasets")
+    values = [settings.axolotl[key].value for key in held_back if key in settings.axolotl]
+    named = [settings.get(name) for name in EVALUATED]
+    if asked and asked.value and not any([*values, *named]):
+        what = "has nothing to measure; set SFT_EVAL_PROMPTS, or hold rows back for the loss: "
+        yield Problem(asked.name, f"{what}AXOLOTL_VAL_SET_SIZE=0.05")

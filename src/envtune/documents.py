@@ -53,16 +53,21 @@ def is_template(text: str) -> bool:
     return bool(_JINJA.search(text))
 
 
-def read_text(path: Path) -> str:
-    """The text of a regular file of at most LIMIT bytes. Raises DocumentError."""
+def read_text(path: Path, limit: int = LIMIT) -> str:
+    """The text of a regular file of at most `limit` bytes. Raises DocumentError."""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait for its writer
         raise DocumentError(f"{path} is no regular file")
     try:
         with path.open("rb") as stream:
-            data = stream.read(LIMIT + 1)
+            data = stream.read(limit + 1)
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
-    return _text(data, str(path))
+    return _text(data, str(path), limit)
+
+
+def parse(text: str, where: str, suffix: str) -> Any:
+    """Whatever a text holds: JSON where `suffix` is .json, else YAML. Raises DocumentError."""
+    return _json(text, where) if suffix == ".json" else _yaml(text, where)
 
 
 def _parsed(text: str, path: Path) -> Document:
@@ -84,9 +89,9 @@ def decode(text: str) -> Document:
     return Document(_object(_json(_text(data, "its base64"), "its JSON"), "its JSON"))
 
 
-def _text(data: bytes, where: str) -> str:
-    if len(data) > LIMIT:
-        raise DocumentError(f"{where} holds more than 1 MiB")
+def _text(data: bytes, where: str, limit: int = LIMIT) -> str:
+    if len(data) > limit:
+        raise DocumentError(f"{where} holds more than {limit >> 20} MiB")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

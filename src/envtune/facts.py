@@ -32,7 +32,10 @@ FROM_THE_HUB = (
 )  # fmt: skip
 _ALWAYS_LOCAL = ("resume_from_checkpoint", "output_dir")
 DATASETS = ("datasets", "test_datasets", "pretraining_dataset")
-_FOLDERS = ("SFT_CACHE_DIR", "SFT_LLMCOMPRESSOR_VENV")
+_OWN_PATHS = (
+    "SFT_CACHE_DIR", "SFT_EVAL_DATASET", "SFT_EVAL_PROMPTS", "SFT_EVAL_PAIRS",
+    "SFT_EVAL_TASKS_PATH", "SFT_LLMCOMPRESSOR_VENV", "SFT_VLLM_VENV",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,9 @@ def located(settings: Settings) -> Settings:
             items = [_located(item, root) for item in changed[key].value]
             changed[key] = replace(changed[key], value=items)
     own = dict(settings.own)
-    for name in _FOLDERS:
-        if given := own.get(name):
-            own[name] = replace(given, value=absolute(given.value))
+    for name in _OWN_PATHS:
+        if (named := own.get(name)) and isinstance(named.value, str):
+            own[name] = replace(named, value=absolute(named.value))
     return replace(settings, axolotl=changed, own=own)
 
 

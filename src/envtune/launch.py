@@ -65,10 +65,33 @@ def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> Lau
 def engine(
     module: str, order: Path, python: str, run_dir: Path, environ: Mapping[str, str]
 ) -> LaunchPlan:
-    """A module of the engine that does what its order says. It is told no secret."""
+    """A module of the engine that does what its order says. It is told no secret, and has no
+    network unless `environ` says so."""
     env = {n: v for n, v in environ.items() if v and not isinstance(v, sources.Secret)}
     argv = (python, "-m", f"envtune.engine.{module}", str(order))
-    return LaunchPlan(argv, {**env, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, run_dir)
+    return LaunchPlan(argv, {"HF_HUB_OFFLINE": "1", **env, "PYTHONUNBUFFERED": "1"}, run_dir)
+
+
+def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) -> dict[str, str]:
+    """The environment of an engine that loads model and data as training did.
+
+    `online`: it fetches what nobody has fetched before, and may show the Hub's token.
+    """
+    env = {
+        **environ,
+        "AXOLOTL_DO_NOT_TRACK": "1",
+        "AXOLOTL_TEE_STDOUT": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": (environ.get("HF_HUB_OFFLINE") or "0") if online else "1",
+        **runtime.caches(config.setting("SFT_CACHE_DIR"), environ),
+    }
+    if config.device == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = "-1"  # an empty one counts as not set
+    token = next((environ[name] for name in sources.HUB_TOKENS if environ.get(name)), None)
+    if online and token:
+        # A plain text passes where secrets are held back.
+        env["HF_TOKEN"] = token.reveal() if isinstance(token, sources.Secret) else token
+    return env
 
 
 def serve(config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:

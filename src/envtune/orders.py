@@ -13,6 +13,7 @@ from typing import Any
 from envtune import files, launch, process
 from envtune.errors import Exit, recognise
 from envtune.launch import LaunchPlan
+from envtune.progress import Counted
 from envtune.stage import LOG, Context, StageRecord, stopped
 
 # What a module says with its exit code; any other is a bug.
@@ -53,8 +54,11 @@ def attend(context: Context, stage: str, what: str, plan: LaunchPlan) -> tuple[i
 
     Raises Ended where a stop was asked for.
     """
-    watcher = _Watcher(context)
-    code = process.run(plan, context.run.log(stage), watcher, context.stops)
+    watcher = _Watcher(context, Counted(what))
+    try:
+        code = process.run(plan, context.run.log(stage), watcher, context.stops)
+    finally:
+        watcher.shown.close()
     if context.stops.asked:
         raise stopped(context, what)
     return code, watcher.tail
@@ -70,10 +74,12 @@ class _Watcher:
     """Shows a child's lines and keeps the last. A stop ends it: it is repeated."""
 
     context: Context
+    shown: Counted
     tail: list[str] = field(default_factory=list)
 
     def line(self, text: str) -> None:
         self.tail = [*self.tail[-19:], self.clean(text)]
+        self.shown.line(self.clean(text))
         LOG.debug("%s", self.clean(text))
 
     def clean(self, text: str) -> str:

@@ -4,6 +4,7 @@ What is shown comes from outcome.json and metrics.jsonl, not from the engine's o
 """
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -96,6 +97,47 @@ class Progress:
             "train: step %d/%d, loss %.4f, %s, %s left",
             outcome.step, outcome.max_steps, loss, rate, _span(left),
         )  # fmt: skip
+
+
+class Counted:
+    """Shows those lines of a module's that count: `<module>: <what>: <n> of <all>`.
+
+    `clock` gives seconds and only moves forward.
+    """
+
+    def __init__(self, module: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.module, self.clock = module, clock
+        self.bar: Any = None
+        self.pattern = re.compile(rf"{module}: (.+): (\d+) of (\d+)$")
+        self.terminal = sys.stderr.isatty()
+        self.what, self.shown = "", 0.0
+
+    def line(self, text: str) -> None:
+        if (found := self.pattern.match(text)) is None:
+            return
+        what, done, total = found[1], int(found[2]), int(found[3])
+        if self.terminal:
+            self._draw(what, done, total)
+        elif done == total or what != self.what or self.clock() > self.shown + _EVERY:
+            LOG.info("%s", text)
+            self.what, self.shown = what, self.clock()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _draw(self, what: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if what != self.what:
+            self.close()
+            desc = f"{self.module}: {what}"
+            self.bar = tqdm(total=total, desc=desc, file=sys.stderr, dynamic_ncols=True)
+            self.what = what
+        if self.bar is not None:
+            self.bar.n = done
+            self.bar.refresh()
 
 
 def _span(seconds: float) -> str:

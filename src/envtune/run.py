@@ -14,6 +14,7 @@ from pathlib import Path
 
 from envtune import (
     descendants,
+    evaluating,
     exporting,
     files,
     fingerprint,
@@ -224,5 +225,6 @@ STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
     ("export", exporting.export),
     ("quantise", quantising.quantise),
     ("parity", parity.prove),
+    ("evaluate", evaluating.evaluate),
     ("publish", publishing.publish),
 )

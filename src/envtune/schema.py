@@ -341,6 +341,8 @@ def _words(node: Node, schema: Schema) -> str:
     if kind == "enum":
         return "one of " + ", ".join(str(v) for v in node.get("enum", [node.get("const")]))
     if kind == "array":
+        if "title" in node:
+            return str(node["title"])
         items = node.get("items", {})
         if schema._structured(items):
             return 'a JSON list, e.g. [{"path": "data.jsonl"}]' + _length_words(node)

@@ -88,7 +88,7 @@ TOLD = [
     "preprocess.cutoff_len: train.cutoff_len counts",
     "train.fp16: train.bf16 is true too and is used alone: one format at a time",
     "export.include_adapter_weights: the adapter is always kept, in adapter/",
-    "eval: no generation test runs yet",
+    "eval.cutoff_len: a prompt is not cut",
     "awq.scheme: 4-bit weights are W4A16_ASYM",
     "awq.gpu_enabled: a GPU quantises where one trains",
     "awq.enabled: convert-awq in orchestration.post_finetune quantises, or SFT_QUANTISE=w4a16",

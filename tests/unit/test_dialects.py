@@ -497,6 +497,12 @@ COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"SFT_SERVE": True, "SFT_MERGE": True},
     ),
     ({"train": {}, "orchestration": {"post_finetune": ["convert-awq"]}, "awq": {"enabled": False}}, {}),
+    ({"train": {}, "eval": {"prompts": [{"instruction": "Say it.", "max_sentences": 2}]}},
+     {"SFT_EVAL_PROMPTS": [{"instruction": "Say it.", "max_sentences": 2}]}),
+    ({"train": {}, "eval": {"max_new_tokens": 64, "temperature": 0.7, "top_p": 0.9}},
+     {"SFT_EVAL_GENERATION": {"max_new_tokens": 64, "temperature": 0.7, "top_p": 0.9}}),
+    ({"train": {}, "eval": {"max_new_tokens": None, "top_p": 0.9, "cutoff_len": 9}},
+     {"SFT_EVAL_GENERATION": {"top_p": 0.9}}),
 ]  # fmt: skip
 
 
@@ -582,13 +588,14 @@ def test_the_industrial_pipelines_training() -> None:
             "checkpointing": {"save_steps": 5},
             "hardware_optimization": {"dataloader_num_workers": 2, "max_memory_mb": 9},
             "dataset_config": {"packing": False},
-            "evaluation_config": {"x": 1},
+            "evaluation_config": {"eval_prompts": ["Hello?"], "generation_config": {"top_p": 0.9}},
         }
     )  # fmt: skip
     assert plain(found) == {
         "micro_batch_size": 3, "warmup_ratio": 0.1, "use_wandb": False, "bf16": True,
         "lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q"], "save_steps": 5,
-        "dataloader_num_workers": 2,
+        "dataloader_num_workers": 2, "SFT_EVAL_PROMPTS": ["Hello?"],
+        "SFT_EVAL_GENERATION": {"top_p": 0.9},
     }  # fmt: skip
 
 

@@ -254,3 +254,25 @@ def test_ranks_on_gpus_tell_what_goes_wrong_between_them() -> None:
     env = started({"NCCL_DEBUG": "INFO"}, "cuda", parallel=TWO, place=replace(PLACE, gpus=2)).env
     assert env["NCCL_DEBUG"] == "INFO"
     assert "NCCL_DEBUG" not in started({}, "cuda").env
+
+
+def measured(environ: dict[str, str], *, online: bool, device: str = "cpu") -> Mapping[str, str]:
+    given = sources.read(environ=environ).passed_on
+    env = launch.measuring(replace(run_config(), device=device), given, online=online)
+    return launch.engine("evaluate", Path("order.json"), PLACE.python, PLACE.run_dir, env).env
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_an_engine_that_fetches_gets_the_hubs_token_and_no_other_secret(name: str) -> None:
+    secrets = {name: PLANT, "WANDB_API_KEY": PLANT}
+    online, offline = (measured(secrets, online=on) for on in (True, False))
+    assert [key for key, value in online.items() if value == PLANT] == ["HF_TOKEN"]
+    assert PLANT not in offline.values()
+    assert (online["HF_HUB_OFFLINE"], offline["HF_HUB_OFFLINE"]) == ("0", "1")
+    assert measured({"HF_HUB_OFFLINE": "1"}, online=True)["HF_HUB_OFFLINE"] == "1"
+
+
+def test_an_engine_that_measures_sees_the_devices_that_training_saw() -> None:
+    assert measured({}, online=False)["CUDA_VISIBLE_DEVICES"] == "-1"
+    chosen = {"CUDA_VISIBLE_DEVICES": "3"}
+    assert measured(chosen, online=False, device="cuda")["CUDA_VISIBLE_DEVICES"] == "3"

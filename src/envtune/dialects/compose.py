@@ -6,10 +6,12 @@ said aloud, so that the file works unchanged.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from envtune.dialects.rules import (
     ANY,
+    COUNT,
     FLAG,
     NUMBER,
     TEXT,
@@ -19,12 +21,10 @@ from envtune.dialects.rules import (
     Others,
     Outcome,
     Refused,
-    Rule,
     Table,
     prefixed,
 )  # fmt: skip
 
-_EVALUATE = Noted("no generation test runs yet")
 _QUANTISED = Noted("convert-awq in orchestration.post_finetune quantises, or SFT_QUANTISE=w4a16")
 _RESUMED = Noted("a stage works on its own run; `envtune <stage> RUN` names another")
 # A stage of the chain, and the setting that turns it on.
@@ -75,6 +75,17 @@ def _half(on: bool, others: Others) -> Mapping[str, Any] | Noted:
 def _resume(value: str, others: Others) -> Mapping[str, Any]:
     """An unfinished run always goes on, which is what `latest` asks for."""
     return {} if value == "latest" else {"resume_from_checkpoint": value}
+
+
+# Written in three places there, and one object here.
+_GENERATION = {"max_new_tokens": COUNT, "temperature": NUMBER, "top_p": NUMBER}
+
+
+def _generation(name: str, value: Any, others: Others) -> Mapping[str, Any]:
+    """All of them at once, by the first that is there."""
+    found = {one: others.get(f"eval.{one}") for one in _GENERATION}
+    given = {one: value for one, value in found.items() if value is not None}
+    return {"SFT_EVAL_GENERATION": given} if name == next(iter(given)) else {}
 
 
 def _console(value: str, others: Others) -> Mapping[str, Any]:
@@ -185,9 +196,11 @@ AWQ: Table = {
     "output_suffix": Noted("the quantised model lies in merged_awq"),
 }
 
-# Sections of stages to come, whatever is in them.
-SECTIONS: Mapping[str, Rule] = {
-    "eval": _EVALUATE,
+EVAL: Table = {
+    **{name: Becomes(node, partial(_generation, name)) for name, node in _GENERATION.items()},
+    "prompts": "SFT_EVAL_PROMPTS",
+    "cutoff_len": Noted("a prompt is not cut"),
+    "resume_from": _RESUMED,
 }
 
 TABLE: Table = {
@@ -200,7 +213,7 @@ TABLE: Table = {
     **prefixed("serve", SERVE),
     "orchestration.post_finetune": Becomes(_STAGES, _chain),
     **prefixed("awq", AWQ),
-    **SECTIONS,
+    **prefixed("eval", EVAL),
 }
 
 

@@ -22,7 +22,6 @@ from envtune.dialects.rules import (
 )  # fmt: skip
 
 _NAMES = dict.fromkeys(("name", "description", "version", "model_target"), Noted())
-_EVALUATE = Noted("no generation test runs yet")
 _RAW_TEXT = Noted("only raw text reads it; the data set's own file says this")
 
 # How a row reads under each template, and where the part that is trained begins.
@@ -91,6 +90,11 @@ DATA: dict[str, Rule] = {
     "processing_metadata": Noted(),
 }
 
+EVALUATION: dict[str, Rule] = {
+    "eval_prompts": "SFT_EVAL_PROMPTS",
+    "generation_config": "SFT_EVAL_GENERATION",
+}
+
 TRAINING: dict[str, Rule] = {
     **_NAMES,
     **prefixed("training_params", trainer.TABLE),
@@ -104,7 +108,6 @@ TRAINING: dict[str, Rule] = {
     "dataset_config.formatting_func": _RAW_TEXT,
     "dataset_config.chars_per_token": _RAW_TEXT,
     "dataset_config.interleave_strategy": Noted("data sets are not sampled by weight"),
-    "evaluation_config": _EVALUATE,
-    "eval_prompts": _EVALUATE,
-    "generation_config": _EVALUATE,
+    **prefixed("evaluation_config", EVALUATION),
+    **EVALUATION,
 }
