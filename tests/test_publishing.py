@@ -216,7 +216,10 @@ def test_a_place_that_cannot_be_written_costs_no_training(
     assert done.code == 4
     assert [line.split(": ")[:2] for line in lines(done)] == [
         ["SFT_PUSH_TO", f"s3://nowhere-{os.getpid()}/x"],
-        ["SFT_PUSH_TO", f"file://{tmp_path}/file/below"],
+        [
+            "SFT_PUSH_TO",
+            f"{tmp_path}/file/below cannot be written by uid {os.getuid()} ({tmp_path}/file forbids it); mount a writable volume there or name another folder",
+        ],
         ["SFT_PUSH_TO", "ada/new"],
         ["SFT_PUSH_TO", "museum/new"],
     ]
@@ -241,6 +244,7 @@ def test_a_place_that_can_be_written_is_left_as_it_was(
     )
     assert done.code == 0, done.err
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3["AWS_ENDPOINT_URL"])
+    assert not (tmp_path / "store").exists()
     assert Objects("s3://bucket/kept", s3).listing() == {}
     assert new_hub.disk is not None
     assert not new_hub.disk.root.exists()

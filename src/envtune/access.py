@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from envtune import hubcache, modelfiles, patience, refusals, stores, targets
+from envtune import checks, hubcache, modelfiles, patience, refusals, stores, targets
 from envtune.config import Facts
 from envtune.errors import Exit, Problem, Refused
 from envtune.hub import Hub, offline
@@ -126,6 +126,8 @@ def _writable(place: Target, environ: Mapping[str, str]) -> tuple[Ask, Ask]:
 
 
 def _ask_to_write(place: Target, environ: Mapping[str, str]) -> Answer:
+    if place.url.startswith("file://"):
+        return Answer(checks.writable(place.name, place.url.removeprefix("file://")))
     try:
         stores.Objects(place.url, environ).probe()
     except stores.Denied as error:

@@ -125,7 +125,7 @@ def _told(context: Context) -> Told:
         serving=_json(folder / exporting.SERVING / "serving.json"),
         license=_license(exporting.base_folder(context)),
         rows=_rows(folder / "data" / "prepared"),
-        resized=_resized(folder / "adapter", exporting.base_folder(context)),
+        resized=grown(folder / "adapter", exporting.base_folder(context)),
     )
 
 
@@ -162,7 +162,7 @@ def _rows(prepared: Path) -> int | None:
     return count
 
 
-def _resized(adapter: Path, base: Path | None) -> int | None:
+def grown(adapter: Path, base: Path | None) -> int | None:
     """How many rows the base has to grow to before it takes the adapter; None: as it is."""
     if base is None or not adapter.is_dir() or not (base / "config.json").exists():
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from envtune import card
+from envtune import card, publishing
 from envtune.card import Told
 from envtune.outgoing import Artifact, Kind
 from tests.unit.builders import run_config
@@ -146,3 +146,19 @@ def test_a_tokenizer_that_changed_is_served_and_a_revision_is_kept() -> None:
     assert served(text).endswith("--tokenizer acme/tuned")
     assert "--revision v2" in served(text)
     assert 'revision="v2"' in snippet(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("---\nlicense: llama3.2\n---\n# Base\n", "llama3.2"),
+        ("---\ntags: [a]\n---\n", ""),
+        ("---\n: : {\n---\n", ""),
+        ("# license: mit\n", ""),
+        ("---\n- license\n---\n", ""),
+    ],
+)
+def test_the_licence_is_read_from_the_bases_own_card(text: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(text)
+    assert publishing._license(tmp_path) == found
+    assert publishing._license(tmp_path / "none") == publishing._license(None) == ""
