@@ -237,7 +237,11 @@ def _rescaled(tensor: Any, a: Any, b: Any, magnitude: Any, change: Change) -> An
 
 
 def _sum_along(tensor: Any, a: Any, b: Any, change: Change) -> Any:
-    return _delta(a, b, change).add_(tensor)
+    """By parts too: torch widens the whole of a tensor that it adds to one of another dtype."""
+    total = _delta(a, b, change)
+    for rows, part in zip(total.split(_BLOCK), tensor.split(_BLOCK), strict=True):
+        rows.add_(part.to(total.dtype))
+    return total
 
 
 def _sum_across(tensor: Any, a: Any, b: Any, change: Change) -> Any:
