@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from envtune import tasks
 from envtune.engine import prompting
 from envtune.engine.benchmarks import Tasks
+from envtune.engine.trained import read as read_trained
 from envtune.errors import Refused
 from envtune.prompts import Prompt
 from tests.harness import Entrypoint, Result, clean_environ, execute, read
@@ -303,3 +304,17 @@ def test_tasks_change_nothing_of_a_model_whose_twins_were_trained_apart(
     scored = Tasks(["capitals"], str(tmp_path), None).score(model, tokenizer)
     assert set(scored) == {"capitals"}
     assert torch.equal(model(prompt).logits, before)
+
+
+def test_an_adapter_that_preferences_trained_is_loaded_too(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Axolotl leaves it to the trainer of such a run."""
+    monkeypatch.chdir(evaluated)
+    monkeypatch.setenv("AXOLOTL_TEE_STDOUT", "0")
+    trained = read_trained(Path("config/axolotl.yaml"), evaluated / "adapter", None)
+    trained.cfg.rl = "dpo"
+    prompt = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad():
+        found = trained.each(lambda side, model: model(prompt).logits)
+    assert not torch.allclose(found["tuned"], found["base"])

@@ -13,8 +13,9 @@ from envtune.errors import Exit, Problem, Refused
 from envtune.prompts import Prompt
 from envtune.resolve.data import ROWS
 
-# Stands for the answer. A letter, so that it is a token of any vocabulary.
-_ANSWER = "x"
+# Stands for the answer. Vocabularies have it with the space before it as one token, which then
+# is the answer's, as it was in training.
+_ANSWER = "a"
 _CHAT, _TEXT = "chat_template", "completion"
 _COLUMN = re.compile(r"\{\{\s*(.+?)\s*\}\}")
 

@@ -73,6 +73,7 @@ class Trained:
         cfg = copy.deepcopy(self.cfg)
         for key in _TRAINING:
             cfg[key] = False
+        cfg.rl = None  # its trainers load the adapter themselves
         for key, value in changes.items():
             cfg[key] = value
         model, _ = ModelLoader(cfg, self.tokenizer, inference=True).load()
