@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envtune import adapterfiles, fit, modelfiles, servability
-from envtune.adapters import Base
+from envtune import adapterfiles, modelfiles, servability
 from envtune.config import RunConfig
 from envtune.contract import SERVE_FLAGS
 from envtune.errors import Exit, Problem, Refused
@@ -68,7 +67,10 @@ def find(context: Context, *, as_trained: bool = False) -> Served:
     flags = context.config.setting(SERVE_FLAGS) or {}
     names = tuple(flags.get("served_model_name") or (context.run.name,))
     found = _found(context, names, as_trained=as_trained)
-    if told := modelfiles.problems(found.model, _PARTS[:2] if found.tokenizer else _PARTS):
+    told = modelfiles.problems(found.model, _PARTS[:2] if found.tokenizer else _PARTS)
+    for folder in set(found.adapters.values()):
+        told += adapterfiles.problems(folder)
+    if told:
         raise Refused(Problem("serve", text, Exit.ARTIFACT) for text in told)
     return _with_more(found, flags.get("lora_modules") or ())
 
@@ -129,32 +131,28 @@ def _on_base(context: Context, names: tuple[str, ...]) -> Served:
 
 def _with_more(found: Served, modules: tuple[str, ...]) -> Served:
     """With the user's other adapters, each proved to fit, or all that is wrong with them."""
-    if not modules:
-        return found
-    base, problems = adapterfiles.base(found.model), []
+    problems: list[str] = []
     adapters, rank = dict(found.adapters), found.rank
     for module in modules:
         name, _, path = module.partition("=")
         if not name or not path or name in (*adapters, *found.names):
-            problems.append(f"{module!r} is not name=/path with a name of its own")
-        elif told := _wrong(Path(path), base):
-            problems += [f"{name}: {text}" for text in told]
-        else:
-            adapters[name] = Path(path)
-            decision = servability.decide(adapterfiles.adapter(Path(path)), base)
-            rank = max(rank, decision.max_lora_rank or 0)
+            problems.append(f"{module!r} is not name=/folder with a name of its own")
+            continue
+        try:
+            rank = max(rank, _rank(Path(path), found.model))
+        except Refused as refused:
+            problems += [f"{name}: {problem.message}" for problem in refused.problems]
+        adapters[name] = Path(path)
     if problems:
         raise Refused(Problem(_LORA, text, Exit.ARTIFACT) for text in problems)
     return Served(**{**vars(found), "adapters": adapters, "rank": rank})
 
 
-def _wrong(folder: Path, base: Base) -> list[str]:
-    """Why vLLM would refuse an adapter, or answer otherwise than it was trained."""
-    if told := adapterfiles.problems(folder):
-        return told
-    read = adapterfiles.adapter(folder)
-    if told := fit.problems(read, base):
-        return told
-    decision = servability.decide(read, base)
-    plain = decision.kind == "plain"
-    return [] if plain else [f"vLLM does not serve it as it is: {decision.reason}"]
+def _rank(adapter: Path, base: Path) -> int:
+    """The rank that vLLM is given for an adapter. Raises Refused where vLLM would refuse it, or
+    answer otherwise than it was trained."""
+    decision = servability.decide(*adapterfiles.pair(adapter, base))
+    if decision.kind != "plain" or decision.max_lora_rank is None:
+        text = f"vLLM does not serve it as it is: {decision.reason}"
+        raise Refused([Problem("adapter", text, Exit.ARTIFACT)])
+    return decision.max_lora_rank
