@@ -1,6 +1,7 @@
 """One command trains, proves, serves and answers; then it is stopped, and started again."""
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -125,6 +126,24 @@ def test_a_second_server_on_the_port_is_refused_in_a_second(serving: Served) -> 
     assert refused.code == 1
     assert f"SFT_SERVE_PORT: {serving.port} of 127.0.0.1 is in use" in refused.err
     assert time.monotonic() - begun < 10, "vLLM was started"
+
+
+def test_adapters_that_do_not_fit_are_told_before_vllm_starts(
+    serving: Served, tmp_path: Path
+) -> None:
+    good = serving.run / "serving" / "adapter"
+    cut = tmp_path / "cut"
+    shutil.copytree(good, cut)
+    os.truncate(cut / "adapter_model.safetensors", 5000)
+    begun = time.monotonic()
+    told = serving.verb(
+        "serve", SFT_SERVE_PORT=str(ports.free()),
+        SFT_SERVE_LORA_MODULES=f"cut={cut},gone=/nowhere,tiny-llama={good},fine={good}",
+    )  # fmt: skip
+    assert told.code == 6
+    assert time.monotonic() - begun < 10, "vLLM was started"
+    lines = [line.split("SFT_SERVE_LORA_MODULES: ")[1] for line in told.err.splitlines()]
+    assert [line.split()[0] for line in lines] == ["cut:", "gone:", f"'tiny-llama={good}'"]
 
 
 def test_sigterm_lets_an_answer_end(serving: Served) -> None:
