@@ -215,11 +215,19 @@ def test_a_model_trained_whole_is_quantised_once_there_is_an_environment(
 )
 def test_vllm_is_as_unsure_of_the_rows_as_the_record_says(quantised: Path, tmp_path: Path) -> None:
     rows = read_rows(Order.read(quantised / "config" / "quantise.json"))[:16]
-    with serving(quantised / "merged_awq", {}, 1, tmp_path / "log", dtype="bfloat16") as url:
+    model = quantised / "merged_awq"
+    if "avx512f" not in Path("/proc/cpuinfo").read_text():  # vLLM has no other kernel of 4 bits
+        model = tmp_path / "merged_w8a8"
+        done = carry_out(order(quantised, model, scheme="w8a8"))
+        assert done.code == 0, done.err[-3000:]
+    told = read(model / "quantise.json")["made"]
+    with serving(model, {}, 1, tmp_path / "log", dtype="bfloat16") as url:
         loss = sum(surprise(url, row) for row in rows) / sum(len(row) - 1 for row in rows)
-    told = read(quantised / "run.json")["stages"]["quantise"]["perplexity_after"]
-    print(f"perplexity {told:.2f} in the record, {math.exp(loss):.2f} in vLLM")
-    assert abs(loss - math.log(told)) < 0.05
+    recorded = told["perplexity_after"]
+    print(
+        f"{told['scheme']}: perplexity {recorded:.4g} in the record, {math.exp(loss):.4g} in vLLM"
+    )
+    assert abs(loss - math.log(recorded)) < 0.05
 
 
 def surprise(url: str, row: list[int]) -> float:

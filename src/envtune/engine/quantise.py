@@ -112,6 +112,7 @@ def _compress(order: Order, plan: Plan, rows: list[list[int]], aside: Path) -> f
     """Writes the quantised model with what belongs to it. Returns the perplexity before."""
     import torch
     from llmcompressor import oneshot
+    from llmcompressor.core import reset_session
     from torch.utils.data import DataLoader
 
     _leave_unpinned()
@@ -128,6 +129,7 @@ def _compress(order: Order, plan: Plan, rows: list[list[int]], aside: Path) -> f
         trust_remote_code_model=order.trusted,
     )
     model.save_pretrained(aside)
+    reset_session()  # it would hold this model while the next one is opened
     for source in beside(order.model, order.model):
         shutil.copyfile(source, aside / source.name)
     return before
