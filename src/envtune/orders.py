@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envtune import files, launch, process
+from envtune import files, hardware, launch, process
 from envtune.errors import Exit, recognise
 from envtune.launch import LaunchPlan
 from envtune.progress import Counted
@@ -34,9 +34,12 @@ def carry_out(
     path = context.run.folder / "config" / f"{module}.json"
     files.write_json(path, {k: str(v) if isinstance(v, Path) else v for k, v in order.items()})
     plan = launch.engine(module, path, python, context.run.folder, context.environ)
+    kills = hardware.oom_kills()
     code, tail = attend(context, stage, module, plan)
     if code == 0:
         return None
+    if hardware.oom_kills() > kills:
+        tail.append("MemoryError: the kernel ended a process for memory")
     told = _failure(context, stage, module, code, tail)
     return {**told, "child_exit": code}
 

@@ -123,7 +123,6 @@ def test_its_debug_profile(configure: Configure, tmp_path: Path) -> None:
         "fp16": False, "logging_steps": 1, "eval_steps": 5, "max_steps": 10,
     }  # fmt: skip
     config["logging"]["debug_pipeline"] = True
-    config["awq"]["enabled"] = False  # the environment for it may not be here
     path = _write(tmp_path, config)
     for device in ({}, {"SFT_PRETEND_GPU": "", "SFT_DEVICE": "cpu", "AXOLOTL_BF16": "false"}):
         result, found = configure(SFT_TRAINER_CONFIG_JSON_PATH=path, **device)
