@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from envtune import tasks
 from envtune.engine import prompting
 from envtune.engine.benchmarks import Tasks
-from envtune.engine.trained import read as read_trained
 from envtune.errors import Refused
 from envtune.prompts import Prompt
 from tests.harness import Entrypoint, Result, clean_environ, execute, read
@@ -306,15 +305,21 @@ def test_tasks_change_nothing_of_a_model_whose_twins_were_trained_apart(
     assert torch.equal(model(prompt).logits, before)
 
 
-def test_an_adapter_that_preferences_trained_is_loaded_too(
-    evaluated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+LOADED = """
+from pathlib import Path
+import torch
+from envtune.engine.trained import read
+trained = read(Path("config/axolotl.yaml"), Path("adapter").resolve(), None)
+trained.cfg.rl = "dpo"
+prompt = torch.arange(5, 25).unsqueeze(0)
+with torch.no_grad():
+    found = trained.each(lambda side, model: model(prompt).logits)
+assert not torch.allclose(found["tuned"], found["base"])
+"""
+
+
+def test_an_adapter_that_preferences_trained_is_loaded_too(evaluated: Path) -> None:
     """Axolotl leaves it to the trainer of such a run."""
-    monkeypatch.chdir(evaluated)
-    monkeypatch.setenv("AXOLOTL_TEE_STDOUT", "0")
-    trained = read_trained(Path("config/axolotl.yaml"), evaluated / "adapter", None)
-    trained.cfg.rl = "dpo"
-    prompt = torch.arange(5, 25).unsqueeze(0)
-    with torch.no_grad():
-        found = trained.each(lambda side, model: model(prompt).logits)
-    assert not torch.allclose(found["tuned"], found["base"])
+    environ = clean_environ(AXOLOTL_DO_NOT_TRACK="1", AXOLOTL_TEE_STDOUT="0")
+    done = execute([sys.executable, "-c", LOADED], evaluated, environ)
+    assert done.code == 0, done.err[-3000:]
