@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> Result:
         what = "a run folder has its configuration; leave the NAME=VALUE out, or --folder"
         raise Refused([Problem(args.overrides[0].split("=")[0], what)])
     if args.folder:
-        claimed, own = runs.open_run(Path(args.folder).resolve()), _own(inputs)
+        claimed, own = runs.open_run(Path(args.folder).resolve()), _given(inputs).own
     else:
         made = flow.configure(args.overrides)
         _warn(made)
@@ -107,17 +107,9 @@ def run(args: argparse.Namespace) -> Result:
     return exit_, message
 
 
-def _own(inputs: sources.Inputs) -> Mapping[str, settings.Setting]:
-    """envtune's own settings as this start was given them."""
-    return settings.load(sources.with_documents(inputs)).own
-
-
-def _show(text: str) -> None:
-    """Prints; a reader that has gone away changes nothing about the run."""
-    try:
-        print(text, flush=True)
-    except (BrokenPipeError, AttributeError, ValueError):
-        sys.stdout = None  # nothing is left to flush at exit
+def _given(inputs: sources.Inputs) -> settings.Settings:
+    """The settings of this start, which may name a run that was made before."""
+    return flow.meant(settings.load(sources.with_documents(inputs)))
 
 
 def serve(args: argparse.Namespace) -> Result:
@@ -143,10 +135,10 @@ def _start(args: argparse.Namespace) -> "stages.Start":
     if len(names) > 1:
         raise Refused([Problem(names[1], "one run at a time")])
     inputs = sources.read([word for word in args.words if "=" in word])
-    loaded = settings.load(sources.with_documents(inputs))
-    outputs, _ = flow.folders(loaded, inputs.environ)
+    given = _given(inputs)
+    outputs, _ = flow.folders(given, inputs.environ)
     found = runs.named(Path(outputs), next(iter(names), None))
-    return stages.Start(found, inputs.passed_on, inputs.secrets, loaded.own)
+    return stages.Start(found, inputs.passed_on, inputs.secrets, given.own)
 
 
 def explain(args: argparse.Namespace) -> Result:

@@ -49,7 +49,7 @@ def configure(
     """Reads, types, checks and resolves. Raises Refused with every problem at once."""
     inputs = sources.with_documents(sources.read(arguments, environ))
     loaded = settings.load(inputs)
-    given = facts.located(targets.translated(retired.translated(loaded)))
+    given = meant(loaded)
     wrong_names = [*retired.problems(loaded), *targets.problems(loaded)]
     if problems := [*wrong_names, *checks.before_facts(given)]:
         raise (Refused if given.axolotl else NothingSet)(problems)
@@ -72,6 +72,11 @@ def configure(
     config = resolve(given, seen)
     config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
     return Configuration(config, given, inputs, seen, outputs, logs, where)
+
+
+def meant(loaded: Settings) -> Settings:
+    """Settings under today's names, with absolute paths: what every stage goes by."""
+    return facts.located(targets.translated(retired.translated(loaded)))
 
 
 def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
