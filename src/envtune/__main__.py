@@ -112,6 +112,14 @@ def _given(inputs: sources.Inputs) -> settings.Settings:
     return flow.meant(settings.load(sources.with_documents(inputs)))
 
 
+def _show(text: str) -> None:
+    """Prints; a reader that has gone away changes nothing about the run."""
+    try:
+        print(text, flush=True)
+    except (BrokenPipeError, AttributeError, ValueError):
+        sys.stdout = None  # nothing is left to flush at exit
+
+
 def serve(args: argparse.Namespace) -> Result:
     """serve a trained run with vLLM until a stop: RUN, or the newest"""
     from envtune import run as stages
