@@ -106,11 +106,12 @@ def _write(aside: Path, made: Plan, name: str, adapter: Path) -> None:
         def tensor_of(wanted: str) -> Any:
             piece = pieces[wanted]
             tensor = source.get_tensor(piece.source)
-            if parts := made.base.packed.get(piece.source):
+            parts = made.base.packed.get(piece.source)
+            if parts:
                 tensor = fourbit.dequantised(tensor, parts)
-            return (
-                lora.changed(tensor, piece.change, changes.get_tensor) if piece.change else tensor
-            )
+            if piece.change is None:
+                return tensor
+            return lora.changed(tensor, piece.change, changes.get_tensor, spare=bool(parts))
 
         entries = [piece.entry for piece in pieces.values()]
         shards.write(aside / name, entries, made.base.metadata[name], tensor_of)
