@@ -299,6 +299,20 @@ def test_the_index_names_every_tensor_where_the_base_had_it(bases: Path, plain: 
     assert len(list((plain / "merged").glob("*.safetensors"))) > 3
 
 
+def test_a_base_whose_one_file_is_named_by_an_index_keeps_it(bases: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(bases / "tied", tmp_path / "base")
+    shard = "model-00001-of-00001.safetensors"
+    names = load_file((base / "model.safetensors").rename(base / shard))
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    adapter = trained(base, KINDS["tied"], tmp_path / "adapter")
+    merging.merge(base, adapter, tmp_path / "merged")
+    assert read(tmp_path / "merged" / "model.safetensors.index.json")["weight_map"].keys() == (
+        weights(tmp_path / "merged").keys()
+    )
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+
+
 def configured(**settings: Any) -> Callable[[Path], None]:
     def edit(adapter: Path) -> None:
         path = adapter / "adapter_config.json"
@@ -331,7 +345,7 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("gptq", "is quantised (gptq); merge into the original"),
+        ("gptq", "is quantised (gptq), and not to bitsandbytes' 4 bits; merge into the original"),
         ("", "has no model.safetensors and no model.safetensors.index.json"),
     ],
 )

@@ -120,7 +120,9 @@ def _shapes(base: Base, layers: Layers, module: str) -> list[list[int]]:
         names = layers.weights(INPUT)
     found = [base.tensors[name] for name in names]
     plain = [e for e in found if e["dtype"] in _UNPACKED and len(e["shape"]) == 2]
-    return [list(e["shape"]) for e in plain] if len(plain) == len(found) else []
+    # bitsandbytes may keep its bytes as any type.
+    packed = len(plain) < len(found) or any(f"{name}.absmax" in base.tensors for name in names)
+    return [] if packed else [list(e["shape"]) for e in plain]
 
 
 def _made(parts: dict[str, list[int]]) -> list[int]:

@@ -1,13 +1,14 @@
 """A base model on disk: its files of weights, and what their tensors are called."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from envtune import adapterfiles
 from envtune.adapterfiles import INDEX, SINGLE
+from envtune.engine import fourbit
 from envtune.engine.lora import Unmergeable
 from envtune.engine.renamed import names_in_memory
 from envtune.engine.shards import Entry, read_entries
@@ -19,18 +20,22 @@ _OUTPUTS = ("lm_head.weight", "embed_out.weight")
 
 @dataclass(frozen=True)
 class Base:
-    """A model's configuration; by file the tensors as they lie in it, and its metadata."""
+    """A model's configuration; by file the tensors that it makes, and its metadata.
+
+    `packed` are those that lie in 4 bits. Their entries are as they will be written.
+    """
 
     folder: Path
     config: Mapping[str, Any]
     files: Mapping[str, list[Entry]]
     metadata: Mapping[str, dict[str, str]]
+    packed: Mapping[str, fourbit.Parts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.config.get("quantization_config"):
+        if self.config.get("quantization_config") and not self.packed:
             kind = self.config["quantization_config"].get("quant_method")
-            text = f"the base {self.folder} is quantised ({kind}); merge into the original"
-            raise Unmergeable(text)
+            text = f"the base {self.folder} is quantised ({kind}), and not to bitsandbytes' 4 bits"
+            raise Unmergeable(f"{text}; merge into the original")
 
     @cached_property
     def tensors(self) -> dict[str, Entry]:
@@ -69,9 +74,11 @@ def read(folder: Path) -> Base:
     if not (names := adapterfiles.shards(folder)):
         raise Unmergeable(f"the base {folder} has no {SINGLE} and no {INDEX}")
     found = {name: read_entries(folder / name) for name in names}
+    packed = fourbit.packed(folder, {name: entries for name, (entries, _) in found.items()})
     return Base(
         folder,
         read_json(folder / "config.json"),
-        {name: entries for name, (entries, _) in found.items()},
+        {name: fourbit.unpacked(entries, packed) for name, (entries, _) in found.items()},
         {name: metadata for name, (_, metadata) in found.items()},
+        packed,
     )

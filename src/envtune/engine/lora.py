@@ -165,10 +165,13 @@ def _of_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -
     return default
 
 
-def changed(tensor: Any, change: Change, tensor_of: Callable[[str], Any]) -> Any:
-    """A base's tensor with its change, in the tensor's dtype; `tensor` itself stays as it is.
+def changed(
+    tensor: Any, change: Change, tensor_of: Callable[[str], Any], *, spare: bool = False
+) -> Any:
+    """A base's tensor with its change, in the tensor's dtype.
 
-    `tensor_of` gives the adapter's tensors by key.
+    `tensor_of` gives the adapter's tensors by key. A `spare` tensor is written over, which
+    saves its size in memory; any other stays as it is.
     """
     import torch
 
@@ -180,9 +183,10 @@ def changed(tensor: Any, change: Change, tensor_of: Callable[[str], Any]) -> Any
     if not change.a:
         return tensor
     a, b = _full(tensor_of(change.a)), _full(tensor_of(change.b))
+    made = tensor if spare else torch.empty_like(tensor)
     if change.magnitude:
-        return _rescaled(tensor, a, b, _full(tensor_of(change.magnitude)), change)
-    return _sum(tensor, _delta(a, b, change), rounded=change.embedding)
+        return made.copy_(_rescaled(tensor, a, b, _full(tensor_of(change.magnitude)), change))
+    return _sum(tensor, _delta(a, b, change), made, rounded=change.embedding)
 
 
 def _delta(a: Any, b: Any, change: Change) -> Any:
@@ -192,15 +196,16 @@ def _delta(a: Any, b: Any, change: Change) -> Any:
     return delta.mul_(change.scaling)
 
 
-def _sum(tensor: Any, delta: Any, *, rounded: bool) -> Any:
-    """`tensor` + `delta`, which is lost; PEFT has the delta of an embedding `rounded` first.
+def _sum(tensor: Any, delta: Any, made: Any, *, rounded: bool) -> Any:
+    """`tensor` + `delta`, which is lost, in `made`, which may be `tensor`; PEFT has the delta
+    of an embedding `rounded` first.
 
     By parts that stay in the processor's cache, each in one dtype: torch adds tensors of
     two dtypes an element at a time.
     """
     import torch
 
-    made, rows = torch.empty_like(tensor), max(1, _PART // tensor.shape[1])
+    rows = max(1, _PART // tensor.shape[1])
     parts = zip(made.split(rows), tensor.split(rows), delta.split(rows), strict=True)
     for into, part, change in parts:
         if rounded:
@@ -222,7 +227,7 @@ def _full(tensor: Any) -> Any:
 
 
 def _rescaled(tensor: Any, a: Any, b: Any, magnitude: Any, change: Change) -> Any:
-    """DoRA: the sum, each output feature scaled from its norm to `magnitude`.
+    """DoRA: the sum in float32, each output feature scaled from its norm to `magnitude`.
 
     The order of the sum within a norm depends on how the tensor lies in memory, so the sum
     lies as PEFT's does: as the base's tensor.
@@ -233,7 +238,7 @@ def _rescaled(tensor: Any, a: Any, b: Any, magnitude: Any, change: Change) -> An
     total = (_sum_across if across else _sum_along)(tensor, a, b, change)
     norm = torch.linalg.norm(total.T if across else total, dim=1)
     factor = magnitude / norm
-    return total.mul_(factor.view(1, -1) if across else factor.view(-1, 1)).to(tensor.dtype)
+    return total.mul_(factor.view(1, -1) if across else factor.view(-1, 1))
 
 
 def _sum_along(tensor: Any, a: Any, b: Any, change: Change) -> Any:

@@ -12,12 +12,13 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from envtune import adapterfiles, checkpoints
 from envtune.engine import base as bases
-from envtune.engine import lora, shards
+from envtune.engine import fourbit, lora, shards
 from envtune.engine.base import Base
 from envtune.engine.mergeplan import Plan, plan
 from envtune.errors import Refused
@@ -69,6 +70,7 @@ def _inputs(base: Base, adapter: Path) -> dict[str, Any]:
         "base": {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files},
         "adapter": {n: _digest(adapter / n) for n in (adapterfiles.CONFIG, adapterfiles.WEIGHTS)},
         "torch": str(torch.__version__),
+        "bitsandbytes": version("bitsandbytes") if base.packed else None,
     }
 
 
@@ -104,9 +106,12 @@ def _write(aside: Path, made: Plan, name: str, adapter: Path) -> None:
         def tensor_of(wanted: str) -> Any:
             piece = pieces[wanted]
             tensor = source.get_tensor(piece.source)
-            return (
-                lora.changed(tensor, piece.change, changes.get_tensor) if piece.change else tensor
-            )
+            parts = made.base.packed.get(piece.source)
+            if parts:
+                tensor = fourbit.dequantised(tensor, parts)
+            if piece.change is None:
+                return tensor
+            return lora.changed(tensor, piece.change, changes.get_tensor, spare=bool(parts))
 
         entries = [piece.entry for piece in pieces.values()]
         shards.write(aside / name, entries, made.base.metadata[name], tensor_of)
@@ -148,6 +153,7 @@ def _is_tokenizer(name: str) -> bool:
 def main() -> None:
     # Before torch reads it: the disk takes most of the time, and waiting threads would spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # bitsandbytes would fetch a kernel at its import
     order = json.loads(Path(sys.argv[1]).read_text())
     try:
         merge(*(Path(order[name]) for name in ("base", "adapter", "target")))

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from envtune.adapterfiles import INDEX
+from envtune.adapterfiles import INDEX, SINGLE
 from envtune.engine.base import Base, is_output
 from envtune.engine.lora import Adapter, Change, Unmergeable
 from envtune.engine.shards import Entry
@@ -41,6 +41,9 @@ class Plan:
 
 def plan(base: Base, adapter: Adapter) -> Plan:
     """Fits an adapter to a base. Raises Unmergeable."""
+    if base.packed and base.config.get("model_type") in _CONV1D:
+        text = "is in 4 bits, for which its weights were turned; merge into the original"
+        raise Unmergeable(f"the base {base.folder} {text}")
     changes, output = _fitted(base, adapter)
     files: dict[str, list[Piece]] = {}
     for name, entries in base.files.items():
@@ -52,6 +55,7 @@ def plan(base: Base, adapter: Adapter) -> Plan:
             if output and entry.name == base.input():
                 apart = replace(entry, name=base.output() or "lm_head.weight")
                 files[name].append(_piece(base, adapter, apart, output, entry.name))
+    files = {name: pieces for name, pieces in files.items() if pieces}
     made = Plan(base, files, _config(base, files, untied=output is not None), _index(base, files))
     if not made.changed:
         raise Unmergeable("the adapter changes no tensor of the base")
@@ -146,8 +150,9 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _config(base: Base, files: dict[str, list[Piece]], *, untied: bool) -> dict[str, Any]:
-    """The base's configuration with the sizes and ties that the weights now have."""
+    """The base's configuration with the sizes, ties and precision that the weights now have."""
     config = copy.deepcopy(dict(base.config))
+    config.pop("quantization_config", None)
     rows = {p.source: p.entry.shape[0] for pieces in files.values() for p in pieces}
     for part in (config, config.get("text_config", config)):
         if untied and (part is config or "tie_word_embeddings" in part):
@@ -160,10 +165,10 @@ def _config(base: Base, files: dict[str, list[Piece]], *, untied: bool) -> dict[
 
 
 def _index(base: Base, files: dict[str, list[Piece]]) -> dict[str, Any] | None:
-    if not (path := base.folder / INDEX).is_file() or len(files) == 1:
+    if SINGLE in files:
         return None
     entries = [(piece.entry, name) for name, pieces in files.items() for piece in pieces]
-    metadata = dict(read_json(path).get("metadata", {}))
+    metadata = dict(read_json(base.folder / INDEX).get("metadata", {}))
     metadata["total_size"] = sum(entry.size for entry, _ in entries)
     if "total_parameters" in metadata:
         metadata["total_parameters"] = sum(math.prod(entry.shape) for entry, _ in entries)
