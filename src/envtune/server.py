@@ -24,6 +24,8 @@ from envtune.stage import LOG, Context, Ended
 
 # Seconds between two questions to a server that starts, two lines about it, two SIGTERMs.
 _ASK, _TELL, _AGAIN = 0.5, 30.0, 2.0
+# Seconds for the last bytes of an answer after the port is closed.
+_FLUSH = 3.0
 _ANYWHERE = ("0.0.0.0", "::", "")  # what a user asked for, not what we bind
 
 
@@ -47,6 +49,17 @@ class Api:
                 return bool(client.get("/health").status_code == httpx.codes.OK)
         except httpx.HTTPError:
             return False
+
+    def listens(self) -> bool:
+        """Whether anybody answers there, in whatever way."""
+        try:
+            with self.client(5.0) as client:
+                client.get("/health")
+        except httpx.ConnectError:
+            return False
+        except httpx.HTTPError:
+            return True
+        return True
 
     def post(self, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """The answer. Raises httpx.HTTPError where the server refuses or does not answer."""
@@ -188,16 +201,23 @@ def _died(context: Context, server: Server, stage: str, code: int) -> Ended:
 
 
 def drain(context: Context, server: Server, *, ready: bool = True) -> bool:
-    """SIGTERM, again while it starts, until it is gone. False: the grace was not enough."""
-    asked = 0.0
+    """SIGTERM, again while it starts, until it is gone. False: the grace was not enough.
+
+    vLLM stops to listen when every answer is given, and may then take long to end.
+    """
+    asked = closed = 0.0
     while server.child.ended() is None:
         now = time.monotonic()
+        if ready and not closed and not server.api.listens():
+            closed = now
+        if closed and now > closed + _FLUSH:
+            return True
         if now > context.stops.deadline():
             return False
         if not asked or (not ready and now > asked + _AGAIN):
             asked = now
             server.child.ask_to_end()
-        time.sleep(0.05)
+        time.sleep(0.1)
     return True
 
 
