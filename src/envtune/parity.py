@@ -60,14 +60,13 @@ def prove(context: Context) -> StageRecord | None:
     if failed := orders.carry_out(context, "parity", "answers", order):
         return failed
     trained = json.loads(Path(order["answers"]).read_text())
+    exact = _exact(context, what)
     with server.running(context, what, _flags(context), "parity") as running:
         try:
-            compared = [
-                _compare(running, answer, exact=_exact(context, what)) for answer in trained
-            ]
+            compared = [_compare(running, answer, exact=exact) for answer in trained]
         except httpx.HTTPError as error:
             return orders.failed("parity", Exit.ARTIFACT, f"the server failed: {error}")
-    return _judged(compared, exact=_exact(context, what))
+    return _judged(compared, exact=exact)
 
 
 def _obstacle(context: Context) -> str:

@@ -28,14 +28,18 @@ _TICK = 0.1
 _LINGER = 20.0
 
 
-class Watcher(Protocol):
-    """What a stage wants to know of its child."""
+class Reader(Protocol):
+    """Who reads the output of a child."""
 
     def line(self, text: str) -> None:
         """A line of its output, without the newline."""
 
     def clean(self, text: str) -> str:
         """The line as it may be written to the log."""
+
+
+class Watcher(Reader, Protocol):
+    """What a stage wants to know of its child."""
 
     def tick(self) -> None:
         """Called ten times a second."""
@@ -95,15 +99,6 @@ class Beside:
     def line(self, text: str) -> None:
         self.tail.append(self.clean(text))
         LOG.debug("%s", self.clean(text))
-
-    def tick(self) -> None:
-        """Nothing is looked at."""
-
-    def stop(self) -> bool:
-        return False
-
-    def done(self) -> bool:
-        return False
 
 
 @contextmanager
@@ -196,7 +191,7 @@ class _Output:
         self,
         child: subprocess.Popen[bytes],
         record: Callable[[bytes], object],
-        watcher: Watcher,
+        watcher: Reader,
     ) -> None:
         assert child.stdout is not None
         self.pipe = child.stdout.fileno()

@@ -136,12 +136,15 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
     with Lease(run.folder, lambda: stops.asked):
         (run.folder / runs.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
         try:
-            _run_stage(name, dict(STAGES)[name], start.context(), again=True)
+            asked = _run_stage(name, dict(STAGES)[name], start.context(), again=True)
         except Ended as end:
+            _record_end(run, end)
             return end.exit, end.message
         stages = runs.read_record(run.folder)["stages"].values()
         if (run.folder / REPORT).exists() and all(s["outcome"] == "done" for s in stages):
             _complete(run)  # it was, before a lone stage changed its record
+    if not asked:
+        return Exit.CONFIG, f"{name}: nothing was done: no setting asks for it (docs/settings.md)"
     return Exit.DONE, f"{name}: done: {run.folder}"
 
 
@@ -160,9 +163,13 @@ def _lead(context: Context) -> tuple[Exit, str]:
         for name, stage in STAGES:
             _run_stage(name, stage, context)
     except Ended as end:
-        record.update(context.run, outcome={"exit": int(end.exit), "message": end.message})
+        _record_end(context.run, end)
         return end.exit, end.message
     return _finish(context)
+
+
+def _record_end(run: Run, end: Ended) -> None:
+    record.update(run, outcome={"exit": int(end.exit), "message": end.message})
 
 
 def _follow(context: Context) -> tuple[Exit, str] | None:
@@ -184,22 +191,24 @@ def _run_stage(
     context: Context,
     *,
     again: bool = False,
-) -> None:
+) -> bool:
+    """Whether the stage was asked for. Raises Ended where it did not come to its end."""
     if context.stops.asked:
         raise stopped(context, f"before {name}")
     done = runs.read_record(context.run.folder).get("stages", {}).get(name, {})
     if done.get("outcome") == "done" and not again:
         LOG.info("%s: done before", name)
-        return
+        return True
     started = time.monotonic()
     result = stage(context)
     if result is None:
         LOG.info("%s: not asked for", name)
-        return
+        return False
     result["seconds"] = round(time.monotonic() - started + done.get("seconds", 0.0), 3)
     record.update(context.run, stages={name: result})
     if result["outcome"] != "done":
         raise Ended(Exit(result["exit"]), result["message"])
+    return True
 
 
 def _finish(context: Context) -> tuple[Exit, str]:
@@ -208,13 +217,13 @@ def _finish(context: Context) -> tuple[Exit, str]:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     report = record.report(run, peak)
     files.write_json(run.folder / REPORT, report)
-    record.update(run, outcome={"exit": 0, "message": "done"})
     stages = _complete(run)
     return Exit.DONE, f"done: {run.folder / stages['train']['artifact']}"
 
 
 def _complete(run: Run) -> dict[str, StageRecord]:
     """Marks the run as done with the checks that its stages passed; gives their records."""
+    record.update(run, outcome={"exit": 0, "message": "done"})
     stages: dict[str, StageRecord] = runs.read_record(run.folder)["stages"]
     record.complete(run, [c for stage in stages.values() for c in stage.get("checks", ())])
     return stages

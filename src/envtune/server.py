@@ -178,11 +178,12 @@ def _prove(context: Context, server: Server, stage: str) -> None:
         try:
             server.api.post("/v1/completions", question)
         except httpx.HTTPError as error:
-            text = f"{name} does not answer: {_reason(error)}"
+            text = f"{name} does not answer: {reason(error)}"
             raise Ended(Exit.ARTIFACT, f"{stage}: {text}; log: {context.run.log(stage)}") from error
 
 
-def _reason(error: httpx.HTTPError) -> str:
+def reason(error: Exception) -> str:
+    """What a request came to, on one line."""
     if isinstance(error, httpx.HTTPStatusError):
         return " ".join(f"{error.response.status_code} {error.response.text}".split())[:500]
     return f"{type(error).__name__}: {error}"

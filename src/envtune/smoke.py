@@ -28,7 +28,7 @@ def test(context: Context) -> tuple[Exit, str]:
             said = question(api, what)
         except (httpx.HTTPError, LookupError, ValueError) as error:
             failed.append(name)
-            LOG.error("smoke-test: %s: %s", name, context.clean(_reason(error)))
+            LOG.error("smoke-test: %s: %s", name, context.clean(server.reason(error)))
         else:
             passed.append(name)
             LOG.info("smoke-test: %s: %s", name, said)
@@ -40,12 +40,6 @@ def test(context: Context) -> tuple[Exit, str]:
 def _api(context: Context) -> Api:
     flags = {"host": serving.HOST, "port": serving.PORT}
     return server.address(context, {**flags, **(context.config.setting(SERVE_FLAGS) or {})})
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"{error.response.status_code} {error.response.text}"[:500]
-    return f"{type(error).__name__}: {error}"
 
 
 def _models(api: Api, what: Served) -> str:
