@@ -25,18 +25,17 @@ class Unfit(Exception):
 
 def judge(thing: Mapping[str, Any], version: str = VERSIONS[-1]) -> None:
     """Raises Unfit where the object would not be taken as it is."""
-    named = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": thing["metadata"]}
-    _core(named, version)
     group = thing["apiVersion"].split("/")[0]
+    if not group.endswith("kubeflow.org"):
+        _core(thing, version)
+        return
     if group == "trainer.kubeflow.org":
         _trainer(thing)
-    elif group == "kubeflow.org":
-        _operator(thing, f"KubeflowOrgV1{thing['kind']}", thing["kind"])
     else:
-        _core(thing, version)
+        _operator(thing, f"KubeflowOrgV1{thing['kind']}", thing["kind"])
+    core = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": thing["metadata"]}
     for template in templates(thing):
-        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}}
-        _core({**pod, "template": template}, version)
+        _core({**core, "template": template}, version)
 
 
 def templates(node: Any) -> list[dict[str, Any]]:

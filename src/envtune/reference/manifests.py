@@ -1,11 +1,14 @@
 """templates/k8s: each way to run on Kubernetes, made from the one pod of `pods`."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from envtune import settings, sources
 from envtune.contract import OWN
 from envtune.reference import commented, pods
+from envtune.reference.example import REQUIRED
 from envtune.reference.pods import NAME, Node
 
 _NODES = 2
@@ -16,15 +19,6 @@ _SHARED = "ReadWriteMany"
 _QUEUE = {"kueue.x-k8s.io/queue-name": "user-queue"}
 _UNQUEUED = {f"#{label}": queue for label, queue in _QUEUE.items()}
 _SERVER = f"{NAME}-serve"
-
-
-_DOCUMENT = """\
-{
-  "base_model": "NousResearch/Llama-3.2-1B",
-  "datasets": [{"path": "/data/train.jsonl", "type": "alpaca"}],
-  "learning_rate": 2e-4
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ def _head(*lines: str) -> str:
 
 def pod() -> list[Node]:
     """The settings are a document of the ConfigMap, as other trainers have it."""
-    document = {"config.json": _DOCUMENT}
+    document = {"config.json": json.dumps(_typed(REQUIRED), indent=2) + "\n"}
     mounted = {"SFT_TRAINER_CONFIG_JSON_PATH": "/config/config.json"}
     main = pods.container()
     main["volumeMounts"].append({"name": "config", "mountPath": "/config"})
@@ -80,10 +74,15 @@ def pod() -> list[Node]:
     ]
 
 
+def _typed(environ: Mapping[str, str]) -> Node:
+    loaded = settings.load(sources.read((), environ)).axolotl
+    return {key: setting.value for key, setting in loaded.items()}
+
+
 def job() -> list[Node]:
     spec = pods.spec(pods.container())
     return [
-        pods.config({**pods.EXAMPLE, **pods.SETTINGS}),
+        pods.config({**REQUIRED, **pods.SETTINGS}),
         *pods.claims(),
         _job(NAME, spec, _RETRIES),
     ]
@@ -140,7 +139,7 @@ def statefulset() -> list[Node]:
 
 def _several() -> Node:
     meeting = {"NNODES": str(_NODES), "MASTER_ADDR": f"{NAME}-0.{NAME}"}
-    return pods.config({**pods.EXAMPLE, **meeting, **pods.SETTINGS})
+    return pods.config({**REQUIRED, **meeting, **pods.SETTINGS})
 
 
 def pytorchjob() -> list[Node]:
@@ -150,7 +149,7 @@ def pytorchjob() -> list[Node]:
     pod = pods.template(pods.spec(main, restart=None, **pods.apart(NAME)), NAME)
     replicas = {"Master": 1, "Worker": _NODES - 1}
     return [
-        pods.config({**pods.EXAMPLE, **pods.SETTINGS}),
+        pods.config({**REQUIRED, **pods.SETTINGS}),
         *pods.claims(_SHARED),
         {
             "apiVersion": "kubeflow.org/v1",
@@ -185,7 +184,7 @@ def trainjob() -> list[Node]:
     }
     policy: Node = {"numNodes": _NODES, "torch": {}}
     return [
-        pods.config({**pods.EXAMPLE, **pods.SETTINGS}),
+        pods.config({**REQUIRED, **pods.SETTINGS}),
         *pods.claims(_SHARED),
         {
             "apiVersion": api,

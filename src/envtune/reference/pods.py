@@ -37,10 +37,6 @@ SETTINGS = {
     "HF_HOME": "/models/huggingface",
     "HOME": "/tmp",
 }
-EXAMPLE = {
-    "AXOLOTL_BASE_MODEL": "NousResearch/Llama-3.2-1B",
-    "AXOLOTL_DATASETS": '[{"path": "/data/train.jsonl", "type": "alpaca"}]',
-}
 
 
 def metadata(name: str = NAME, **labels: str) -> Node:
