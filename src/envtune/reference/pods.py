@@ -94,7 +94,7 @@ def _mount(volume: str) -> Node:
 
 
 def spec(main: Node, *, restart: str | None = "Never", **more: Any) -> Node:
-    """The pod's specification around its container; `more` goes over it."""
+    """The pod's specification around its container, and `more` of it."""
     return {
         **({"restartPolicy": restart} if restart else {}),
         "terminationGracePeriodSeconds": GRACE + _MARGIN,
