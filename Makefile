@@ -9,9 +9,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 JOBS ?= 2
-REFERENCE := docs/settings.md docs/settings.schema.json env.example
+PROFILE ?= train
+COMPOSE ?= docker compose
+REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -106,6 +108,18 @@ bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZ
 
 bench-memory: $(VENV)/.installed ## the memory of an export and a merge beside the model's size
 	$(BIN)/python bench/memory.py
+
+up: ## start the services of PROFILE (train, train-cpu, serve, serve-cpu, tensorboard, mlflow) with .env
+	$(COMPOSE) --profile $(PROFILE) up --detach
+
+down: ## stop every service; a training commits a checkpoint first
+	$(COMPOSE) --profile '*' down
+
+bash: ## a shell in a new container of PROFILE
+	$(COMPOSE) run --rm $(PROFILE) bash
+
+logs: ## follow what the services say
+	$(COMPOSE) --profile '*' logs --follow
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(SERVE) $(QUANTISE) $(DEMO) .azurite .mypy_cache .pytest_cache .ruff_cache

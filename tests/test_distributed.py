@@ -61,14 +61,17 @@ def test_sigterm_stops_both_processes_and_the_next_start_ends_bit_for_bit(
 
 
 class Nodes:
-    """Two starts of the entrypoint that see one outputs folder and meet on loopback."""
+    """Two starts of the entrypoint that see one outputs folder and meet on loopback.
+
+    They are told apart as the pods of a StatefulSet are.
+    """
 
     def __init__(self, entrypoint: Entrypoint) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         more = {**SHORT, "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
                 "SFT_RENDEZVOUS_SECONDS": "120"}  # fmt: skip
-        self.starts = [entrypoint.start(**more, NODE_RANK=str(rank)) for rank in (1, 0)][::-1]
+        self.starts = [entrypoint.start(**more, POD_NAME=f"train-{rank}") for rank in (1, 0)][::-1]
 
     def wait(self) -> list[Result]:
         results = [start.wait(120) for start in self.starts]

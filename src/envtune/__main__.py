@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> Result:
         artifact = "adapter" if (claimed.folder / "adapter").is_dir() else "model"
         shown = os.path.relpath(claimed.folder)
         _show(tables.summary(report, message.split(":")[0], shown, artifact))
-        if start.context().config.setting("SFT_SERVE") and not nodes.rank(start.environ):
+        context = start.context()
+        if context.config.setting("SFT_SERVE") and not nodes.rank(context):
             return stages.serve(start)
     return exit_, message
 

@@ -10,11 +10,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from envtune import control, lease, runs
+from envtune import control, lease, rendezvous, runs
 from envtune.config import RunConfig
 from envtune.errors import Exit, Problem, Refused
 from envtune.files import write_json
@@ -45,9 +44,9 @@ def stamp() -> str:
     return control.process_stamp(os.getpid()) or ""
 
 
-def rank(environ: Mapping[str, str]) -> int:
-    """Which node this is; `rendezvous.read` has checked it."""
-    return int(environ.get("NODE_RANK") or environ.get("PET_NODE_RANK") or 0)
+def rank(context: Context) -> int:
+    """Which node this is, from 0."""
+    return rendezvous.rank(context.environ, context.config.parallel.nodes)
 
 
 def announce(folder: Path, launch: Launch) -> None:

@@ -1,13 +1,15 @@
 """The rendezvous variables -> which node this is and where the nodes meet. Pure.
 
 The names are torchrun's, Kubernetes operators' and accelerate's. They are read here and
-never passed on: a child that saw WORLD_SIZE or RANK would believe that it is a rank.
+never passed on: a child that saw WORLD_SIZE or RANK would believe that it is a rank. What
+they leave open a platform may say by names of its own.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from envtune import platforms
 from envtune.errors import Problem
 
 FLAGS = "SFT_ACCELERATE_LAUNCH_ARGS"
@@ -21,6 +23,8 @@ _NUMBERS = {
     "local": (("NPROC", "NGPU", "NUM_GPUS", "PET_NPROC_PER_NODE"), 1, 1024),
     "world": (("WORLD_SIZE", f"{FLAGS}: num_processes"), 1, 1_000_000),
 }
+# torchrun's words for as many as there are. Kubeflow's operator then counts pods by WORLD_SIZE.
+_EVERY = ("0", "auto", "gpu", "cpu")
 _ADDRESS = ("MASTER_ADDR", "PET_MASTER_ADDR", f"{FLAGS}: main_process_ip")
 
 # Set by torchrun for a rank, and by nobody for us.
@@ -60,20 +64,32 @@ def read(
 ) -> tuple[Rendezvous, list[Problem]]:
     """The rendezvous of an environment and of accelerate's flags, and what is wrong."""
     given = {**environ, **{f"{FLAGS}: {name}": str(v) for name, v in (flags or {}).items()}}
-    problems: list[Problem] = []
+    if environ.get("PET_NPROC_PER_NODE", "").strip() in _EVERY:
+        given.pop("WORLD_SIZE", None)
+    said = platforms.said(environ)
+    problems: list[Problem] = list(platforms.problems(environ))
     found: dict[str, Any] = {}
     names_of: dict[str, str] = {}
     for field, (names, low, high) in _NUMBERS.items():
         text = _agreed(given, names, problems)
-        if text and not (text[1] in ("0", "auto", "gpu") and field == "local"):
+        if not text and (field != "rank" or (found.get("nodes") or 1) > 1):
+            text = said.get(field)
+        if text and not (text[1] in _EVERY and field == "local"):
             found[field] = _number(*text, low, high, problems)
             names_of[field] = text[0]
-    if address := _agreed(given, _ADDRESS, problems):
+    if address := _agreed(given, _ADDRESS, problems) or said.get("address"):
         names_of["address"], found["address"] = address
     if problems:
         return Rendezvous(), problems
     result = Rendezvous(**found)
     return result, list(_wrong(result, names_of))
+
+
+def rank(environ: Mapping[str, str], nodes: int) -> int:
+    """Which of `nodes` this is; `read` has checked it."""
+    names, *_ = _NUMBERS["rank"]
+    text = _agreed(environ, names, []) or platforms.said(environ).get("rank")
+    return int(text[1]) if text and nodes > 1 else 0
 
 
 def _agreed(

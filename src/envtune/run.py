@@ -114,8 +114,8 @@ def execute(start: Start) -> tuple[Exit, str]:
     if run.finished:
         return Exit.DONE, already
     descendants.adopt_orphans()
-    if nodes.rank(start.environ):
-        return _follow(start.context()) or (Exit.DONE, already)
+    if nodes.rank(context := start.context()):
+        return _follow(context) or (Exit.DONE, already)
     with Lease(run.folder, lambda: stops.asked):
         if run.finished:  # while this start waited
             return Exit.DONE, already

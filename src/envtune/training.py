@@ -101,7 +101,7 @@ def join(context: Context, led: nodes.Launch) -> None:
     if outcome.state in FINAL or context.stops.asked or nodes.lost(context.run.folder, led):
         return
     name = "MemoryError" if oom else "RankLost"
-    error = f"{name}: node {nodes.rank(context.environ)} ended with code {code}"
+    error = f"{name}: node {nodes.rank(context)} ended with code {code}"
     failed = replace(outcome, owner=led.owner, state="failed", phase=outcome.state, error=error)
     failed.write(context.run.folder)
 
@@ -118,7 +118,7 @@ def _run(
     for line in tracked.warnings:
         LOG.warning("train: %s", context.clean(line))
     plan = launch.train(context.config, place, {**context.environ, **tracked.environ}, start)
-    log = context.run.log("train", nodes.rank(context.environ))
+    log = context.run.log("train", nodes.rank(context))
     try:
         code = process.run(plan, log, watcher, context.stops)
     finally:

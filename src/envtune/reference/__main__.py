@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune import files
-from envtune.reference import document, example, page
+from envtune.reference import document, example, manifests, page
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/settings.md": page.text,
     "docs/settings.schema.json": document.text,
     "env.example": example.text,
+    **dict(manifests.files()),
 }
 
 

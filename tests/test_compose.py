@@ -1,0 +1,118 @@
+"""compose.yaml as docker compose reads it. No engine is asked."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envtune import checks
+from envtune.contract import OWN
+from tests.harness import ROOT, clean_environ
+from tests.unit.builders import load
+
+COMPOSE = Path(sys.executable).parent / "docker-compose"
+MODEL = {"AXOLOTL_BASE_MODEL": "acme/tiny"}
+DATA = {"AXOLOTL_DATASETS": '[{"path": "/data/rows.jsonl", "type": "alpaca"}]'}
+TRAINS = ("train", "train-cpu")
+SERVES = ("serve", "serve-cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(ROOT / "compose.yaml", tmp_path)
+    return tmp_path
+
+
+def services(folder: Path, env: str = "") -> dict[str, Any]:
+    """Every service as docker compose would start it with this .env."""
+    (folder / ".env").write_text(env)
+    done = subprocess.run(
+        [COMPOSE, "--profile", "*", "config", "--format", "json"],
+        cwd=folder, env=clean_environ(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert not done.stderr
+    return dict(json.loads(done.stdout)["services"])
+
+
+def seconds(duration: str) -> int:
+    """Of a duration such as 2m0s."""
+    minutes, _, rest = duration.rpartition("m")
+    return int(minutes or 0) * 60 + int(rest.removesuffix("s"))
+
+
+def test_each_profile_is_one_service(folder: Path) -> None:
+    found = services(folder)
+    assert {name: service["profiles"] for name, service in found.items()} == {
+        name: [name] for name in (*TRAINS, *SERVES, "tensorboard", "mlflow")
+    }
+
+
+@pytest.mark.parametrize("grace", [None, "25", "600"])
+def test_docker_waits_longer_than_the_run_takes_to_stop(folder: Path, grace: str | None) -> None:
+    for name in (*TRAINS, *SERVES):
+        service = services(folder, f"SFT_GRACE_SECONDS={grace}\n" if grace else "")[name]
+        told = int(service["environment"]["SFT_GRACE_SECONDS"])
+        assert told == int(grace or 110)
+        assert seconds(service["stop_grace_period"]) == told + 10
+
+
+def test_the_cpu_asks_for_no_gpu_and_the_gpu_for_all(folder: Path) -> None:
+    found = services(folder)
+    for name in (*TRAINS, *SERVES):
+        assert ("gpus" in found[name]) == (not name.endswith("-cpu"))
+        assert found[name]["image"] == ("envtune:cpu" if name.endswith("-cpu") else "envtune:cuda")
+    assert found["train-cpu"]["environment"]["SFT_DEVICE"] == "cpu"
+    assert found["serve-cpu"]["environment"]["VLLM_TARGET_DEVICE"] == "cpu"
+
+
+def test_what_listens_is_reached_from_this_machine_alone(folder: Path) -> None:
+    found = services(folder, "SFT_SERVE_PORT=9000\n")
+    assert not [name for name in TRAINS if "ports" in found[name]]
+    ports = [port for service in found.values() for port in service.get("ports", [])]
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    for name in SERVES:
+        (port,) = found[name]["ports"]
+        assert (port["target"], port["published"]) == (9000, "9000")
+        assert found[name]["environment"]["SFT_SERVE_PORT"] == "9000"
+        assert found[name]["environment"]["SFT_SERVE_HOST"] == "0.0.0.0"
+
+
+def test_nobody_is_root_and_nothing_is_started_again(folder: Path) -> None:
+    found = services(folder, "USER_ID=12345\n")
+    for name in (*TRAINS, *SERVES):
+        assert found[name]["user"] == "12345:0"
+        assert found[name]["restart"] == "no"
+        assert int(found[name]["shm_size"]) == 8 * 2**30
+
+
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_the_variables_of_the_file_reach_the_container_as_settings(
+    folder: Path, quote: str
+) -> None:
+    """Also values with spaces and quotes, as docker run reads them and as a shell would."""
+    lines = [f"{name}={quote}{value}{quote}" for name, value in {**MODEL, **DATA}.items()]
+    environ = services(folder, "\n".join([*lines, "SFT_LOGS_DIR=/workspace/elsewhere"]))["train"][
+        "environment"
+    ]
+    assert environ.items() >= {**MODEL, **DATA, "SFT_LOGS_DIR": "/workspace/elsewhere"}.items()
+    assert not list(checks.before_facts(load(environ)))
+
+
+def test_the_example_of_an_environment_can_be_the_file(folder: Path) -> None:
+    environ = services(folder, (ROOT / "env.example").read_text())["train"]["environment"]
+    assert not list(checks.before_facts(load(environ)))
+    assert {name for name in environ if name.startswith("SFT_")} <= OWN.keys()
+
+
+def test_a_folder_can_take_the_place_of_the_volume(folder: Path) -> None:
+    volumes = services(folder, "WORKSPACE=./mine\n")["train"]["volumes"]
+    assert {(v["type"], v["target"], v.get("read_only", False)) for v in volumes} == {
+        ("bind", "/workspace", False),
+        ("bind", "/data", True),
+    }
+    volumes = services(folder)["train"]["volumes"]
+    assert ("volume", "/workspace") in {(v["type"], v["target"]) for v in volumes}
