@@ -96,6 +96,14 @@ def home_is_usable(environ: Mapping[str, str]) -> bool:
     return bool(home) and os.access(home, os.W_OK | os.X_OK)
 
 
+def started_by_init() -> bool:
+    """Whether this process is what a container was started for, and not a shell's child.
+
+    An init in front of it, or nothing. `docker exec` shows no parent either, and another pid.
+    """
+    return os.getpid() == 1 or os.getppid() == 1
+
+
 def cores() -> int:
     """How many cores the container may use."""
     allowed = len(os.sched_getaffinity(0))

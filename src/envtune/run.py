@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from envtune import (
+    breaker,
+    checkpoints,
     descendants,
     evaluating,
     exporting,
@@ -31,8 +33,10 @@ from envtune import (
     server,
     training,
 )  # fmt: skip
+from envtune.budget import Budget
 from envtune.errors import Exit, Problem, Refused
 from envtune.lease import Lease
+from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs import Run
 from envtune.settings import Setting
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
@@ -91,7 +95,8 @@ class Start:
     """What a command starts the stages of a run with.
 
     `own` are the settings of this start. What the run was made with stands behind them, so
-    that a trained run can be served or measured in another way.
+    that a trained run can be served or measured in another way. `automatic`: a platform
+    makes this start, and would make it again.
     """
 
     run: Run
@@ -99,6 +104,7 @@ class Start:
     secrets: tuple[str, ...]
     own: Mapping[str, Setting]
     stops: StopSignals = field(default_factory=lambda: StopSignals().install())
+    automatic: bool = False
 
     def context(self) -> Context:
         """What every stage gets; the run has its configuration by now."""
@@ -120,7 +126,7 @@ def execute(start: Start) -> tuple[Exit, str]:
         if run.finished:  # while this start waited
             return Exit.DONE, already
         context = start.context()
-        exit_, message = _lead(context)
+        exit_, message = (_given_up(context) if start.automatic else None) or _lead(context)
         if context.config.parallel.nodes > 1:
             nodes.announce(run.folder, nodes.Launch(nodes.stamp(), None, int(exit_), message))
         return exit_, message
@@ -150,19 +156,47 @@ def serve(start: Start) -> tuple[Exit, str]:
     descendants.adopt_orphans()
     context = start.context()
     try:
-        return server.serve(context, served.find(context))
+        with Budget(context):
+            return server.serve(context, served.find(context))
     except Ended as end:
         return end.exit, end.message
 
 
 def _lead(context: Context) -> tuple[Exit, str]:
     try:
-        for name, stage in STAGES:
-            _run_stage(name, stage, context)
+        with Budget(context):
+            for name, stage in STAGES:
+                _run_stage(name, stage, context)
     except Ended as end:
-        record.update(context.run, outcome={"exit": int(end.exit), "message": end.message})
+        _ended(context, end.exit, end.message)
         return end.exit, end.message
+    except Refused as refused:
+        _ended(context, refused.exit, refused.line)
+        raise
+    except Exception as error:
+        _ended(context, Exit.BUG, f"{type(error).__name__}: {context.clean(str(error))}")
+        raise
     return _finish(context)
+
+
+def _ended(context: Context, exit_: Exit, message: str) -> None:
+    """Records how a start has ended, and how often it has ended there."""
+    newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
+    before = runs.read_record(context.run.folder).get("outcome", {})
+    told = breaker.outcome(before, exit_, message, newest.name if newest else None)
+    record.update(context.run, outcome=told)
+
+
+def _given_up(context: Context) -> tuple[Exit, str] | None:
+    """The end of the last start, where a restart would come to the same."""
+    last = runs.read_record(context.run.folder).get("outcome", {})
+    if not breaker.is_open(last):
+        return None
+    LOG.warning(
+        "%s has failed and is not tried again by a restart; other settings do, and so does "
+        "scripts/autorun.sh in a shell", context.run.name,
+    )  # fmt: skip
+    return Exit(last["exit"]), last["message"]
 
 
 def _follow(context: Context) -> tuple[Exit, str] | None:
