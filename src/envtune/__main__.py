@@ -364,6 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.CONFIG
     signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(_logged(VERBS[args.verb]), args)
+    if args.verb == "finish":
+        exit_ = Exit(args.code)  # it has been told, whatever else is wrong
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)

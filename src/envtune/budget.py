@@ -124,7 +124,7 @@ def _asked(environ: Mapping[str, str]) -> float:
         state = here.state()
     except pod.Denied as error:
         raise Ended(Exit.ACCESS, f"{MAX_USD}: the pod's price: {error}; {fix}") from error
-    except pod.Unreached as error:
+    except (pod.Refusal, pod.Unreached) as error:
         raise Ended(Exit.NETWORK, f"{MAX_USD}: the pod's price: {error}; {fix}") from error
     if state is None or not state.price:
         raise Ended(Exit.CONFIG, f"{MAX_USD}: RunPod tells no price of {here.id}; {fix}")

@@ -7,7 +7,7 @@ for, read back, and asked for again until it is true or somebody stops the conta
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from envtune import pod, sources
+from envtune import pod, sources, trust
 from envtune.contract import OWN
 from envtune.contract.place import MAX_USD, ON_FAIL, ON_FINISH, PRICE
 from envtune.errors import Exit, Problem, Refused
@@ -37,7 +37,16 @@ def problems(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem
 
 
 def warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    """What will cost money after the end."""
+    """What may cost money after the end. Raises Refused where RunPod does not take the key."""
+    here, ends = pod.this(environ), {settings.get(ON_FINISH), settings.get(ON_FAIL)}
+    if here is not None and ends.intersection(_OF_A_POD):
+        try:
+            here.state()
+        except pod.Denied as error:
+            what = f"may not end this pod: {error}; unset it for the pod's own, or use exit"
+            raise Refused([Problem("RUNPOD_API_KEY", what, Exit.ACCESS)]) from error
+        except (pod.Refusal, pod.Unreached) as error:
+            yield f"RUNPOD_API_KEY: whether it may end this pod is not known: {error}"
     if environ.get("RUNPOD_POD_ID") and settings.get(ON_FINISH) == EXIT:
         what = "RunPod restarts a container that exits and bills on; stop ends that"
         yield f"{ON_FINISH}: {what}"
@@ -56,6 +65,7 @@ def action(exit_: Exit, on_finish: str, on_fail: str | None, *, on_pod: bool) ->
 def act(exit_: Exit, arguments: Sequence[str], welcome: Callable[[], str]) -> None:
     """Does what the settings want after an end; returns when the container shall exit."""
     given, environ = _given(arguments)
+    trust.adopt(environ)
     here = pod.this(environ)
     on_finish = given.get(ON_FINISH, OWN[ON_FINISH].default)
     wanted = action(exit_, on_finish, given.get(ON_FAIL), on_pod=here is not None)
@@ -92,7 +102,7 @@ def _end(here: Pod, wanted: str, stops: StopSignals) -> None:
                 LOG.info("pod %s: RunPod confirms the %s", here.id, wanted)
                 return
             why = "RunPod still calls it running"
-        except (pod.Denied, pod.Unreached) as error:
+        except pod.TROUBLE as error:
             why = str(error)
         LOG.error(
             "pod %s STILL RUNS AND BILLS: %s; next try in %.0f s, or end it by hand: %s",
@@ -103,12 +113,19 @@ def _end(here: Pod, wanted: str, stops: StopSignals) -> None:
 
 
 def _ended(here: Pod, stops: StopSignals) -> bool:
-    """Whether RunPod says within its time that the pod is not to run. Raises as `Pod` does."""
+    """Whether RunPod says within its time that the pod is not to run. Raises Unreached.
+
+    It has taken the order. Where the key may not ask, the container exits: if it is started
+    again after all, it asks for its end again.
+    """
     deadline = time.monotonic() + _READ_BACK
-    while here.runs():
-        if stops.asked or time.monotonic() > deadline:
-            return False
-        _wait(stops, _LOOK)
+    try:
+        while here.runs():
+            if stops.asked or time.monotonic() > deadline:
+                return False
+            _wait(stops, _LOOK)
+    except (pod.Denied, pod.Refusal) as error:
+        LOG.warning("pod %s: the order was taken and cannot be read back: %s", here.id, error)
     return True
 
 

@@ -24,11 +24,18 @@ _AGENT = "envtune"
 
 
 class Denied(Exception):
-    """RunPod does not take the key, or knows no such pod."""
+    """RunPod does not take the key."""
+
+
+class Refusal(Exception):
+    """RunPod takes the key and refuses this question: a pod's own key may do little."""
 
 
 class Unreached(Exception):
     """RunPod could not be asked, or could not do it now."""
+
+
+TROUBLE = (Denied, Refusal, Unreached)
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class State:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod and the key that may end it. Every method raises Denied and Unreached."""
+    """A pod and the key that may end it. Every method raises what stands in TROUBLE."""
 
     id: str
     key: str
@@ -88,7 +95,7 @@ class Pod:
             reason = getattr(error, "reason", error)
             raise Unreached(f"{self.url} cannot be asked ({reason})") from error
         if errors := told.get("errors"):
-            raise Denied(f"{self.url} refuses: {errors[0]['message']}")
+            raise Refusal(f"{self.url} refuses: {errors[0]['message']}")
         data: dict[str, Any] = told["data"]
         return data
 
