@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 DEMO := demo
 JOBS ?= 2
-REFERENCE := docs/settings.md docs/settings.schema.json env.example
+REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/runpod/template.json
 
 .PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory clean
 

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune import files
-from envtune.reference import document, example, page
+from envtune.reference import document, example, page, runpod
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/settings.md": page.text,
     "docs/settings.schema.json": document.text,
     "env.example": example.text,
+    "templates/runpod/template.json": runpod.text,
 }
 
 

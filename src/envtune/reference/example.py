@@ -19,7 +19,7 @@ _HEAD = """\
 # A value stands as it is, without quotes. Take the # before a name away to set it.
 # docs/settings.md has every setting.
 """
-_REQUIRED = {
+REQUIRED = {
     "AXOLOTL_BASE_MODEL": "NousResearch/Llama-3.2-1B",
     "AXOLOTL_DATASETS": '[{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]',
 }
@@ -74,7 +74,7 @@ _TOKENS = {
 
 def text() -> str:
     """The file."""
-    parts = [_HEAD, "\n".join(f"{name}={value}" for name, value in _REQUIRED.items()) + "\n"]
+    parts = [_HEAD, "\n".join(f"{name}={value}" for name, value in REQUIRED.items()) + "\n"]
     parts += [_section(title, map(_own, names)) for title, names in groups.own()]
     parts.append(_section("Axolotl's most used keys", map(_common, COMMON)))
     tokens = (_line(name, meaning, "") for name, meaning in _TOKENS.items())
