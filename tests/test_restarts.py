@@ -4,6 +4,7 @@ The start is process 1 of a PID namespace of its own, as in a container.
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def _on_path(environ: dict[str, str]) -> dict[str, str]:
 @pytest.fixture
 def restart(entrypoint: Entrypoint) -> Callable[..., Result]:
     def start(**more: str) -> Result:
-        environ = clean_environ(**entrypoint.settings, **more)
+        environ = {**clean_environ(**entrypoint.settings), **more}
         return execute([*AS_PROCESS_1, str(AUTORUN)], entrypoint.folder, environ)
 
     return start
@@ -81,10 +82,45 @@ def test_a_limit_that_is_used_up_is_told_before_anything_is_loaded(
     assert not (failed / "outcome.json").exists()
 
 
+# --- shells ------------------------------------------------------------------------------
+
+RECORDER = """#!/bin/sh
+echo "$@" > "$RECORDS/arguments"
+cat "$(echo "$@" | sed 's/.*AuthorizedKeysFile=\\([^ ]*\\).*/\\1/')" > "$RECORDS/authorized"
+"""
+
+
 def test_process_1_lets_in_only_whom_a_variable_names(
-    failed: Path, restart: Callable[..., Result]
+    failed: Path, restart: Callable[..., Result], tmp_path: Path
 ) -> None:
     assert "is not installed" not in restart().err
-    told = restart(PUBLIC_KEY="ssh-ed25519 AAAA me", JUPYTER_PASSWORD="long-enough-password").err
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "sshd").write_text(RECORDER)
+    (programs / "sshd").chmod(0o755)
+    path = {"PATH": f"{programs}:{os.environ['PATH']}", "RECORDS": str(tmp_path)}
+    told = restart(PUBLIC_KEY="ssh-ed25519 AAAA me", JUPYTER_PASSWORD="long-password", **path).err
+    assert (tmp_path / "authorized").read_text() == "ssh-ed25519 AAAA me\n"
+    assert "PasswordAuthentication=no" in (tmp_path / "arguments").read_text()
     assert "JUPYTER_PASSWORD is set and jupyter is not installed: nothing listens" in told
-    assert "long-enough-password" not in told
+    assert "long-password" not in told
+
+
+def test_a_start_from_a_shell_lets_nobody_in(entrypoint: Entrypoint) -> None:
+    assert "is not installed" not in entrypoint.run(PUBLIC_KEY="k", AXOLOTL_LORA_R="x").err
+
+
+def test_a_shell_by_ssh_gets_the_containers_variables(tmp_path: Path) -> None:
+    profile = AUTORUN.parent / "profile.sh"
+    shell = f'env -i HOME=/mine TERM=t PATH=/bin bash -c ". {profile}; env -0"'
+    container = {"PATH": "/usr/bin:/bin:/opt/x", "HOME": "/theirs", "ROWS": 'a  "b"\n$c'}
+    done = execute([*AS_PROCESS_1, "sh", "-c", f"{shell}; true"], tmp_path, container)
+    seen = dict(pair.split("=", 1) for pair in done.out.split("\0") if pair)
+    assert seen["PATH"] == container["PATH"]
+    assert seen["ROWS"] == container["ROWS"]
+    assert (seen["HOME"], seen["TERM"]) == ("/mine", "t")
+
+
+def test_another_shell_than_bash_is_left_alone(tmp_path: Path) -> None:
+    script = f". {AUTORUN.parent}/profile.sh; echo went on"
+    assert execute(["sh", "-c", script], tmp_path, clean_environ()).out == "went on\n"
