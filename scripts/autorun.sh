@@ -47,7 +47,7 @@ finish() {
 }
 
 idle() {
-  envtune welcome
+  envtune welcome || echo "the shell is there all the same" >&2
   exec sleep infinity
 }
 

@@ -4,6 +4,7 @@
 # They are read from process 1, where the container's runtime has put them, and lie in no file.
 # What the login has set for itself (HOME, TERM, ...) stays. Another user than the container's
 # may not read them and gets none. Only bash can: sh has no way to split at the zero bytes.
+# Whoever looks at the shell is told how the newest run stands.
 if [ -n "${BASH_VERSION:-}" ] && [ -r /proc/1/environ ]; then
   # shellcheck disable=SC3045
   while IFS= read -r -d '' pair; do
@@ -17,3 +18,6 @@ if [ -n "${BASH_VERSION:-}" ] && [ -r /proc/1/environ ]; then
   done < /proc/1/environ
   unset pair name
 fi
+case "$-" in
+  *i*) if command -v envtune > /dev/null; then envtune welcome; fi ;;
+esac

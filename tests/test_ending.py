@@ -4,6 +4,7 @@ No test here trains: a wrong variable is a failure, and `finish` tells of any ot
 """
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import runpod_standin
-from tests.harness import Entrypoint, Result, Start
+from tests.harness import Entrypoint, Result, Start, clean_environ, execute
 from tests.runpod_standin import KEY, POD, RunPod
 
 
@@ -154,3 +155,25 @@ def test_what_cannot_be_done_at_the_end_is_refused_at_the_start(
     result = entrypoint.run(**change)
     assert result.code == 1
     assert line in result.err
+
+
+def test_a_server_that_was_stopped_ends_well_and_its_pod_is_left_to_who_stopped_it(
+    runpod: RunPod, tmp_path: Path
+) -> None:
+    """The verb here stands for a server: it is stopped, drains and returns 0."""
+    script = (
+        "import signal, sys\n"
+        "from envtune import __main__ as main\n"
+        "from envtune.stops import StopSignals\n"
+        "def serve(args):\n"
+        "    stops = StopSignals().install()\n"
+        "    signal.raise_signal(signal.SIGTERM) if 'stop' in sys.argv else None\n"
+        "    return main.Exit.DONE, 'drained'\n"
+        "main.VERBS['serve'] = serve\n"
+        "sys.exit(main.main(['serve']))"
+    )
+    for words, asked in (["stop"], []), ([], ["podStop", "pod"]):
+        environ = clean_environ(**runpod.environ, SFT_ON_FINISH="stop")
+        result = execute([sys.executable, "-c", script, *words], tmp_path, environ)
+        assert result.code == 0, result.err
+        assert runpod.asked == asked

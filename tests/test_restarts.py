@@ -5,6 +5,7 @@ The start is process 1 of a PID namespace of its own, as in a container.
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def failed(entrypoint: Entrypoint) -> Path:
     result = execute(["envtune", "configure"], entrypoint.folder, environ | _on_path(environ))
     assert result.code == 0, result.err
     folder = Path(result.out.strip())
-    outcome = {"exit": 3, "message": LINE, "at": None, "times": 1}
+    outcome = {"exit": 3, "message": LINE, "at": "", "place": socket.gethostname(), "times": 1}
     record = read(folder / "run.json") | {"outcome": outcome}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
@@ -65,6 +66,9 @@ def test_a_restart_says_the_same_line_and_starts_nothing(
 def test_a_restart_after_a_failure_stops_the_pod(
     failed: Path, restart: Callable[..., Result], tmp_path: Path
 ) -> None:
+    record = read(failed / "run.json")
+    record["outcome"]["place"] = runpod_standin.POD
+    (failed / "run.json").write_text(json.dumps(record))
     with runpod_standin.running() as runpod:
         place = {"SFT_OUTPUTS_DIR": str(failed.parent), "SFT_LOGS_DIR": str(tmp_path / "logs")}
         result = restart(SFT_ON_FAIL="stop", **place, **runpod.environ)
@@ -80,6 +84,25 @@ def test_a_limit_that_is_used_up_is_told_before_anything_is_loaded(
     assert result.code == 7
     assert "SFT_MAX_HOURS: 2 hours are used up over 3 starts; raise it to go on" in result.err
     assert not (failed / "outcome.json").exists()
+
+
+def test_a_training_that_cannot_work_is_not_begun_twice_by_one_container(
+    restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (tmp_path / "bad.jsonl").write_text(f'{row}\n{{"messages": "nonsense"}}\n')
+    change = {"AXOLOTL_DATASETS__0__PATH": "bad.jsonl"}
+    first = restart(**change)
+    assert first.code == 3, first.err[-3000:]
+    [log] = tmp_path.glob("logs/*/train/run.log")
+    written = log.read_bytes()
+    again = restart(**change)
+    assert (again.code, again.lines[-1]) == (3, first.lines[-1])
+    assert log.read_bytes() == written
+    # Another container may be larger, or have what this one had not.
+    place = {"SFT_OUTPUTS_DIR": "outputs", "SFT_LOGS_DIR": "logs"}
+    assert restart(RUNPOD_POD_ID="other", **place, **change).code == 3
+    assert len(log.read_bytes()) > len(written)
 
 
 # --- shells ------------------------------------------------------------------------------

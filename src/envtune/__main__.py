@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from envtune import ending, files, flow, settings, sources, tables, trust
 from envtune.errors import Exit, NothingSet, Problem, Refused
+from envtune.stops import StopSignals
 
 if TYPE_CHECKING:
     from envtune import run as stages
@@ -379,6 +380,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _end(exit_: Exit, args: argparse.Namespace) -> None:
     """Does what is to be done when the container's work is over. Never changes the exit code."""
     words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
+    if StopSignals.came:
+        return  # whoever stopped it decides what comes next
     ending.act(exit_, [word for word in words if "=" in word], _state)
 
 

@@ -21,6 +21,7 @@ from envtune import (
     files,
     fingerprint,
     flow,
+    hardware,
     nodes,
     parity,
     publishing,
@@ -183,14 +184,16 @@ def _ended(context: Context, exit_: Exit, message: str) -> None:
     """Records how a start has ended, and how often it has ended there."""
     newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
     before = runs.read_record(context.run.folder).get("outcome", {})
-    told = breaker.outcome(before, exit_, message, newest.name if newest else None)
+    at, place = newest.name if newest else "", hardware.container(context.environ)
+    told = breaker.outcome(before, exit_, message, at, place)
     record.update(context.run, outcome=told)
 
 
 def _given_up(context: Context) -> tuple[Exit, str] | None:
     """The end of the last start, where a restart would come to the same."""
     last = runs.read_record(context.run.folder).get("outcome", {})
-    if not breaker.is_open(last):
+    here = last.get("place") == hardware.container(context.environ)
+    if not here or not breaker.is_open(last):
         return None
     LOG.warning(
         "%s has failed and is not tried again by a restart; other settings do, and so does "

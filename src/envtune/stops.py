@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import ClassVar
 
 # What is left of the grace for records after the child has ended, seconds.
 _RESERVE = 2.0
@@ -16,8 +17,11 @@ _UNHURRIED = 300.0
 class StopSignals:
     """SIGTERM and SIGINT as they come in. `grace` seconds from the first to the end.
 
-    `limit` is when the budget that `budget` tells of ends, on the monotonic clock.
+    `limit` is when the budget that `budget` tells of ends, on the monotonic clock. `came`
+    tells of any stop of this process, since a server that is stopped ends well.
     """
+
+    came: ClassVar[bool] = False
 
     grace: float = 25.0
     received: list[int] = field(default_factory=list)
@@ -34,6 +38,7 @@ class StopSignals:
         if not self.received:
             self.first = time.monotonic()
         self.received.append(number)
+        StopSignals.came = True
 
     def relay(self) -> None:
         """A stop that was asked for on another node."""

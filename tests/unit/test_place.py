@@ -135,7 +135,7 @@ def test_a_failure_is_tried_as_often_as_it_is_worth(exit_: Exit) -> None:
     last: breaker.Outcome = {}
     starts = 0
     while starts < 20 and not breaker.is_open(last):
-        last = breaker.outcome(last, exit_, "why", "checkpoint-3")
+        last = breaker.outcome(last, exit_, "why", "checkpoint-3", "pod")
         starts += 1
     assert starts == TRIES.get(exit_, 20)
 
@@ -144,10 +144,13 @@ def test_progress_and_another_failure_begin_the_count_again(dice: random.Random)
     last: breaker.Outcome = {}
     for step in range(50):
         exit_ = dice.choice([Exit.DISK, Exit.NETWORK, Exit.HARDWARE])
-        last = breaker.outcome(last, exit_, "why", f"checkpoint-{step}")
+        last = breaker.outcome(last, exit_, "why", f"checkpoint-{step}", "pod")
         assert not breaker.is_open(last)
     for exit_ in [Exit.DISK, Exit.NETWORK] * 5:
-        last = breaker.outcome(last, exit_, "why", None)
+        last = breaker.outcome(last, exit_, "why", "", "pod")
+        assert not breaker.is_open(last)
+    for pod in "abcdefgh":
+        last = breaker.outcome(last, Exit.DISK, "why", "", pod)
         assert not breaker.is_open(last)
 
 
