@@ -11,7 +11,7 @@ DEMO := demo
 JOBS ?= 2
 PROFILE ?= train
 COMPOSE ?= docker compose
-REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s
+REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json
 
 .PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory up down bash logs clean
 

@@ -41,25 +41,34 @@ configure() {
   python "$here/scripts/configure.py"
 }
 
+# Ends as SFT_ON_FAIL says with the exit code of what failed before the run.
+finish() {
+  exec envtune finish "$1"
+}
+
 idle() {
-  echo "envtune is idle. Try: envtune check; scripts/autorun.sh; envtune --help"
+  envtune welcome || echo "the shell is there all the same" >&2
   exec sleep infinity
 }
 
 main() {
   use_environment
   case "${1:-}" in
-    "" | -*) need_envtune ;;
-    idle) idle ;;
+    "" | -* | idle) need_envtune ;;
     *) exec "$@" ;;
   esac
-  if (($#)); then
-    exec envtune "$@"
+  if (($$ == 1 || PPID == 1)); then  # the container's own start, not one from a shell
+    "$here/scripts/shells.sh" || echo "what is said above stays closed; going on" >&2
   fi
-  check
+  case "${1:-}" in
+    "") ;;
+    idle) idle ;;
+    *) exec envtune "$@" ;;
+  esac
+  check || finish "$?"
   login
   local folder
-  folder="$(configure)"
+  folder="$(configure)" || finish "$?"
   exec envtune run --folder "$folder"
 }
 

@@ -42,9 +42,7 @@ NARROWER: dict[str, tuple[Spelled, ...]] = {
     "attn_implementation": (("sdpa", "sdpa"),),
     "datasets": (('[{"path": "a", "type": "alpaca"}]', [{"path": "a", "type": "alpaca"}]),),
     "SFTDataset.chat_template": (),
-    "diffusion": (
-        ('{"min_mask_ratio": 0.05, "eps": 0.5}', {"min_mask_ratio": 0.05, "eps": 0.5}),
-    ),
+    "diffusion": (('{"min_mask_ratio": 0.05, "eps": 0.5}', {"min_mask_ratio": 0.05, "eps": 0.5}),),
     "diffusion.max_mask_ratio": (("0.95", 0.95),),
     "diffusion.min_mask_ratio": (("0.05", 0.05),),
     "fsdp_config.auto_wrap_policy": (),

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from envtune import files, flow, settings, sources, tables
+from envtune import ending, files, flow, settings, sources, tables, trust
 from envtune.errors import Exit, NothingSet, Problem, Refused
+from envtune.stops import StopSignals
 
 if TYPE_CHECKING:
     from envtune import run as stages
@@ -82,7 +83,7 @@ def configure(args: argparse.Namespace) -> Result:
 
 def run(args: argparse.Namespace) -> Result:
     """train: the run in a folder made by configure, or a new one from the environment"""
-    from envtune import nodes, runs
+    from envtune import hardware, nodes, runs
     from envtune import run as stages
 
     inputs = sources.read()
@@ -95,7 +96,9 @@ def run(args: argparse.Namespace) -> Result:
         made = flow.configure(args.overrides)
         _warn(made)
         claimed, own = stages.prepare_folder(made), made.settings.own
-    start = stages.Start(claimed, inputs.passed_on, inputs.secrets, own)
+    start = stages.Start(
+        claimed, inputs.passed_on, inputs.secrets, own, automatic=hardware.started_by_init()
+    )
     exit_, message = stages.execute(start)
     if exit_ == Exit.DONE:
         report = json.loads((claimed.folder / "report.json").read_text())
@@ -255,6 +258,28 @@ _AFTER = {
     "serve": "SFT_SERVE",
 }
 
+
+def finish(args: argparse.Namespace) -> Result:
+    """do what SFT_ON_FAIL or SFT_ON_FINISH asks for after an exit with CODE, and exit with it"""
+    return Exit(args.code), ""
+
+
+def welcome(args: argparse.Namespace) -> Result:
+    """tell how the newest run stands and what to do next"""
+    _show(_state())
+    return Exit.DONE, ""
+
+
+def _state() -> str:
+    from envtune import welcome as state
+
+    try:
+        inputs = sources.read()
+        return state.text(Path(flow.folders(_given(inputs), inputs.environ)[0]))
+    except Refused as refused:
+        return state.refused(refused)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": check,
     "configure": configure,
@@ -264,6 +289,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "serve": serve,
     "smoke-test": smoke_test,
     "login": login,
+    "welcome": welcome,
+    "finish": finish,
     "run-name-preview": run_name_preview,
     "print-runtime": print_runtime,
 }
@@ -281,7 +308,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
         if name in (*LONE, "serve", "smoke-test"):
             sub.add_argument("words", nargs="*", metavar="RUN or NAME=VALUE")
-        elif name != "login":
+        elif name == "finish":
+            sub.add_argument("code", metavar="CODE", type=int, choices=list(Exit))
+        elif name not in ("login", "welcome"):
             sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
         if name == "check":
             sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
@@ -337,12 +366,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.CONFIG
     signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(_logged(VERBS[args.verb]), args)
+    if args.verb == "finish":
+        exit_ = Exit(args.code)  # it has been told, whatever else is wrong
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
-    if args.verb in ("run", "serve") or exit_ != Exit.DONE:
+    if message and (args.verb in ("run", "serve") or exit_ != Exit.DONE):
         terminate(message)
+    if args.verb in ("run", "serve", "finish"):
+        _end(exit_, args)
     return int(exit_)
+
+
+def _end(exit_: Exit, args: argparse.Namespace) -> None:
+    """Does what is to be done when the container's work is over. Never changes the exit code."""
+    words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
+    if StopSignals.came:
+        return  # whoever stopped it decides what comes next
+    ending.act(exit_, [word for word in words if "=" in word], _state)
 
 
 def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Result]:
@@ -350,6 +391,7 @@ def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Resul
 
     def run_verb(args: argparse.Namespace) -> Result:
         inputs = sources.read()
+        trust.adopt(inputs.environ)
         level = logging.getLevelName(inputs.environ.get("SFT_LOG_LEVEL", "INFO"))
         LOG.setLevel(level if isinstance(level, int) else logging.INFO)
         exit_, message = _guarded(verb, args)

@@ -14,7 +14,7 @@ from typing import Any
 from envtune import checks, hubcache, modelfiles, patience, refusals, stores, targets
 from envtune.config import Facts
 from envtune.errors import Exit, Problem, Refused
-from envtune.hub import Hub, offline
+from envtune.hub import Hub, offline, reason
 from envtune.repositories import Repository, models, repositories
 from envtune.settings import Settings
 from envtune.targets import Target
@@ -151,7 +151,7 @@ def _ask(hub: Hub, repo: Repository, environ: Mapping[str, str]) -> Answer:
             return Answer(refusals.problem(error, hub, repo))
         why = f"{hub.shown} answers with status {error.response.status_code}"
     except httpx.HTTPError as error:
-        why = f"{hub.shown} cannot be reached ({type(error).__name__})"
+        why = f"{hub.shown} cannot be reached ({reason(error)})"
     return _unreached(repo, why, environ)
 
 
@@ -192,7 +192,7 @@ def _ask_to_push(hub: Hub, pushed: Target) -> Answer:
             return Answer(refusals.refused_token(hub))
         return _refuse(pushed.name, f"{hub.shown} answers with status {error.response.status_code}")
     except httpx.HTTPError as error:
-        return _refuse(pushed.name, f"{hub.shown} cannot be reached ({type(error).__name__})")
+        return _refuse(pushed.name, f"{hub.shown} cannot be reached ({reason(error)})")
     return _refuse(pushed.name, f"{pushed.id}: {why}; see {hub.tokens}") if why else Answer()
 
 

@@ -129,6 +129,12 @@ FAILURES = (
         "set HF_TOKEN and accept the licence on the repository's page",
     ),
     _failure(
+        Exit.CONFIG,
+        r"CERTIFICATE_VERIFY_FAILED",
+        "a certificate is not trusted",
+        "set SFT_CA_BUNDLE to a file with your company's certificates",
+    ),
+    _failure(
         Exit.NETWORK,
         r"ConnectionError|ConnectTimeout|ReadTimeout|Max retries exceeded|Name or service not "
         r"known|Temporary failure in name resolution",

@@ -9,6 +9,7 @@ from envtune import (
     access,
     checks,
     documents,
+    ending,
     facts,
     hardware,
     quantisable,
@@ -18,8 +19,10 @@ from envtune import (
     settings,
     sources,
     targets,
+    trust,
 )  # fmt: skip
 from envtune.config import Facts, RunConfig, Tracking
+from envtune.contract.place import CA_BUNDLE, INSECURE
 from envtune.errors import NothingSet, Problem, Refused
 from envtune.rendezvous import Rendezvous
 from envtune.resolve import flags, parallel, resolve
@@ -27,7 +30,7 @@ from envtune.settings import Settings
 from envtune.sources import USERINFO, Inputs
 
 # A pod's volume, where it has one; /workspace is RunPod's default mount.
-_POD_VOLUME = "/workspace"
+POD_VOLUME = "/workspace"
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,17 @@ def configure(
     written = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         written[named.name] = str(named.value)
+    here = [*ending.problems(given, inputs.environ), *_untrusted(given)]
     local = access.local_problems(given)
-    if problems := [*wrong, *checks.preflight(given, seen, written), *local]:
+    if problems := [*wrong, *checks.preflight(given, seen, written), *here, *local]:
         raise Refused(problems)
     caches = runtime.caches(given.get("SFT_CACHE_DIR"), inputs.environ)
     seen, told = access.verify(given, seen, {**inputs.environ, **caches})
     if problems := [*quantisable.model_problems(given, seen)]:
         raise Refused(problems)
     config = resolve(given, seen)
-    config = replace(config, warnings=(*config.warnings, *checks.warnings(given, seen), *told))
+    told = [*checks.warnings(given, seen), *ending.warnings(given, inputs.environ), *told]
+    config = replace(config, warnings=(*config.warnings, *told))
     return Configuration(config, given, inputs, seen, outputs, logs, where)
 
 
@@ -79,9 +84,13 @@ def meant(loaded: Settings) -> Settings:
     return facts.located(targets.translated(retired.translated(loaded)))
 
 
+def _untrusted(given: Settings) -> list[Problem]:
+    return [*trust.problems(given.get(CA_BUNDLE), off=given.get(INSECURE))]
+
+
 def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
     """The absolute folders of the runs and of the logs."""
-    base = _POD_VOLUME if environ.get("RUNPOD_POD_ID") else "."
+    base = POD_VOLUME if environ.get("RUNPOD_POD_ID") else "."
     outputs = given.get("SFT_OUTPUTS_DIR") or given.get("CKPT_ROOT") or f"{base}/outputs"
     logs = given.get("SFT_LOGS_DIR") or f"{base}/logs"
     return facts.absolute(outputs), facts.absolute(logs)

@@ -6,6 +6,7 @@ be pretended, so that a laptop can check the job of a large one.
 
 import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,6 +95,19 @@ def home_is_usable(environ: Mapping[str, str]) -> bool:
     """Whether programs can keep their caches where they look for them."""
     home = environ.get("HOME", "")
     return bool(home) and os.access(home, os.W_OK | os.X_OK)
+
+
+def started_by_init() -> bool:
+    """Whether this process is what a container was started for, and not a shell's child.
+
+    An init in front of it, or nothing. `docker exec` shows no parent either, and another pid.
+    """
+    return os.getpid() == 1 or os.getppid() == 1
+
+
+def container(environ: Mapping[str, str]) -> str:
+    """A name that a container keeps when it is started again and shares with no other."""
+    return environ.get("RUNPOD_POD_ID") or socket.gethostname()
 
 
 def cores() -> int:

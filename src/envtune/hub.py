@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune import modelfiles
+from envtune.errors import Exit, recognise
 from envtune.repositories import Repository
 from envtune.sources import HUB_TOKENS, USERINFO, redact
 
@@ -30,6 +31,13 @@ def offline(environ: Mapping[str, str]) -> str:
     # The first that is set counts, also when it says no.
     name = next((n for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environ.get(n)), "")
     return name if environ.get(name, "").lower() in _ON else ""
+
+
+def reason(error: Exception) -> str:
+    """Why a request got no answer, in a few words."""
+    if (failure := recognise(str(error))) and failure.exit == Exit.CONFIG:
+        return f"{failure.cause}; {failure.fix}"
+    return type(error).__name__
 
 
 class Hub:
@@ -155,7 +163,7 @@ def _login(hub: Hub) -> str:
             )
         return f"{hub.shown} answered with status {status}; going on without a login"
     except httpx.HTTPError as error:
-        return f"no network: {hub.shown} cannot be reached ({type(error).__name__}); going on"
+        return f"no network: {hub.shown} cannot be reached ({reason(error)}); going on"
 
 
 def weights_and_biases(environ: Mapping[str, str]) -> str:

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from envtune import (
+    breaker,
+    checkpoints,
     descendants,
     evaluating,
     exporting,
     files,
     fingerprint,
     flow,
+    hardware,
     nodes,
     parity,
     publishing,
@@ -31,8 +34,10 @@ from envtune import (
     server,
     training,
 )  # fmt: skip
+from envtune.budget import Budget
 from envtune.errors import Exit, Problem, Refused
 from envtune.lease import Lease
+from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs import Run
 from envtune.settings import Setting
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
@@ -91,7 +96,8 @@ class Start:
     """What a command starts the stages of a run with.
 
     `own` are the settings of this start. What the run was made with stands behind them, so
-    that a trained run can be served or measured in another way.
+    that a trained run can be served or measured in another way. `automatic`: a platform
+    makes this start, and would make it again.
     """
 
     run: Run
@@ -99,6 +105,7 @@ class Start:
     secrets: tuple[str, ...]
     own: Mapping[str, Setting]
     stops: StopSignals = field(default_factory=lambda: StopSignals().install())
+    automatic: bool = False
 
     def context(self) -> Context:
         """What every stage gets; the run has its configuration by now."""
@@ -120,7 +127,7 @@ def execute(start: Start) -> tuple[Exit, str]:
         if run.finished:  # while this start waited
             return Exit.DONE, already
         context = start.context()
-        exit_, message = _lead(context)
+        exit_, message = (_given_up(context) if start.automatic else None) or _lead(context)
         if context.config.parallel.nodes > 1:
             nodes.announce(run.folder, nodes.Launch(nodes.stamp(), None, int(exit_), message))
         return exit_, message
@@ -135,10 +142,11 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
     descendants.adopt_orphans()
     with Lease(run.folder, lambda: stops.asked):
         (run.folder / runs.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
+        context = start.context()
         try:
-            asked = _run_stage(name, dict(STAGES)[name], start.context(), again=True)
+            asked = _run_stage(name, dict(STAGES)[name], context, again=True)
         except Ended as end:
-            _record_end(run, end)
+            _ended(context, end.exit, end.message)
             return end.exit, end.message
         stages = runs.read_record(run.folder)["stages"].values()
         if (run.folder / REPORT).exists() and all(s["outcome"] == "done" for s in stages):
@@ -153,23 +161,49 @@ def serve(start: Start) -> tuple[Exit, str]:
     descendants.adopt_orphans()
     context = start.context()
     try:
-        return server.serve(context, served.find(context))
+        with Budget(context):
+            return server.serve(context, served.find(context))
     except Ended as end:
         return end.exit, end.message
 
 
 def _lead(context: Context) -> tuple[Exit, str]:
     try:
-        for name, stage in STAGES:
-            _run_stage(name, stage, context)
+        with Budget(context):
+            for name, stage in STAGES:
+                _run_stage(name, stage, context)
     except Ended as end:
-        _record_end(context.run, end)
+        _ended(context, end.exit, end.message)
         return end.exit, end.message
+    except Refused as refused:
+        _ended(context, refused.exit, refused.line)
+        raise
+    except Exception as error:
+        _ended(context, Exit.BUG, f"{type(error).__name__}: {context.clean(str(error))}")
+        raise
     return _finish(context)
 
 
-def _record_end(run: Run, end: Ended) -> None:
-    record.update(run, outcome={"exit": int(end.exit), "message": end.message})
+def _ended(context: Context, exit_: Exit, message: str) -> None:
+    """Records how a start has ended, and how often it has ended there."""
+    newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
+    before = runs.read_record(context.run.folder).get("outcome", {})
+    at, place = newest.name if newest else "", hardware.container(context.environ)
+    told = breaker.outcome(before, exit_, message, at, place)
+    record.update(context.run, outcome=told)
+
+
+def _given_up(context: Context) -> tuple[Exit, str] | None:
+    """The end of the last start, where a restart would come to the same."""
+    last = runs.read_record(context.run.folder).get("outcome", {})
+    here = last.get("place") == hardware.container(context.environ)
+    if not here or not breaker.is_open(last):
+        return None
+    LOG.warning(
+        "%s has failed and is not tried again by a restart; other settings do, and so does "
+        "scripts/autorun.sh in a shell", context.run.name,
+    )  # fmt: skip
+    return Exit(last["exit"]), last["message"]
 
 
 def _follow(context: Context) -> tuple[Exit, str] | None:

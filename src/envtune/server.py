@@ -20,7 +20,7 @@ from envtune.errors import Exit, Problem, Refused, recognise
 from envtune.process import Beside
 from envtune.served import Served
 from envtune.sources import Secret
-from envtune.stage import LOG, Context, Ended
+from envtune.stage import LOG, Context, Ended, stop_exit
 
 # Seconds between two questions to a server that starts, two lines about it, two SIGTERMs.
 _ASK, _TELL, _AGAIN = 0.5, 30.0, 2.0
@@ -157,8 +157,7 @@ def _wait(context: Context, server: Server, stage: str, started: float) -> None:
             raise _died(context, server, stage, code)
         if context.stops.asked:
             drain(context, server, ready=False)
-            code = Exit.INTERRUPTED if context.stops.interrupted else Exit.STOPPED
-            raise Ended(code, f"{stage}: stopped while vLLM was starting")
+            raise Ended(stop_exit(context), f"{stage}: stopped while vLLM was starting")
         now = time.monotonic()
         if now > started + patience:
             text = f"vLLM was not ready in {patience} s (SFT_SERVE_START_SECONDS)"
@@ -233,6 +232,8 @@ def serve(context: Context, what: Served) -> tuple[Exit, str]:
         LOG.info("serve: stopping; requests that are being answered are finished")
         drained = drain(context, server)
     end = "drained and ended" if drained else "did not end within the grace and was killed"
+    if context.stops.exhausted:
+        return Exit.BUDGET, f"serve: {context.stops.budget}; vLLM {end}"
     return Exit.DONE, f"serve: vLLM {end}"
 
 

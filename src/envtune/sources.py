@@ -13,8 +13,9 @@ from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 
-from envtune import documents, profiles, runtime, upstream
+from envtune import documents, profiles, runtime, trust, upstream
 from envtune.contract import OWN
+from envtune.contract.place import CA_BUNDLE, INSECURE
 from envtune.errors import Problem, Refused
 
 AXOLOTL = "AXOLOTL_"
@@ -88,6 +89,10 @@ class Layer:
     entries: tuple[Entry, ...]
 
 
+# Needed before a document can be read, with those that name one.
+_EARLY = ("SFT_PROFILE", CA_BUNDLE, INSECURE)
+
+
 class Secret(str):
     """A value that no log line shows by accident. A child's environment gets it as it is."""
 
@@ -153,19 +158,23 @@ def _nearly_ours(name: str) -> bool:
     return start.ratio() > _NEAR or bool(get_close_matches(name.upper(), OWN, n=1, cutoff=_NEAR))
 
 
-def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Inputs:
-    """Reads the environment, the files of secrets and `NAME=VALUE` arguments.
+def read(
+    arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None, *, files: bool = True
+) -> Inputs:
+    """Reads the environment, the files of secrets (unless not `files`) and `NAME=VALUE` arguments.
 
     Raises Refused where a secret's file cannot be read, or the secret is set beside it.
     """
     environ, notes = runtime.translated(os.environ if environ is None else environ)
-    environ, entries = _with_secrets(environ), []
+    given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
+    early = {entry.name: entry.text for entry in given if entry.name in _EARLY}
+    environ, told = trust.trusted({**(_with_secrets(environ) if files else environ), **early})
+    notes, entries = [*notes, *told], []
     for name in sorted(n for n in environ if is_ours(n) or _nearly_ours(n)):
         if _is_service_link(name, environ[name]):
             notes.append(f"{name} looks like a Kubernetes service link and is ignored")
         else:
             entries.append(Entry(name, environ[name]))
-    given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -218,7 +227,7 @@ def with_documents(inputs: Inputs) -> Inputs:
             found[label] += _entries(document.values, name)
             notes += [f"{name}: {note}" for note in document.notes]
     for entry in (entry for entries in found.values() for entry in entries):
-        if entry.name == "SFT_PROFILE" or entry.name in _DOCUMENTS:
+        if entry.name in _EARLY or entry.name in _DOCUMENTS:
             problems.append(Problem(entry.label, "is read before any file; set it as a variable"))
     if problems:
         raise Refused(problems)

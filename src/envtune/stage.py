@@ -43,9 +43,19 @@ class Ended(Exception):
     message: str
 
 
+def stop_exit(context: Context) -> Exit:
+    """The exit code of a stop: by a limit, by hand, or by a signal."""
+    if context.stops.exhausted:
+        return Exit.BUDGET
+    return Exit.INTERRUPTED if context.stops.interrupted else Exit.STOPPED
+
+
 def stopped(context: Context, where: str) -> Ended:
-    """The end of a run by a signal: 143 or 130, and what is saved."""
+    """The end of a run by a signal or a limit: 143, 130 or 7, and what is saved."""
     newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
     saved = f"{newest.name} is committed" if newest else "nothing to save yet"
-    code = Exit.INTERRUPTED if context.stops.interrupted else Exit.STOPPED
-    return Ended(code, f"stopped at {where}: {saved}; the next start goes on from there")
+    if context.stops.exhausted:
+        why = f"{context.stops.budget}; stopped at {where}: {saved}; raise it to go on from there"
+        return Ended(Exit.BUDGET, why)
+    text = f"stopped at {where}: {saved}; the next start goes on from there"
+    return Ended(stop_exit(context), text)

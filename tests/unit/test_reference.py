@@ -13,12 +13,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from envtune import checks, dialects, runtime, settings, sources, upstream
+from envtune import checks, dialects, flow, runtime, settings, sources, upstream
 from envtune.contract import OWN, SERVE_FLAG
 from envtune.dialects.rules import Becomes
 from envtune.errors import Exit, Refused
 from envtune.profiles import PROFILES
-from envtune.reference import document, example, mappings, page, words
+from envtune.reference import document, example, mappings, page, runpod, words
 from envtune.reference.__main__ import FILES
 from tests.harness import ROOT
 from tests.unit.builders import MODEL_AND_DATA, load
@@ -182,3 +182,14 @@ def test_what_only_the_environment_can_say_is_not_in_the_schema() -> None:
     properties = document.schema()["properties"]
     assert "SFT_PROFILE" not in properties
     assert "SFT_DEVICE" in properties
+
+
+def test_the_pods_template_is_a_configuration_that_ends_its_pod() -> None:
+    template = json.loads(runpod.text())
+    given = load({**template["env"], "RUNPOD_POD_ID": "pod", "RUNPOD_API_KEY": "key-of-the-pod"})
+    assert (given.get("SFT_ON_FINISH"), given.get("SFT_ON_FAIL")) == ("stop", "stop")
+    assert not given.warnings
+    assert not checks.before_facts(given)
+    assert template["ports"] == []
+    outputs, _ = flow.folders(given, {"RUNPOD_POD_ID": "pod"})
+    assert outputs.startswith(template["volumeMountPath"])

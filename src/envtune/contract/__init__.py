@@ -5,8 +5,9 @@ Axolotl's settings are not here: their names and types come from the snapshot.
 
 from envtune.contract.after import AFTER, SERVE_FLAG, SERVE_FLAGS
 from envtune.contract.own import Own
+from envtune.contract.place import PLACE
 from envtune.contract.training import PLUGIN_KEYS, RUN_NAME, TRAINING
 
-OWN: dict[str, Own] = {**TRAINING, **AFTER}
+OWN: dict[str, Own] = {**TRAINING, **AFTER, **PLACE}
 
 __all__ = ["OWN", "PLUGIN_KEYS", "RUN_NAME", "SERVE_FLAG", "SERVE_FLAGS", "Own"]

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune import files
-from envtune.reference import document, example, manifests, page
+from envtune.reference import document, example, manifests, page, runpod
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/settings.md": page.text,
     "docs/settings.schema.json": document.text,
     "env.example": example.text,
     **dict(manifests.files()),
+    "templates/runpod/template.json": runpod.text,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from envtune import settings, upstream
 from envtune.contract import OWN
-from envtune.reference.groups import SOURCES
+from envtune.reference.groups import EARLY
 
 _NAMED_GROUP = re.compile(r"\(\?P<\w+>")
 _MANY = ("anyOf", "prefixItems")
@@ -32,7 +32,7 @@ def schema() -> dict[str, Any]:
         "title": "A configuration for envtune",
         "description": f"Axolotl {upstream.axolotl()['version']}'s keys and envtune's own.",
         "type": "object",
-        "properties": {**fields, **{name: _own(name) for name in OWN if name not in SOURCES}},
+        "properties": {**fields, **{name: _own(name) for name in OWN if name not in EARLY}},
         "additionalProperties": False,
         "$defs": {name: _closed(node) for name, node in types.defs.items()},
     }

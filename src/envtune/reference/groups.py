@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 
 from envtune.contract import OWN
+from envtune.contract.place import CA_BUNDLE, ENDING, INSECURE, NETWORK
 
 # Read from the environment alone: they name what the other settings come from.
 SOURCES = (
     "SFT_TRAINER_CONFIG_JSON_PATH", "SFT_TRAINER_CONFIG_JSON_ENV_VAR", "SFT_DATASET_CONFIG",
     "SFT_TRAINING_CONFIG", "SFT_TEMPLATE", "SFT_PROFILE",
 )  # fmt: skip
+# The same: the clients that read a document need them.
+EARLY = (*SOURCES, CA_BUNDLE, INSECURE)
 _GROUPS = {
     "Where the settings come from": SOURCES,
     "Folders": ("SFT_OUTPUTS_DIR", "CKPT_ROOT", "SFT_LOGS_DIR", "SFT_CACHE_DIR", "DATA_ROOT"),
@@ -16,6 +19,8 @@ _GROUPS = {
         "FORCE_RUN_NAME", "FORCE_RUN_INDEX", "SFT_RUN_COUNTER_SCOPE", "USE_LEGACY_NAMING",
         "LEGACY_RUN_NAME",
     ),
+    "The end of a run, and what it may cost": tuple(ENDING),
+    "The network": tuple(NETWORK),
 }  # fmt: skip
 _REST = "The training and the machine"
 

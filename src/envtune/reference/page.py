@@ -39,7 +39,7 @@ _EXITS = {
     ),
     Exit.MEMORY: ("memory of the GPU or the host", "no"),
     Exit.ARTIFACT: ("the trained weights failed their checks", "no"),
-    Exit.BUDGET: ("a limit of time or money, which nothing sets yet", "no"),
+    Exit.BUDGET: ("`SFT_MAX_HOURS` or `SFT_MAX_USD` is used up; a checkpoint is committed", "no"),
     Exit.INTERRUPTED: ("interrupted by hand", "no"),
     Exit.STOPPED: ("stopped by SIGTERM; a checkpoint is committed", "yes, resumes"),
     Exit.DISK: ("the disk", "yes, resumes"),

@@ -1,0 +1,54 @@
+"""templates/runpod/template.json: a template of RunPod's, as its API takes and shows one.
+
+Its variables are envtune's settings and the caches'. No port is open.
+"""
+
+import json
+from typing import Any
+
+from envtune.contract.place import MAX_HOURS, ON_FAIL, ON_FINISH
+from envtune.flow import POD_VOLUME
+from envtune.reference import example
+
+IMAGE = "ghcr.io/envtune/envtune:latest-cuda"
+_CACHES = {
+    "HF_HOME": "huggingface",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+}
+_README = """\
+Trains what the variables say, publishes or serves it, and stops the pod. Change
+AXOLOTL_BASE_MODEL and AXOLOTL_DATASETS; every other key of Axolotl is a variable too.
+Gated models need HF_TOKEN={{ RUNPOD_SECRET_HF_TOKEN }}, a secret of your account.
+Runs, logs and caches lie on the volume. No port is open: add 22/tcp for SSH, which answers
+the PUBLIC_KEY of your account, or 8000/http with SFT_SERVE=1 and SFT_SERVE_HOST=0.0.0.0.
+"""
+
+
+def text() -> str:
+    """The template, in the form of a request that makes one."""
+    return json.dumps(_template(), indent=2) + "\n"
+
+
+def _template() -> dict[str, Any]:
+    return {
+        "name": "envtune",
+        "imageName": IMAGE,
+        "category": "NVIDIA",
+        "isPublic": False,
+        "isServerless": False,
+        "containerDiskInGb": 20,
+        "volumeInGb": 100,
+        "volumeMountPath": POD_VOLUME,
+        "ports": [],
+        "dockerEntrypoint": [],
+        "dockerStartCmd": [],
+        "env": _variables(),
+        "readme": _README,
+    }
+
+
+def _variables() -> dict[str, str]:
+    caches = {name: f"{POD_VOLUME}/cache/{part}" for name, part in _CACHES.items()}
+    ends = {ON_FINISH: "stop", ON_FAIL: "stop", MAX_HOURS: "24"}
+    return {**example.REQUIRED, **ends, **caches}

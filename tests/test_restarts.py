@@ -1,0 +1,149 @@
+"""A container that a platform starts again and again: a failure is not paid for twice.
+
+The start is process 1 of a PID namespace of its own, as in a container.
+"""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import runpod_standin
+from tests.harness import AUTORUN, Entrypoint, Result, clean_environ, execute, read
+
+AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+LINE = "training failed at step 3: the data could not be read: row 7 (log: run.log)"
+
+pytestmark = pytest.mark.skipif(
+    subprocess.run([*AS_PROCESS_1, "true"], capture_output=True, check=False).returncode != 0,
+    reason="no PID namespace can be made here",
+)
+
+
+@pytest.fixture
+def failed(entrypoint: Entrypoint) -> Path:
+    """The folder of a run whose last start has failed for good."""
+    environ = clean_environ(**entrypoint.settings)
+    result = execute(["envtune", "configure"], entrypoint.folder, environ | _on_path(environ))
+    assert result.code == 0, result.err
+    folder = Path(result.out.strip())
+    outcome = {"exit": 3, "message": LINE, "at": "", "place": socket.gethostname(), "times": 1}
+    record = read(folder / "run.json") | {"outcome": outcome}
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def _on_path(environ: dict[str, str]) -> dict[str, str]:
+    return {"PATH": f"{AUTORUN.parents[1]}/.venv/bin:{environ['PATH']}"}
+
+
+@pytest.fixture
+def restart(entrypoint: Entrypoint) -> Callable[..., Result]:
+    def start(**more: str) -> Result:
+        environ = {**clean_environ(**entrypoint.settings), **more}
+        return execute([*AS_PROCESS_1, str(AUTORUN)], entrypoint.folder, environ)
+
+    return start
+
+
+def test_a_restart_says_the_same_line_and_starts_nothing(
+    failed: Path, restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    for _ in range(2):
+        result = restart(TERMINATION_LOG_FILE=str(told))
+        assert result.code == 3, result.err
+        assert told.read_text() == LINE
+        assert "is not tried again by a restart" in result.err
+    assert not (failed / "outcome.json").exists()
+    assert not list(tmp_path.glob("logs/*/train/run.log"))
+
+
+def test_a_restart_after_a_failure_stops_the_pod(
+    failed: Path, restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    record = read(failed / "run.json")
+    record["outcome"]["place"] = runpod_standin.POD
+    (failed / "run.json").write_text(json.dumps(record))
+    with runpod_standin.running() as runpod:
+        place = {"SFT_OUTPUTS_DIR": str(failed.parent), "SFT_LOGS_DIR": str(tmp_path / "logs")}
+        result = restart(SFT_ON_FAIL="stop", **place, **runpod.environ)
+        assert result.code == 3, result.err
+        assert runpod.status == "EXITED"
+
+
+def test_a_limit_that_is_used_up_is_told_before_anything_is_loaded(
+    failed: Path, entrypoint: Entrypoint
+) -> None:
+    (failed / "budget.json").write_text('{"seconds": 7200, "usd": 0, "starts": 3}')
+    result = entrypoint.run(SFT_MAX_HOURS="2")
+    assert result.code == 7
+    assert "SFT_MAX_HOURS: 2 hours are used up over 3 starts; raise it to go on" in result.err
+    assert not (failed / "outcome.json").exists()
+
+
+def test_a_training_that_cannot_work_is_not_begun_twice_by_one_container(
+    restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (tmp_path / "bad.jsonl").write_text(f'{row}\n{{"messages": "nonsense"}}\n')
+    change = {"AXOLOTL_DATASETS__0__PATH": "bad.jsonl"}
+    first = restart(**change)
+    assert first.code == 3, first.err[-3000:]
+    [log] = tmp_path.glob("logs/*/train/run.log")
+    written = log.read_bytes()
+    again = restart(**change)
+    assert (again.code, again.lines[-1]) == (3, first.lines[-1])
+    assert log.read_bytes() == written
+    # Another container may be larger, or have what this one had not.
+    place = {"SFT_OUTPUTS_DIR": "outputs", "SFT_LOGS_DIR": "logs"}
+    assert restart(RUNPOD_POD_ID="other", **place, **change).code == 3
+    assert len(log.read_bytes()) > len(written)
+
+
+# --- shells ------------------------------------------------------------------------------
+
+RECORDER = """#!/bin/sh
+echo "$@" > "$RECORDS/arguments"
+cat "$(echo "$@" | sed 's/.*AuthorizedKeysFile=\\([^ ]*\\).*/\\1/')" > "$RECORDS/authorized"
+"""
+
+
+def test_process_1_lets_in_only_whom_a_variable_names(
+    failed: Path, restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert "is not installed" not in restart().err
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "sshd").write_text(RECORDER)
+    (programs / "sshd").chmod(0o755)
+    path = {"PATH": f"{programs}:{os.environ['PATH']}", "RECORDS": str(tmp_path)}
+    told = restart(PUBLIC_KEY="ssh-ed25519 AAAA me", JUPYTER_PASSWORD="long-password", **path).err
+    assert (tmp_path / "authorized").read_text() == "ssh-ed25519 AAAA me\n"
+    assert "PasswordAuthentication=no" in (tmp_path / "arguments").read_text()
+    assert "JUPYTER_PASSWORD is set and jupyter is not installed: nothing listens" in told
+    assert "long-password" not in told
+
+
+def test_a_start_from_a_shell_lets_nobody_in(entrypoint: Entrypoint) -> None:
+    assert "is not installed" not in entrypoint.run(PUBLIC_KEY="k", AXOLOTL_LORA_R="x").err
+
+
+def test_a_shell_by_ssh_gets_the_containers_variables(tmp_path: Path) -> None:
+    profile = AUTORUN.parent / "profile.sh"
+    shell = f'env -i HOME=/mine TERM=t PATH=/bin bash -c ". {profile}; env -0"'
+    container = {"PATH": "/usr/bin:/bin:/opt/x", "HOME": "/theirs", "ROWS": 'a  "b"\n$c'}
+    done = execute([*AS_PROCESS_1, "sh", "-c", f"{shell}; true"], tmp_path, container)
+    seen = dict(pair.split("=", 1) for pair in done.out.split("\0") if pair)
+    assert seen["PATH"] == container["PATH"]
+    assert seen["ROWS"] == container["ROWS"]
+    assert (seen["HOME"], seen["TERM"]) == ("/mine", "t")
+
+
+def test_another_shell_than_bash_is_left_alone(tmp_path: Path) -> None:
+    script = f". {AUTORUN.parent}/profile.sh; echo went on"
+    assert execute(["sh", "-c", script], tmp_path, clean_environ()).out == "went on\n"

@@ -1,0 +1,218 @@
+"""What a run may cost, when a restart gives up, and what a shell is told: rules and files."""
+
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from envtune import breaker, budget, ending, welcome
+from envtune.budget import Budget, Limits, Spent
+from envtune.errors import Exit
+from envtune.runs import RECORD, Run
+from envtune.stage import Context, Ended, stop_exit, stopped
+from envtune.stops import StopSignals
+from tests import runpod_standin
+from tests.unit.builders import run_config
+
+# --- limits ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "spent", "left", "name"),
+    [
+        (Limits(hours=2), Spent(seconds=1800), 5400, "SFT_MAX_HOURS"),
+        (Limits(usd=3, price=1.5), Spent(usd=1.5), 3600, "SFT_MAX_USD"),
+        (Limits(hours=2, usd=3, price=6), Spent(), 1800, "SFT_MAX_USD"),
+        (Limits(hours=2, usd=30, price=6), Spent(), 7200, "SFT_MAX_HOURS"),
+        (Limits(hours=1), Spent(seconds=3601), -1, "SFT_MAX_HOURS"),
+    ],
+)
+def test_the_first_limit_counts(limits: Limits, spent: Spent, left: float, name: str) -> None:
+    seconds, text = limits.left(spent)
+    assert seconds == pytest.approx(left)
+    assert text.startswith(name)
+
+
+def _context(folder: Path, environ: dict[str, str] | None = None, **own: object) -> Context:
+    folder.mkdir(exist_ok=True)
+    return Context(
+        Run("tiny-run1", folder, folder / "logs", "key"),
+        run_config(**own),
+        environ or {},
+        (),
+        StopSignals(),
+    )
+
+
+def test_every_start_is_counted_and_the_last_one_is_stopped(tmp_path: Path) -> None:
+    for number in (1, 2):
+        context = _context(tmp_path, SFT_MAX_HOURS=0.4 / 3600, SFT_USD_PER_HOUR=3600)
+        with Budget(context):
+            assert not context.stops.asked
+            time.sleep(0.15)
+        spent = budget.read(tmp_path)
+        assert spent.starts == number
+        assert 0.15 * number <= spent.seconds < 0.4
+        assert spent.usd == pytest.approx(spent.seconds, abs=1e-6)
+    context = _context(tmp_path, SFT_MAX_HOURS=0.4 / 3600)
+    with Budget(context):
+        time.sleep(0.4 - spent.seconds + 0.05)
+        assert context.stops.asked
+        end = stopped(context, "step 3 of 9")
+    assert end.exit == Exit.BUDGET
+    assert end.message.startswith("SFT_MAX_HOURS: 0.000111111 hours are used up; stopped at step 3")
+    with pytest.raises(Ended) as ended, Budget(_context(tmp_path, SFT_MAX_HOURS=0.4 / 3600)):
+        pass
+    assert ended.value.exit == Exit.BUDGET
+    assert "over 3 starts; raise it to go on" in ended.value.message
+
+
+def test_a_raised_limit_goes_on_and_no_limit_counts_nothing(tmp_path: Path) -> None:
+    with Budget(_context(tmp_path, SFT_MAX_HOURS=1)) as counted:
+        assert counted.context.stops.limit > time.monotonic() + 3000
+    with Budget(_context(tmp_path / "free")) as free:
+        assert free.context.stops.limit == math.inf
+    assert not list((tmp_path / "free").iterdir())
+
+
+def test_dollars_are_counted_by_the_price_that_runpod_tells(tmp_path: Path) -> None:
+    with runpod_standin.running(price=2.0) as runpod:
+        context = _context(tmp_path, runpod.environ, SFT_MAX_USD=1)
+        with Budget(context):
+            assert context.stops.limit - time.monotonic() == pytest.approx(1800, abs=5)
+        assert runpod.asked == ["pod"]
+        with Budget(_context(tmp_path, runpod.environ, SFT_MAX_USD=1, SFT_USD_PER_HOUR=4)):
+            assert runpod.asked == ["pod"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "price", "exit_"),
+    [("401", 1.0, Exit.ACCESS), ("503", 1.0, Exit.NETWORK), ("", None, Exit.CONFIG)],
+)
+def test_a_price_that_nobody_tells_ends_the_start(
+    fault: str, price: float | None, exit_: Exit, tmp_path: Path
+) -> None:
+    with runpod_standin.running(price=price, faults=[fault]) as runpod:
+        context = _context(tmp_path, runpod.environ, SFT_MAX_USD=1)
+        with pytest.raises(Ended) as ended, Budget(context):
+            pass
+    assert ended.value.exit == exit_
+    assert "set SFT_USD_PER_HOUR to what an hour costs" in ended.value.message
+    assert runpod_standin.KEY not in ended.value.message
+
+
+def test_who_stopped_first_decides_what_the_stop_is() -> None:
+    now = time.monotonic()
+    by_limit = StopSignals(received=[15], first=now, limit=now - 1)
+    by_hand = StopSignals(received=[15], first=now - 2, limit=now - 1)
+    assert (by_limit.exhausted, by_hand.exhausted) == (True, False)
+    assert StopSignals(limit=now - 1).deadline() > now + 200  # nobody outside counts
+    assert by_limit.deadline() < now + 25
+
+
+def test_the_exit_of_a_stop_tells_who_asked(tmp_path: Path) -> None:
+    context = _context(tmp_path)
+    context.stops.received.append(15)
+    context.stops.first = time.monotonic()
+    assert stop_exit(context) == Exit.STOPPED
+    context.stops.limit = context.stops.first - 1
+    assert stop_exit(context) == Exit.BUDGET
+
+
+# --- restarts ----------------------------------------------------------------------------
+
+TRIES = {
+    Exit.CONFIG: 1, Exit.DATA: 1, Exit.ACCESS: 1, Exit.MEMORY: 1, Exit.ARTIFACT: 1,
+    Exit.BUG: 2, Exit.DISK: 5, Exit.NETWORK: 5, Exit.HARDWARE: 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("exit_", Exit)
+def test_a_failure_is_tried_as_often_as_it_is_worth(exit_: Exit) -> None:
+    last: breaker.Outcome = {}
+    starts = 0
+    while starts < 20 and not breaker.is_open(last):
+        last = breaker.outcome(last, exit_, "why", "checkpoint-3", "pod")
+        starts += 1
+    assert starts == TRIES.get(exit_, 20)
+
+
+def test_progress_and_another_failure_begin_the_count_again(dice: random.Random) -> None:
+    last: breaker.Outcome = {}
+    for step in range(50):
+        exit_ = dice.choice([Exit.DISK, Exit.NETWORK, Exit.HARDWARE])
+        last = breaker.outcome(last, exit_, "why", f"checkpoint-{step}", "pod")
+        assert not breaker.is_open(last)
+    for exit_ in [Exit.DISK, Exit.NETWORK] * 5:
+        last = breaker.outcome(last, exit_, "why", "", "pod")
+        assert not breaker.is_open(last)
+    for pod in "abcdefgh":
+        last = breaker.outcome(last, Exit.DISK, "why", "", pod)
+        assert not breaker.is_open(last)
+
+
+@pytest.mark.parametrize(
+    ("exit_", "on_finish", "on_fail", "on_pod", "wanted"),
+    [
+        (Exit.DONE, "stop", "idle", True, "stop"),
+        (Exit.DATA, "stop", None, True, "exit"),
+        (Exit.DATA, "stop", "idle", True, "idle"),
+        (Exit.BUDGET, "exit", None, True, "stop"),
+        (Exit.BUDGET, "exit", None, False, "exit"),
+        (Exit.BUDGET, "exit", "terminate", True, "terminate"),
+        (Exit.STOPPED, "stop", "stop", True, "exit"),
+        (Exit.INTERRUPTED, "stop", "stop", True, "exit"),
+    ],
+)
+def test_what_is_done_at_the_end(
+    exit_: Exit, on_finish: str, on_fail: str | None, on_pod: bool, wanted: str
+) -> None:
+    assert ending.action(exit_, on_finish, on_fail, on_pod=on_pod) == wanted
+
+
+# --- what a shell is told ----------------------------------------------------------------
+
+
+def _run(outputs: Path, **record: object) -> Path:
+    folder = outputs / "tiny-run1"
+    folder.mkdir(parents=True)
+    first = {"name": "tiny-run1", "prefix": "tiny", "number": 1, "key": "k", "logs": "/logs/tiny"}
+    (folder / RECORD).write_text(json.dumps({**first, **record}))
+    (outputs / "latest.txt").write_text("tiny-run1\n")
+    return folder
+
+
+def test_a_shell_is_told_that_there_is_no_run(tmp_path: Path) -> None:
+    assert "no run yet" in welcome.text(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+STATES = [
+    ({}, "was not ended by itself at step 4 of 9", "goes on from its checkpoint"),
+    ({"exit": 143, "message": "stopped"}, "ended with 143 at step 4 of 9: stopped", "goes on"),
+    ({"exit": 3, "message": "bad rows"}, "failed with 3: bad rows", "change what it names"),
+    ({"exit": 7, "message": "SFT_MAX_HOURS: 2"}, "has used 1.50 hours: SFT_MAX", "raise the limit"),
+]
+
+
+@pytest.mark.parametrize(("last", "state", "after"), STATES)
+def test_a_shell_is_told_the_truth_and_the_next_command(
+    last: dict[str, object], state: str, after: str, tmp_path: Path
+) -> None:
+    folder = _run(tmp_path, **({"outcome": last} if last else {}))
+    (folder / "outcome.json").write_text('{"step": 4, "max_steps": 9, "state": "training"}')
+    (folder / budget.FILE).write_text('{"seconds": 5400, "usd": 0.0, "starts": 2}')
+    first, second, *_ = welcome.text(tmp_path).splitlines()
+    assert state in first
+    assert after in second
+
+
+def test_a_finished_and_a_working_run_are_told_apart(tmp_path: Path) -> None:
+    folder = _run(tmp_path, stages={"train": {"artifact": "adapter"}})
+    (folder / ".complete").write_text("{}")
+    assert f"is done: {folder}/adapter" in welcome.text(tmp_path)
+    (folder / "lease").write_text('{"stamp": "1:1"}')
+    assert "is at work\nnext: tail -f /logs/tiny/train/run.log" in welcome.text(tmp_path)
