@@ -94,7 +94,7 @@ reference: $(VENV)/.installed
 	$(BIN)/python -m envtune.reference
 
 lock: $(VENV)/.installed ## write the installed versions to requirements.txt
-	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
+	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --all --exclude pip --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
 	mv $(VENV)/lock requirements.txt
 
 bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing

@@ -42,13 +42,18 @@ def lock(stream: TextIO, flags: int = fcntl.LOCK_EX) -> None:
 
 def holder(folder: Path) -> str:
     """The stamp of the process that holds a folder's lease on any machine; empty for none."""
+    stamp, age = last(folder)
+    return stamp if age <= STALE else ""
+
+
+def last(folder: Path) -> tuple[str, float]:
+    """Who last held a folder's lease, empty where it was given back, and its silence in s."""
     path = folder / _LEASE
     try:
-        if time.time() - path.stat().st_mtime > STALE:
-            return ""
-        return str(json.loads(path.read_text())["stamp"])
+        age = time.time() - path.stat().st_mtime
+        return str(json.loads(path.read_text())["stamp"]), age
     except (OSError, ValueError, LookupError, TypeError):
-        return ""  # nobody yet, or half a line that the next look finds whole
+        return "", 0.0  # nobody yet, or half a line that the next look finds whole
 
 
 class Lease:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import yaml
 
-from envtune import environments, files, hardware, launch, ports, process, serving
+from envtune import environments, files, hardware, health, launch, ports, process, serving
 from envtune.contract import SERVE_FLAGS
 from envtune.errors import Exit, Problem, Refused, recognise
 from envtune.process import Beside
@@ -225,6 +225,7 @@ def serve(context: Context, what: Served) -> tuple[Exit, str]:
     """Serves until it is stopped. Raises Refused, Ended where it does not come to that."""
     with running(context, what, context.config.setting(SERVE_FLAGS) or {}, "serve") as server:
         _announce(context, server)
+        health.announce(context.run.folder, server.api.url)
         while not context.stops.asked:
             if (code := server.child.ended()) is not None:
                 raise _died(context, server, "serve", code)

