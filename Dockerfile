@@ -50,7 +50,7 @@ COPY examples examples
 COPY src src
 RUN --mount=type=bind,from=wheels,target=/wheels \
     scripts/environments.sh envtune \
- && .venv/bin/python -m envtune.engine.embedded demo \
+ && .venv/bin/python -m envtune.engine.embedded demo && chmod -R a+rX demo \
  && ln -s /opt/envtune/scripts/profile.sh /etc/profile.d/envtune.sh
 
 # FLAVOR: without a GPU the cuda flavour trains on no CPU by accident. A user without a name has
@@ -68,6 +68,7 @@ ENV FLAVOR=${FLAVOR} \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
+ARG BASE_IMAGE
 ARG VERSION=0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="envtune" \

