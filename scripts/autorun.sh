@@ -53,6 +53,9 @@ idle() {
 
 main() {
   use_environment
+  if ((EUID)) && [[ "$(id -g)" == 0 ]]; then  # a cluster's next user has only the group in common
+    umask 0002
+  fi
   case "${1:-}" in
     "" | -* | idle) need_envtune ;;
     *) exec "$@" ;;

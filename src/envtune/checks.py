@@ -10,10 +10,13 @@ from envtune import checks_after, conflicts
 from envtune.config import Facts
 from envtune.errors import Exit, Problem
 from envtune.facts import DataFacts
+from envtune.hardware import Machine
 from envtune.resolve import data as data_types
 from envtune.resolve import flags, owned, parallel, passes_through
 from envtune.settings import Settings
 
+# NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
+_SHM = 2**30
 _DATA_KEYS = ("datasets", "pretraining_dataset")
 
 
@@ -164,6 +167,26 @@ def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
         )
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
+    else:
+        yield from _gpus(facts.machine)
+
+
+def _gpus(machine: Machine) -> Iterator[Problem]:
+    """What makes GPUs that are there useless."""
+    driver, built_for = machine.driver, machine.built_for
+    if driver and built_for and driver[0] < built_for[0]:  # minor versions fit each other
+        known, needed = (".".join(map(str, version)) for version in (driver, built_for))
+        yield Problem(
+            "the GPU's driver",
+            f"is too old: it knows CUDA {known} and torch here is built for CUDA {needed}; "
+            f"take a host whose driver knows CUDA {built_for[0]}",
+        )
+    if len(machine.gpus) > 1 and machine.shm is not None and machine.shm < _SHM:
+        yield Problem(
+            "/dev/shm",
+            f"has {machine.shm // 2**20} MiB and {len(machine.gpus)} GPUs talk through it; start "
+            "the container with --shm-size=8g, in Kubernetes with an emptyDir of medium Memory",
+        )
 
 
 def _deepspeed(facts: Facts) -> Iterator[Problem]:

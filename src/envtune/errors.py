@@ -97,6 +97,13 @@ FAILURES = (
         "give the container more memory or choose a smaller model",
     ),
     _failure(
+        Exit.CONFIG,
+        r"killed by signal: Bus error|failed to extend /dev/shm|No space left on device.*/dev/shm|"
+        r"unable to (write to|open|mmap|allocate) .*(/torch_|shared memory)",
+        "/dev/shm is too small",
+        "start the container with --shm-size=8g, or set AXOLOTL_DATALOADER_NUM_WORKERS=0",
+    ),
+    _failure(
         Exit.DISK,
         r"No space left on device|Disk quota exceeded|ENOSPC|\[Errno 27\]|os error 27",
         "the disk is full",

@@ -4,6 +4,7 @@ Limits of the container (cgroups) count, not the host's size. A machine that is 
 be pretended, so that a laptop can check the job of a large one.
 """
 
+import importlib.util
 import os
 import re
 import socket
@@ -28,12 +29,19 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine as training will see it. `memory` in bytes."""
+    """The machine as training will see it. `memory` and `shm` (/dev/shm) in bytes.
+
+    `driver` is the newest CUDA that the driver knows, `built_for` the one of torch, both as
+    (major, minor) and None where there is none. None of `shm` is unknown.
+    """
 
     gpus: tuple[Gpu, ...]
     cores: int
     memory: int
     flavor: str = ""
+    shm: int | None = None
+    driver: tuple[int, int] | None = None
+    built_for: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         gpus = ", ".join(
@@ -83,11 +91,15 @@ def pretended(text: str) -> Machine:
 
 def probe(environ: Mapping[str, str]) -> Machine:
     """The machine, seen through the container's limits and CUDA_VISIBLE_DEVICES."""
+    gpus, driver = _gpus(environ.get("CUDA_VISIBLE_DEVICES"))
     return Machine(
-        gpus=_gpus(environ.get("CUDA_VISIBLE_DEVICES")),
+        gpus=gpus,
         cores=cores(),
         memory=_memory(),
         flavor=environ.get("FLAVOR", ""),
+        shm=_shm(),
+        driver=driver,
+        built_for=_built_for() if gpus else None,
     )
 
 
@@ -131,6 +143,25 @@ def _memory() -> int:
     return total
 
 
+def _shm() -> int | None:
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError:
+        return None
+    return stat.f_frsize * stat.f_blocks
+
+
+def _built_for() -> tuple[int, int] | None:
+    """The CUDA that torch was built for, without the seconds that importing it takes."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    told = re.search(
+        r"^cuda\b[^=]*= '(\d+)\.(\d+)", _read(Path(spec.origin).parent / "version.py"), re.M
+    )
+    return (int(told[1]), int(told[2])) if told else None
+
+
 def oom_kills() -> int:
     """How many processes the kernel has killed for memory in this container."""
     for file in ("memory.events", "memory/memory.oom_control"):
@@ -147,19 +178,24 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _gpus(visible: str | None) -> tuple[Gpu, ...]:
-    """NVIDIA's GPUs by NVML, which needs no CUDA context. None visible where it is absent."""
+def _gpus(visible: str | None) -> tuple[tuple[Gpu, ...], tuple[int, int] | None]:
+    """NVIDIA's GPUs by NVML, which needs no CUDA context, and the CUDA that their driver knows.
+
+    None visible where it is absent.
+    """
     if not Path("/dev/nvidiactl").exists():
-        return ()
+        return (), None
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()
+        return (), None
     handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
     try:
-        return tuple(_gpu(handle) for handle in _visible(handles, visible))
+        known = pynvml.nvmlSystemGetCudaDriverVersion_v2()  # 12040 is 12.4
+        gpus = tuple(_gpu(handle) for handle in _visible(handles, visible))
+        return gpus, (known // 1000, known % 1000 // 10)
     finally:
         pynvml.nvmlShutdown()
 

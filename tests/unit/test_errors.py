@@ -20,6 +20,8 @@ WARNED = "/opt/venv/lib/site.py:12: DeprecationWarning: `foo` is deprecated, use
         pytest.param(TRACE + "MemoryError", Exit.MEMORY),
         pytest.param(TRACE + "torch.AcceleratorError: CUDA error: out of memory", Exit.MEMORY),
         ("OSError: [Errno 28] No space left on device: '/w/checkpoint-4'", Exit.DISK),
+        ("NCCL WARN Error: failed to extend /dev/shm/nccl-abc to 9637892 bytes", Exit.CONFIG),
+        ("RuntimeError: DataLoader worker (pid 9) is killed by signal: Bus error.", Exit.CONFIG),
         ("OSError: [Errno 122] Disk quota exceeded", Exit.DISK),
         ("safetensors_rust.SafetensorError: I/O error: No space left on device", Exit.DISK),
         ("torch.distributed.DistBackendError: NCCL error in: ../NCCLUtils.hpp:317", Exit.HARDWARE),
