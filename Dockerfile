@@ -54,7 +54,9 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
  && ln -s /opt/envtune/scripts/profile.sh /etc/profile.d/envtune.sh
 
 # FLAVOR: without a GPU the cuda flavour trains on no CPU by accident. A user without a name has
-# none in /etc/passwd, and torch asks for one. Caches lie where a volume may keep them.
+# none in /etc/passwd, and torch asks for one. Caches lie where a volume may keep them. DeepSpeed is
+# imported by accelerate wherever it is installed, and would want nvcc. vLLM's sampler by FlashInfer
+# compiles at the first request.
 ENV FLAVOR=${FLAVOR} \
     PATH=/opt/envtune/.venv/bin:$PATH \
     HOME=/home/envtune \
@@ -65,6 +67,8 @@ ENV FLAVOR=${FLAVOR} \
     TRITON_CACHE_DIR=/workspace/.cache/triton \
     TORCHINDUCTOR_CACHE_DIR=/workspace/.cache/inductor \
     AXOLOTL_DO_NOT_TRACK=1 \
+    DS_IGNORE_CUDA_DETECTION=1 \
+    VLLM_USE_FLASHINFER_SAMPLER=0 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

