@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import socket
+import sysconfig
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,6 +108,12 @@ def home_is_usable(environ: Mapping[str, str]) -> bool:
     """Whether programs can keep their caches where they look for them."""
     home = environ.get("HOME", "")
     return bool(home) and os.access(home, os.W_OK | os.X_OK)
+
+
+def cuda_home() -> Path | None:
+    """The folder of NVIDIA's compiler, where its wheels have brought one."""
+    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
+    return next((nvcc.parents[1] for nvcc in sorted(packages.glob("cu*/bin/nvcc"))), None)
 
 
 def started_by_init() -> bool:

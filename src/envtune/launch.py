@@ -29,7 +29,7 @@ class Place:
     """Where a child runs: its run folder, its Python, this node's cores and visible GPUs.
 
     `supervisor` is this process's stamp, `owner` that of node 0's, which judges the outcome.
-    `home` replaces a HOME that cannot be written.
+    `home` replaces a HOME that cannot be written, `cuda` is where a compiler for GPUs lies.
     """
 
     run_dir: Path
@@ -40,6 +40,7 @@ class Place:
     gpus: int = 0
     where: Rendezvous = field(default_factory=Rendezvous)
     home: Path | None = None
+    cuda: Path | None = None
 
 
 def train(
@@ -186,6 +187,8 @@ def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[s
     if config.device == "cuda" and config.parallel.world > 1:
         # What went wrong between ranks is told, and a rank that waits for a dead one ends.
         defaults |= {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if config.device == "cuda" and place.cuda is not None:
+        defaults["CUDA_HOME"] = str(place.cuda)  # DeepSpeed compiles some of its optimizers
     if config.offline:
         # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
         defaults["HF_HUB_OFFLINE"] = "1"

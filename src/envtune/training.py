@@ -142,6 +142,7 @@ def _place(context: Context, owner: str) -> launch.Place:
         gpus=len(hardware.probe(context.environ).gpus),
         where=where,
         home=_home(context),
+        cuda=hardware.cuda_home(),
     )
 
 
