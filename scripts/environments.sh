@@ -71,4 +71,4 @@ else
   for environment in $2; do fill "$1" "$environment" "${3:-}"; done
   .uv/bin/uv pip check --python .venv
 fi
-rm -rf .uv
+rm -rf .uv .venv*/.lock  # which anybody could write to

@@ -145,8 +145,10 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
     except _Terminated:
         return Exit.STOPPED, "stopped before training: nothing to save yet"
     except OSError as error:
-        exit_ = Exit.DISK if error.errno in _VOLUME else Exit.CONFIG
-        return exit_, f"{error.filename or 'a file'}: {error.strerror}"
+        said = f"{error.filename or 'a file'}: {error.strerror}"
+        if error.errno in _VOLUME:
+            return Exit.DISK, f"{said}; free space under SFT_OUTPUTS_DIR; the next start resumes"
+        return Exit.CONFIG, said
     except Exception:
         return Exit.BUG, f"envtune failed; this is a bug\n{traceback.format_exc()}"
 

@@ -1,21 +1,17 @@
 """templates/runpod/template.json: a template of RunPod's, as its API takes and shows one.
 
-Its variables are envtune's settings and the caches'. No port is open.
+Its variables are envtune's settings: the image itself keeps its caches on the volume. No port is open.
 """
 
 import json
+from importlib import metadata
 from typing import Any
 
 from envtune.contract.place import MAX_HOURS, ON_FAIL, ON_FINISH
 from envtune.flow import POD_VOLUME
 from envtune.reference import example
 
-IMAGE = "ghcr.io/envtune/envtune:latest-cuda"
-_CACHES = {
-    "HF_HOME": "huggingface",
-    "TRITON_CACHE_DIR": "triton",
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
-}
+IMAGE = f"ghcr.io/envtune/envtune:{metadata.version('envtune')}-cuda"
 _README = """\
 Trains what the variables say, publishes or serves it, and stops the pod. Change
 AXOLOTL_BASE_MODEL and AXOLOTL_DATASETS; every other key of Axolotl is a variable too.
@@ -49,6 +45,5 @@ def _template() -> dict[str, Any]:
 
 
 def _variables() -> dict[str, str]:
-    caches = {name: f"{POD_VOLUME}/cache/{part}" for name, part in _CACHES.items()}
     ends = {ON_FINISH: "stop", ON_FAIL: "stop", MAX_HOURS: "24"}
-    return {**example.REQUIRED, **ends, **caches}
+    return {**example.REQUIRED, **ends}

@@ -1,0 +1,144 @@
+"""What a container says and shows before and beside any training."""
+
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.image.containers import HOME, IMAGE, Container, engine
+
+
+def test_alone_it_tells_how_it_is_used() -> None:
+    for words in [], ["envtune"]:
+        ended = Container(command=words).run()
+        assert ended.code == 1
+        assert "AXOLOTL_BASE_MODEL" in ended.out + ended.err
+
+
+def test_help_and_version_of_what_is_inside() -> None:
+    assert "VERB" in Container(command=["--help"]).run().out
+    told = Container(command=["--version"], flags=["--network", "none"]).run()
+    assert told.code == 0
+    assert re.search(r"^axolotl 0\.19\.0$", told.out, re.MULTILINE)
+
+
+def test_any_other_command_runs_untouched_in_the_environment() -> None:
+    ended = Container(command=["bash", "-c", "id -u; echo $HOME; which envtune tensorboard"]).run()
+    assert ended.out.split() == [
+        "10001", "/home/envtune", f"{HOME}/.venv/bin/envtune", f"{HOME}/.venv/bin/tensorboard",
+    ]  # fmt: skip
+
+
+def test_each_environment_has_envtune_and_its_engine() -> None:
+    for folder, engines in (".venv", "axolotl, torch, trl"), (".venv-serve", "vllm"):
+        asked = ["-c", f"import importlib.metadata as m; m.version('envtune'); import {engines}"]
+        ended = Container(
+            {"HF_HUB_OFFLINE": "1"}, command=[f"{HOME}/{folder}/bin/python", "-W", "ignore", *asked]
+        ).run(asked=".")
+        assert ended.code == 0, ended.err
+
+
+def test_the_values_of_an_env_file_keep_their_spaces_and_quotes(
+    tmp_path: Path, demo: dict[str, str]
+) -> None:
+    file = tmp_path / "job.env"
+    rows = f'[{{"path": "{HOME}/demo/instructions.jsonl", "type": "chat_template"}}]'
+    lines = {**demo, "AXOLOTL_DATASETS": rows, "AXOLOTL_WANDB_NAME": 'two  words, "quoted"'}
+    del lines["AXOLOTL_DATASETS__0__PATH"]
+    file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    ended = Container(flags=["--env-file", str(file)], command=["envtune", "check"]).run()
+    assert ended.code == 0, ended.err
+    assert 'two  words, "quoted"' in ended.out
+    file.write_text(file.read_text().replace("5e-3", '"5e-3"'))
+    ended = Container(flags=["--env-file", str(file)], command=["envtune", "check"]).run(
+        asked="QUOTES|'\"5e-3\"'"
+    )
+    assert ended.code == 1
+    assert "AXOLOTL_LEARNING_RATE" in ended.err
+
+
+def test_idle_is_well_and_shells_have_the_containers_variables(idle: Container) -> None:
+    result = engine("healthcheck", "run", idle.name)
+    assert result.returncode == 0, result.stdout
+    assert "no run yet" in idle.exec("envtune", "health").stdout
+    login = idle.exec("bash", "-lc", "echo $HF_TOKEN; command -v envtune").stdout
+    assert login.split()[:2] == ["hf_" + "x" * 34, f"{HOME}/.venv/bin/envtune"]
+
+
+def test_nothing_listens_by_default(idle: Container) -> None:
+    told = idle.exec("bash", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+    assert "sleep infinity" in told
+    assert "sshd" not in told
+    assert "jupyter" not in told
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def test_sshd_opens_for_the_owner_of_the_key_alone(tmp_path: Path) -> None:
+    key, other, port = tmp_path / "key", tmp_path / "other", _free_port()
+    for path in key, other:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    environ = {"PUBLIC_KEY": (tmp_path / "key.pub").read_text(), "SSH_PORT": str(port)}
+    container = Container(
+        {**environ, "SECRET_OF_THE_RUN": "known to shells"},
+        command=["idle"], flags=["--network", "host"],
+    ).start()  # fmt: skip
+    try:
+        container.until(lambda said: "next:" in said)
+        ssh = [
+            "ssh",
+            "-F",
+            "none",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]
+        ask = ["-o", "BatchMode=yes", "-p", str(port), "envtune@127.0.0.1"]
+        shell = "bash -lc 'echo $SECRET_OF_THE_RUN; command -v envtune'"
+        result = subprocess.run(
+            [*ssh, "-i", key, *ask, shell], capture_output=True, text=True, check=False
+        )
+        assert result.stdout.splitlines() == ["known to shells", f"{HOME}/.venv/bin/envtune"], (
+            result.stderr
+        )
+        refused = subprocess.run(
+            [*ssh, "-i", other, *ask, "true"], capture_output=True, check=False
+        )
+        assert refused.returncode == 255
+    finally:
+        container.remove()
+
+
+def test_the_image_says_what_it_is_and_who_it_runs_as() -> None:
+    wanted = (
+        '{{index .Config.Labels "org.opencontainers.image.version"}} {{.Config.User}} '
+        "{{.Config.StopSignal}} {{.Config.WorkingDir}} {{json .Config.Entrypoint}}"
+    )
+    told = engine("image", "inspect", "--format", wanted, IMAGE).stdout.split(maxsplit=4)
+    assert told[:4] == ["0.1.0", "10001:0", "SIGTERM", "/workspace"]
+    assert "tini" in told[4]
+
+
+def test_neither_the_history_nor_a_file_holds_a_secret() -> None:
+    """Keys, tokens, the machine's own settings of pip, and what lay beside the Dockerfile."""
+    history = engine("history", "--no-trunc", IMAGE).stdout
+    assert not re.search(r"(?i)token=|password=|hf_[A-Za-z0-9]{20}|PRIVATE KEY", history)
+    look = (
+        "ls /etc/pip.conf /root/.pip /root/.config /root/.cache /etc/ssh/ssh_host_* /opt/envtune/.env "
+        "/opt/envtune/.git /opt/envtune/tests /opt/envtune/.uv 2> /dev/null; "
+        "grep -rlE 'BEGIN (RSA |OPENSSH |EC )?PRIVATE KEY|hf_[A-Za-z0-9]{30}' /etc /home /root "
+        "/opt/envtune/src /opt/envtune/scripts /workspace 2> /dev/null"
+    )
+    found = Container(flags=["--user", "0", "--entrypoint", "bash"], command=["-c", look]).run()
+    assert found.out.split() == []
+
+
+def test_code_lies_where_nobody_mounts_and_only_root_may_change_it() -> None:
+    look = "find /opt/envtune -maxdepth 2 -writable; find / -xdev -perm -4000 -newer /etc/hostname"
+    found = Container(command=["bash", "-c", look]).run()
+    assert found.out.split() == []
