@@ -1,6 +1,7 @@
 """templates/runpod/template.json: a template of RunPod's, as its API takes and shows one.
 
-Its variables are envtune's settings: the image itself keeps its caches on the volume. No port is open.
+Its variables are envtune's settings; the image keeps its caches on the volume by itself. No port
+is open.
 """
 
 import json
