@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -82,7 +81,7 @@ class Hub:
 
     `disk` is where it is written to. `faults` are met in order, each once: how a request
     begins, and a status, one with Retry-After ("429 2"), cut (in the middle of the body),
-    stall or slow there, or hang; `hidden` are files that no listing shows.
+    stall there or hold until `go`, or hang; `hidden` are files that no listing shows.
     """
 
     url: str = ""
@@ -92,6 +91,7 @@ class Hub:
     troubles: int = 1_000_000
     seen: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
     disk: Disk | None = None
     faults: list[tuple[str, str]] = field(default_factory=list)
     hidden: set[str] = field(default_factory=set)
@@ -144,7 +144,7 @@ class _Handler(Quiet):
         if not f"{self.command} {self.path}".startswith(start):
             return False
         self.hub.faults.pop(0)
-        if self.command == "GET" and fault in ("cut", "stall", "slow"):
+        if self.command == "GET" and fault in ("cut", "stall", "hold"):
             self.broken = fault
             return False
         size = int(self.headers.get("Content-Length", 0))
@@ -266,8 +266,8 @@ class _Handler(Quiet):
     def _rest(self, body: bytes) -> bytes:
         """What comes after the first half of a body, and when."""
         broken, self.broken = self.broken, ""
-        if broken == "slow":
-            time.sleep(4)
+        if broken == "hold":
+            self.hub.go.wait()
             return body
         if broken == "stall":
             self.hub.ended.wait()

@@ -5,6 +5,7 @@ alone. The order names the `repositories` and the `seconds` that are left; `resu
 came of it.
 """
 
+import errno
 import os
 import sys
 import threading
@@ -26,6 +27,7 @@ _TIMEOUTS = 12
 _LOOK = 0.5
 # Statuses with which a Hub may say when to come again.
 _BUSY = (429, 503)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ class _Watch:
     beside this one that fetches the same."""
 
     def __init__(self) -> None:
-        self.what, self.total, self.before, self.beats, self.shown = "", 0, 0, 0, -1
+        self.what, self.total, self.largest, self.before = "", 0, 0, 0
+        self.beats, self.shown = 0, -1
         self.blobs: Path | None = None
 
     def begin(self, plan: Plan) -> None:
         self.what, self.total, self.blobs = plan.repository.id, plan.to_come(), plan.blobs
+        self.largest = max((plan.sizes.get(name, 0) for name in plan.lost()), default=0)
         self.before = self._size()
 
     def beat(self) -> None:
@@ -127,8 +131,8 @@ def _watched(order: Mapping[str, Any], watch: _Watch) -> Told:
         if now > end:
             return _again("the transfer is not at its end")
         if now > moved + patience:
-            # Over plain HTTP the Hub sends no file that is larger.
-            stalled = watch.total <= constants.MAX_HTTP_DOWNLOAD_SIZE
+            # What is larger the Hub sends by Xet alone.
+            stalled = watch.largest <= constants.MAX_HTTP_DOWNLOAD_SIZE
             what = f"the transfer has moved nothing for {patience} s"
             return Told(Exit.NETWORK, what, again=True, stalled=stalled)
     watch.show()
@@ -200,8 +204,9 @@ def _of_this_machine(error: Exception, repository: Repository) -> Told:
     said = f"{type(error).__name__}: {error}"
     if _known(error) == Exit.DISK:
         return _full(said)
-    if isinstance(error, PermissionError):
-        return Told(Exit.CONFIG, f"{error.filename} cannot be written: {error.strerror}")
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        why = f"{error.filename} cannot be written: {error.strerror}"
+        return Told(Exit.CONFIG, f"{why}; name another folder in HF_HOME or SFT_CACHE_DIR")
     # Xet's library raises a RuntimeError for everything, the Hub's an OSError for a file that
     # has come in part.
     if isinstance(error, RuntimeError | OSError | Torn):
