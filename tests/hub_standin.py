@@ -2,8 +2,8 @@
 
 It answers what huggingface_hub and datasets ask when they read, with the Hub's statuses
 and headers (X-Error-Code, X-Error-Message, X-Repo-Commit, ETag). Every file is served
-straight, as the Hub does with small ones. What it takes when it is written to is in
-`hub_writing`.
+straight, as the Hub does with small ones, from any byte on. What it takes when it is written
+to is in `hub_writing`.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from tests.hub_writing import Disk, Wrong
 
 COMMIT = "5ca1ab1e" * 5
 _API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+?)(?:/(revision|tree)/([^/]+)/?(.*))?")
+_XET = "/api/xet-read-token"
 _FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
@@ -33,18 +34,33 @@ class _Refused(Exception):
 
 @dataclass
 class Repo:
-    """A repository: its files, who may read it, and the Hub's words to others where gated."""
+    """A repository: its files, who may read it, and the Hub's words to others where gated.
+
+    `claimed` are files with a size and no bytes; `xet`: the large ones lie in Xet's storage
+    too.
+    """
 
     folder: Path
     readers: frozenset[str] | None = None
     gate: str = ""
+    claimed: Mapping[str, int] = field(default_factory=dict)
+    xet: bool = False
 
     def open_to(self, user: str | None) -> bool:
         return self.readers is None or user in self.readers
 
     def told(self, id_: str) -> dict[str, Any]:
         """What the API says of a repository; of a gated one to everybody."""
-        names = [{"rfilename": entry["path"]} for entry in self.tree("")]
+        names = [
+            {
+                "rfilename": path.name,
+                "size": path.stat().st_size,
+                "blobId": _digest(path),
+                **_lfs(path),
+            }
+            for path in sorted(self.folder.iterdir())
+        ]
+        names += [{"rfilename": name, "size": size} for name, size in self.claimed.items()]
         return {"id": id_, "sha": COMMIT, "siblings": names, "tags": [], "downloads": 0}
 
     def tree(self, inside: str) -> list[dict[str, Any]]:
@@ -64,8 +80,8 @@ class Hub:
     is a status, or close, hang or drip, for the first `troubles` requests.
 
     `disk` is where it is written to. `faults` are met in order, each once: how a request
-    begins, and a status, cut (in the middle of its body) or hang; `hidden` are files that no
-    listing shows.
+    begins, and a status, one with Retry-After ("429 2"), cut (in the middle of the body),
+    stall there or hold until `go`, or hang; `hidden` are files that no listing shows.
     """
 
     url: str = ""
@@ -75,6 +91,7 @@ class Hub:
     troubles: int = 1_000_000
     seen: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
     disk: Disk | None = None
     faults: list[tuple[str, str]] = field(default_factory=list)
     hidden: set[str] = field(default_factory=set)
@@ -82,9 +99,10 @@ class Hub:
 
 class _Handler(Quiet):
     hub: Hub
+    broken = ""
 
     def do_GET(self) -> None:
-        self.hub.seen.append(f"{self.command} {self.path}")
+        self.hub.seen.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
         if self.hub.trouble and len(self.hub.seen) <= self.hub.troubles:
             self._trouble()
             return
@@ -126,10 +144,16 @@ class _Handler(Quiet):
         if not f"{self.command} {self.path}".startswith(start):
             return False
         self.hub.faults.pop(0)
+        if self.command == "GET" and fault in ("cut", "stall", "hold"):
+            self.broken = fault
+            return False
         size = int(self.headers.get("Content-Length", 0))
         if fault.isdigit():
             self.rfile.read(size)
             self._json({"error": "trouble"}, int(fault), {})
+        elif " " in fault:
+            status, seconds = fault.split()
+            self._json({"error": "trouble"}, int(status), {"Retry-After": seconds})
         elif fault == "cut":
             self.rfile.read(size // 2)
         else:
@@ -156,6 +180,9 @@ class _Handler(Quiet):
             if user is None:
                 raise _Refused(401, "Invalid username or password.")
             self._json(user)
+        elif path == _XET:
+            told = {"X-Xet-Cas-Url": self.hub.url, "X-Xet-Access-Token": "t"}
+            self._json({}, 200, {**told, "X-Xet-Token-Expiration": "9999999999"})
         elif match := _FILE.fullmatch(path):
             kind = "dataset" if match[1] else "model"
             self._file(self._repo(kind, match[2], match[3], user, gated=True), match[4])
@@ -205,8 +232,15 @@ class _Handler(Quiet):
         path = repo.folder / name
         if not path.is_file():
             raise _Refused(404, "Entry not found", "EntryNotFound")
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_digest(path)}"'}
-        self._send(path.read_bytes(), 200, {**headers, "Content-Type": "application/octet-stream"})
+        body = path.read_bytes()
+        lfs = _lfs(path).get("lfs", {})
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{lfs.get("sha256") or _digest(path)}"'}
+        if lfs and repo.xet:
+            headers |= {"X-Xet-Hash": "0" * 64, "X-Xet-Refresh-Route": self.hub.url + _XET}
+        headers["Content-Type"] = "application/octet-stream"
+        if first := int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1]):
+            headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+        self._send(body[first:], 206 if first else 200, headers)
 
     def _json(
         self, value: object, status: int = 200, headers: Mapping[str, str] | None = None
@@ -221,12 +255,36 @@ class _Handler(Quiet):
                 self.send_header(name, text)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        with suppress(OSError):  # whoever asked has gone away
+            if self.broken:
+                self.wfile.write(body[: len(body) // 2])
+                body = self._rest(body[len(body) // 2 :])
             self.wfile.write(body)
+
+    def _rest(self, body: bytes) -> bytes:
+        """What comes after the first half of a body, and when."""
+        broken, self.broken = self.broken, ""
+        if broken == "hold":
+            self.hub.go.wait()
+            return body
+        if broken == "stall":
+            self.hub.ended.wait()
+        self.close_connection = True
+        return b""
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def _lfs(path: Path) -> dict[str, Any]:
+    """What the Hub says of a large file."""
+    if path.suffix not in (".safetensors", ".bin"):
+        return {}
+    digest, size = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
+    return {"lfs": {"sha256": digest, "size": size, "pointerSize": 134}}
 
 
 @contextmanager

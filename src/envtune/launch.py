@@ -116,6 +116,21 @@ def push(order: Path, python: str, run_dir: Path, environ: Mapping[str, str]) ->
     return LaunchPlan(argv, {**env, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}, run_dir)
 
 
+def fetch(
+    order: Path, python: str, run_dir: Path, environ: Mapping[str, str], home: Path | None
+) -> LaunchPlan:
+    """One try to fetch models. Of the secrets it is told the Hub's token."""
+    env = {
+        name: value
+        for name, value in environ.items()
+        if value and (name in sources.HUB_TOKENS or not isinstance(value, sources.Secret))
+    }
+    if home is not None:
+        env["HOME"] = str(home)
+    argv = (python, "-m", "envtune.fetch", str(order))
+    return LaunchPlan(argv, {**env, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}, run_dir)
+
+
 def _meeting(config: RunConfig, where: Rendezvous) -> tuple[str, ...]:
     """Where the ranks meet. One node alone takes a free port, so that two runs fit on it."""
     if config.parallel.world == 1:

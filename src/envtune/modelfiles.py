@@ -16,13 +16,13 @@ CONFIG, WEIGHTS, TOKENIZER, ADAPTER = "config", "weights", "tokenizer", "adapter
 
 _POINTER = b"version https://git-lfs"
 _VOCABULARIES = ("tokenizer.json", ".model", ".tiktoken", "vocab.txt", "tekken.json")
-_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # transformers loads the first of these that is there; an index that comes later may be stale.
-_ENTRIES = ("model.safetensors", _INDICES[0], "pytorch_model.bin", _INDICES[1])
+ENTRIES = ("model.safetensors", INDICES[0], "pytorch_model.bin", INDICES[1])
 # What is read to see whether it is whole, besides weights. A folder may hold any other JSON.
 _READ = (
     "config.json", "generation_config.json", "adapter_config.json", "adapter_model.safetensors",
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", *_INDICES,
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", *INDICES,
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def problems(folder: Path, parts: Collection[str]) -> list[str]:
     lost = missing({path.name for path in files}, parts)
     lost += _lost_shards(folder) if WEIGHTS in parts else []
     told = [f"{folder} has no {', no '.join(lost)}"] if lost else []
-    suspects = [path for path in files if _is_weights(path.name) or path.name in _READ]
+    suspects = [path for path in files if is_weights(path.name) or path.name in _READ]
     return told + [text for path in suspects if (text := _damage(path))]
 
 
@@ -59,7 +59,7 @@ def _no_config(names: Collection[str]) -> Iterator[str]:
 
 
 def _no_weights(names: Collection[str]) -> Iterator[str]:
-    if not any(_is_weights(name) for name in names) and not set(_INDICES) & set(names):
+    if not any(is_weights(name) for name in names) and not set(INDICES) & set(names):
         yield "weights (*.safetensors or pytorch_model*.bin)"
 
 
@@ -87,7 +87,7 @@ _MISSING: dict[str, Callable[[Collection[str]], Iterator[str]]] = {
 }
 
 
-def _is_weights(name: str) -> bool:
+def is_weights(name: str) -> bool:
     """Whether a name is one of a base model's weights: not an adapter's, not optimizer.bin."""
     if name.endswith(".safetensors"):
         return not name.startswith("adapter_")
@@ -96,8 +96,8 @@ def _is_weights(name: str) -> bool:
 
 def _lost_shards(folder: Path) -> list[str]:
     """The shards that the index names and the folder has not; a damaged index names none."""
-    entry = next((name for name in _ENTRIES if (folder / name).exists()), None)
-    if entry not in _INDICES or _damage(index := folder / entry):
+    entry = next((name for name in ENTRIES if (folder / name).exists()), None)
+    if entry not in INDICES or _damage(index := folder / entry):
         return []
     shards = read_json(index).get("weight_map", {}).values()
     return sorted(name for name in set(shards) if not (folder / name).exists())

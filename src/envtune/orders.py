@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envtune import files, hardware, launch, process
+from envtune import files, hardware, launch, nodes, process
 from envtune.errors import Exit, recognise
 from envtune.launch import LaunchPlan
 from envtune.progress import Counted
@@ -52,14 +52,17 @@ def _failure(context: Context, stage: str, module: str, code: int, tail: list[st
     return failed(stage, known, f"{module}: {said} (log: {context.run.log(stage)})")
 
 
-def attend(context: Context, stage: str, what: str, plan: LaunchPlan) -> tuple[int, list[str]]:
+def attend(
+    context: Context, stage: str, what: str, plan: LaunchPlan, shown: Counted | None = None
+) -> tuple[int, list[str]]:
     """Runs a child of a stage to its end: its exit code and its last lines.
 
     Raises Ended where a stop was asked for.
     """
-    watcher = _Watcher(context, Counted(what))
+    watcher = _Watcher(context, shown or Counted(what))
+    log = context.run.log(stage, nodes.rank(context))
     try:
-        code = process.run(plan, context.run.log(stage), watcher, context.stops)
+        code = process.run(plan, log, watcher, context.stops)
     finally:
         watcher.shown.close()
     if context.stops.asked:

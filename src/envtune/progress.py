@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from envtune import control, record
 
@@ -95,7 +95,7 @@ class Progress:
         left = (outcome.max_steps - outcome.step) * seconds / max(last_line["step"], 1)
         LOG.info(
             "train: step %d/%d, loss %.4f, %s, %s left",
-            outcome.step, outcome.max_steps, loss, rate, _span(left),
+            outcome.step, outcome.max_steps, loss, rate, span(left),
         )  # fmt: skip
 
 
@@ -104,6 +104,8 @@ class Counted:
 
     `clock` gives seconds and only moves forward.
     """
+
+    scale: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, module: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.module, self.clock = module, clock
@@ -119,7 +121,7 @@ class Counted:
         if self.terminal:
             self._draw(what, done, total)
         elif done == total or what != self.what or self.clock() > self.shown + _EVERY:
-            LOG.info("%s", text)
+            self._say(text, what, done, total)
             self.what, self.shown = what, self.clock()
 
     def close(self) -> None:
@@ -127,20 +129,49 @@ class Counted:
             self.bar.close()
             self.bar = None
 
+    def _say(self, text: str, what: str, done: int, total: int) -> None:
+        LOG.info("%s", text)
+
     def _draw(self, what: str, done: int, total: int) -> None:
         from tqdm import tqdm
 
         if what != self.what:
             self.close()
             desc = f"{self.module}: {what}"
-            self.bar = tqdm(total=total, desc=desc, file=sys.stderr, dynamic_ncols=True)
+            self.bar = tqdm(
+                total=total, desc=desc, file=sys.stderr, dynamic_ncols=True, **self.scale
+            )
             self.what = what
         if self.bar is not None:
             self.bar.n = done
             self.bar.refresh()
 
 
-def _span(seconds: float) -> str:
+class Transferred(Counted):
+    """The same where bytes are counted: how fast they come, and the time that is left."""
+
+    scale: ClassVar[dict[str, Any]] = {"unit": "B", "unit_scale": True}
+
+    def _say(self, text: str, what: str, done: int, total: int) -> None:
+        now = self.clock()
+        if what != self.what:
+            self.began, self.first = now, done
+        rate = (done - self.first) / max(now - self.began, 1e-9)
+        left = f", {amount(rate)}/s, {span((total - done) / rate)} left" if rate else ""
+        LOG.info("%s: %s: %s of %s%s", self.module, what, amount(done), amount(total), left)
+
+
+def amount(size: float) -> str:
+    """Bytes as people read them: 812 B, 4.2 MB, 15.3 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def span(seconds: float) -> str:
+    """1:05 for minutes and seconds, 2:01:05 with hours."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

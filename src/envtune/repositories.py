@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from envtune import modelfiles
+from envtune.config import RunConfig
 from envtune.facts import DATASETS, FROM_THE_HUB
 from envtune.settings import Settings
 
@@ -31,7 +32,11 @@ class Repository:
 
 def models(settings: Settings) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """The key, the path or id, and the needed parts of each model and tokenizer."""
-    given = {k: s.value for k in FROM_THE_HUB if (s := settings.axolotl.get(k)) and s.value}
+    return _parted({key: setting.value for key, setting in settings.axolotl.items()})
+
+
+def _parted(values: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    given = {key: values[key] for key in FROM_THE_HUB if values.get(key)}
     parts = modelfiles.needs(given)
     yield from ((key, value, parts.get(key, ())) for key, value in given.items())
 
@@ -41,14 +46,30 @@ def repositories(settings: Settings) -> list[Repository]:
     return [*_model_repositories(settings), *_data_repositories(settings)]
 
 
+def of_models(config: RunConfig) -> list[Repository]:
+    """The repositories of the models and tokenizers of a run, each once with all its parts."""
+    found: dict[tuple[str, str | None], Repository] = {}
+    names = {key: value.source for key, value in config.axolotl.items()}
+    for repo in _of_models(config.plain(), names):
+        first = found.setdefault((repo.id, repo.revision), repo)
+        parts = tuple(dict.fromkeys((*first.parts, *repo.parts)))
+        found[repo.id, repo.revision] = replace(first, parts=parts)
+    return list(found.values())
+
+
 def _model_repositories(settings: Settings) -> Iterator[Repository]:
-    revision = settings.axolotl.get("model_revision")
-    for key, id_, parts in models(settings):
+    names = {key: setting.name for key, setting in settings.axolotl.items()}
+    return _of_models({key: s.value for key, s in settings.axolotl.items()}, names)
+
+
+def _of_models(values: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Repository]:
+    for key, id_, parts in _parted(values):
         if id_.startswith("/"):
             continue
-        repo = Repository(settings.axolotl[key].name, "model", id_, parts=parts)
-        if revision is not None and key != "lora_model_dir":  # Axolotl takes the newest adapter
-            repo = replace(repo, revision=revision.value, revision_name=revision.name)
+        repo = Repository(names[key], "model", id_, parts=parts)
+        # Axolotl takes the newest adapter.
+        if key != "lora_model_dir" and (revision := values.get("model_revision")):
+            repo = replace(repo, revision=revision, revision_name=names["model_revision"])
         yield repo
 
 

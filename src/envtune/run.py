@@ -18,6 +18,7 @@ from envtune import (
     descendants,
     evaluating,
     exporting,
+    fetching,
     files,
     fingerprint,
     flow,
@@ -170,6 +171,7 @@ def serve(start: Start) -> tuple[Exit, str]:
 def _lead(context: Context) -> tuple[Exit, str]:
     try:
         with Budget(context):
+            fetching.fetch(context)
             for name, stage in STAGES:
                 _run_stage(name, stage, context)
     except Ended as end:
@@ -210,6 +212,7 @@ def _follow(context: Context) -> tuple[Exit, str] | None:
     """Trains along with node 0 and ends as it does; None where it is done already."""
     where, _ = rendezvous.read(context.environ)
     try:
+        fetching.fetch(context)
         launch = nodes.wait_for_launch(context, where)
         if launch is None:
             return None

@@ -141,12 +141,12 @@ def _place(context: Context, owner: str) -> launch.Place:
         owner=owner,
         gpus=len(hardware.probe(context.environ).gpus),
         where=where,
-        home=_home(context),
+        home=home(context),
         cuda=hardware.cuda_home(),
     )
 
 
-def _home(context: Context) -> Path | None:
+def home(context: Context) -> Path | None:
     """A home for a user that has none that can be written, as OpenShift's do; else None."""
     if hardware.home_is_usable(context.environ):
         return None

@@ -60,6 +60,11 @@ TRAINING: dict[str, Own] = {
     "SFT_LOCAL_FILES_ONLY": Own(
         FLAG, False, "no network: models and data sets are local folders or in the cache"
     ),
+    "SFT_FETCH_SECONDS": Own(
+        SECONDS,
+        7200,
+        "seconds that a start tries to fetch the models from the Hub before it gives up",
+    ),
     "SFT_RERUN": Own(FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(
