@@ -16,7 +16,7 @@ from envtune.resolve import flags, owned, parallel, passes_through
 from envtune.settings import Settings
 
 # NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
-_SHM = 2**30
+_SHM, _SHM_NEEDED = "/dev/shm", 2**30
 _DATA_KEYS = ("datasets", "pretraining_dataset")
 
 
@@ -165,6 +165,8 @@ def _device(settings: Settings, facts: Facts) -> Iterator[Problem]:
             "is not set and no GPU is visible in an image made for one; start it with "
             "--gpus all, or set SFT_DEVICE=cpu to train on the CPU",
         )
+    if os.path.exists(_SHM) and (problem := writable(_SHM, _SHM)):
+        yield problem  # a lock of the data's preparation lies there
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
     else:
@@ -181,9 +183,9 @@ def _gpus(machine: Machine) -> Iterator[Problem]:
             f"is too old: it knows CUDA {known} and torch here is built for CUDA {needed}; "
             f"take a host whose driver knows CUDA {built_for[0]}",
         )
-    if len(machine.gpus) > 1 and machine.shm is not None and machine.shm < _SHM:
+    if len(machine.gpus) > 1 and machine.shm is not None and machine.shm < _SHM_NEEDED:
         yield Problem(
-            "/dev/shm",
+            _SHM,
             f"has {machine.shm // 2**20} MiB and {len(machine.gpus)} GPUs talk through it; start "
             "the container with --shm-size=8g, in Kubernetes with an emptyDir of medium Memory",
         )

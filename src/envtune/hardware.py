@@ -98,7 +98,7 @@ def probe(environ: Mapping[str, str]) -> Machine:
         cores=cores(),
         memory=_memory(),
         flavor=environ.get("FLAVOR", ""),
-        shm=_shm(),
+        shm=shm(),
         driver=driver,
         built_for=_built_for() if gpus else None,
     )
@@ -150,7 +150,8 @@ def _memory() -> int:
     return total
 
 
-def _shm() -> int | None:
+def shm() -> int | None:
+    """The size of /dev/shm in bytes, or None where there is none."""
     try:
         stat = os.statvfs("/dev/shm")
     except OSError:
