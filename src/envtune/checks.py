@@ -43,6 +43,7 @@ def preflight(settings: Settings, facts: Facts, folders: Mapping[str, str]) -> l
         *_trackers(settings, facts),
         *_deepspeed(facts),
         *checks_after.problems(settings),
+        *checks_after.shared_memory(settings, facts.device, facts.machine.shm),
         *(p for name, folder in folders.items() if (p := writable(name, folder))),
     ]
 

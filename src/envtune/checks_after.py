@@ -10,6 +10,9 @@ from envtune.facts import read_data
 from envtune.resolve import data as data_types
 from envtune.settings import Settings
 
+# What vLLM's two queues between its processes take of /dev/shm, with room beside them, in bytes.
+_QUEUES = 2**29
+
 
 def problems(settings: Settings) -> list[Problem]:
     """Of the stages that these settings ask for."""
@@ -36,6 +39,20 @@ def _vllm(settings: Settings) -> Iterator[Problem]:
     for name in (name for name, on in wanted.items() if on):
         fix = "`make setup-serve` makes one, or SFT_VLLM_VENV names its folder"
         yield Problem(name, f"needs vLLM in an environment of its own; {fix}")
+
+
+def shared_memory(settings: Settings, device: str, shm: int | None) -> Iterator[Problem]:
+    """What vLLM would miss of /dev/shm on a CPU; one GPU alone does without its queues."""
+    asked = [
+        name for name in ("SFT_SERVE", "SFT_PARITY") if settings.get(name) not in (False, "off")
+    ]
+    there = environments.find(settings.get("SFT_VLLM_VENV"), serving.ENVIRONMENT)
+    if device == "cpu" and asked and there and shm is not None and shm < _QUEUES:
+        yield Problem(
+            asked[0],
+            f"vLLM needs {_QUEUES // 2**20} MiB of /dev/shm on a CPU and {shm // 2**20} are there; "
+            "start the container with --shm-size=1g, or set SFT_PARITY=off and leave the proof out",
+        )
 
 
 def _port(settings: Settings) -> Iterator[Problem]:

@@ -26,8 +26,6 @@ from envtune.stage import LOG, Context, Ended, stop_exit
 _ASK, _TELL, _AGAIN = 0.5, 30.0, 2.0
 # Seconds for the last bytes of an answer after the port is closed.
 _FLUSH = 3.0
-# vLLM's queues want 160 MiB of /dev/shm and more, in chunks of 16; bytes.
-_CHUNK, _QUEUES = "VLLM_MQ_MAX_CHUNK_BYTES_MB", 2**29
 _ANYWHERE = ("0.0.0.0", "::", "")  # what a user asked for, not what we bind
 
 
@@ -106,22 +104,12 @@ def running(
     vllm, file = python(context), context.run.folder / "config" / "vllm.yaml"
     assert vllm is not None, "checked before"
     files.write_text(file, yaml.safe_dump(told, sort_keys=False))
-    plan = launch.serve(file, vllm, context.run.folder, _fitted(context.environ))
+    plan = launch.serve(file, vllm, context.run.folder, context.environ)
     LOG.info("%s: starting vLLM with %s", stage, _shown(what))
     with process.beside(plan, context.run.log(stage), context.clean) as child:
         server = Server(address(context, told), child, what)
         _wait(context, server, stage, started)
         yield server
-
-
-def _fitted(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with queues that fit where /dev/shm is as small as Docker makes it. vLLM sends
-    what is longer than a queue's chunk by a socket."""
-    shm = hardware.shm()
-    if shm is None or shm >= _QUEUES:
-        return dict(environ)
-    LOG.info("/dev/shm has %d MiB: vLLM's queues there are made smaller", shm // 2**20)
-    return {_CHUNK: "2", **environ}
 
 
 def _prepared(context: Context, what: Served, flags: Mapping[str, Any]) -> dict[str, Any]:

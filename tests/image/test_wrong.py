@@ -52,6 +52,11 @@ def test_shared_memory_of_64_mb_between_gpus(nvml: Path, demo: dict[str, str]) -
     one_line(ended, 1, "/dev/shm: has 64 MiB and 2 GPUs talk through it; start the container")
 
 
+def test_shared_memory_of_64_mb_for_vllm_on_a_cpu(demo: dict[str, str]) -> None:
+    ended = Container({**demo, "SFT_PARITY": "auto"}, flags=["--shm-size", "64m"]).run(asked="shm")
+    one_line(ended, 1, "SFT_PARITY: vLLM needs 512 MiB of /dev/shm on a CPU and 64 are there")
+
+
 def test_a_driver_that_is_too_old(nvml: Path, demo: dict[str, str], tmp_path: Path) -> None:
     """torch's own word of its CUDA is replaced: here it is the CPU build."""
     file = f"{HOME}/.venv/lib/python3.11/site-packages/torch/version.py"
