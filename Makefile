@@ -16,7 +16,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock wheels image test-image bench-cold bench-fuzz bench-image bench-merge bench-memory up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock wheels image test-image bench-cold bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -135,6 +135,9 @@ bash: ## a shell in a new container of PROFILE
 
 logs: ## follow what the services say
 	$(COMPOSE) --profile '*' logs --follow
+
+bench-start: $(VENV)/.dev ## from a container's start to the first step, beside Axolotl by hand in the image
+	IMAGE=envtune:$(FLAVOR) PYTHONPATH=. $(BIN)/python bench/start.py
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ from functools import partial
 
 from envtune import settings, sources
 from envtune.contract import OWN
+from envtune.contract.place import ON_FINISH
 from envtune.reference import commented, pods
 from envtune.reference.example import REQUIRED
 from envtune.reference.pods import NAME, Node
@@ -116,10 +117,11 @@ def nodes() -> list[Node]:
 
 
 def statefulset() -> list[Node]:
+    """Its pods are started again whatever they end with, so they stay when they are done."""
     named = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     spec = pods.spec(pods.container(env=[named]), restart=None, **pods.apart(NAME))
     return [
-        _several(),
+        _several(**{ON_FINISH: "idle"}),
         *pods.claims(_SHARED),
         pods.headless(NAME),
         {
@@ -137,9 +139,9 @@ def statefulset() -> list[Node]:
     ]
 
 
-def _several() -> Node:
+def _several(**more: str) -> Node:
     meeting = {"NNODES": str(_NODES), "MASTER_ADDR": f"{NAME}-0.{NAME}"}
-    return pods.config({**REQUIRED, **meeting, **pods.SETTINGS})
+    return pods.config({**REQUIRED, **meeting, **more, **pods.SETTINGS})
 
 
 def pytorchjob() -> list[Node]:
