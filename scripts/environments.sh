@@ -49,9 +49,10 @@ fill() {
   .uv/bin/uv venv --quiet --python /usr/bin/python3 "$folder"
   case "$1-$2" in
     *-quantise) put "$folder" -r requirements-quantise.txt ;;
-    cpu-train) put "$folder" -r requirements.txt ;;
+    cpu-train) put "$folder" -r requirements.txt -r requirements-jupyter.txt ;;
     cuda-train)
-      DS_BUILD_OPS=0 put "$folder" -r requirements.txt -r requirements-cuda.txt ${3:+"$3"}
+      DS_BUILD_OPS=0 put "$folder" -r requirements.txt -r requirements-jupyter.txt \
+        -r requirements-cuda.txt ${3:+"$3"}
       link_cuda "$folder"
       ;;
     cuda-serve) put "$folder" -r requirements-serve.txt ;;

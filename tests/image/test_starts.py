@@ -3,7 +3,11 @@
 import re
 import socket
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.image.containers import HOME, IMAGE, Container, engine
 
@@ -112,6 +116,35 @@ def test_sshd_opens_for_the_owner_of_the_key_alone(tmp_path: Path) -> None:
         assert refused.returncode == 255
     finally:
         container.remove()
+
+
+def test_jupyter_opens_for_the_password_alone() -> None:
+    port, password = _free_port(), "a password of the test"
+    environ = {"JUPYTER_PASSWORD": password, "JUPYTER_PORT": str(port)}
+    container = Container(environ, command=["idle"], flags=["--network", "host"]).start()
+    try:
+        url = f"http://127.0.0.1:{port}/api/contents"
+        asked = _status(url, 60)
+        assert asked == 403
+        assert _status(f"{url}?token={quote(password)}") == 200
+        processes = container.exec("bash", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+        assert password not in processes
+    finally:
+        container.remove()
+
+
+def _status(url: str, seconds: float = 0) -> int:
+    """What is answered, by somebody who may first have to start."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return int(urllib.request.urlopen(url).status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def test_the_image_says_what_it_is_and_who_it_runs_as() -> None:
