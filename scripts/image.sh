@@ -2,7 +2,7 @@
 # Builds the image and says what is in it, with docker where an engine runs, else with buildah
 # and podman (apt-get install buildah podman runc debootstrap).
 #
-#   image.sh build FLAVOR       makes envtune:FLAVOR and envtune:VERSION-FLAVOR
+#   image.sh build FLAVOR       makes envtune:FLAVOR, and envtune:VERSION-FLAVOR as what is in it says
 #   image.sh manifest FLAVOR    prints what is inside, by running it
 #
 # BASE_IMAGE  another base than the Dockerfile's. Where that cannot be pulled, one is made with
@@ -56,7 +56,7 @@ base() {
 build() {
   local flavor="$1" args
   args=(--build-arg "FLAVOR=$flavor" --build-arg "VERSION=$version"
-    --build-arg "REVISION=$(git rev-parse HEAD)" -t "envtune:$flavor" -t "envtune:$version-$flavor")
+    --build-arg "REVISION=$(git rev-parse HEAD)" -t "envtune:$flavor")
   if [[ "$(engine)" == docker ]]; then
     # shellcheck disable=SC2086
     docker build "${args[@]}" ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"} ${BUILD_ARGS:-} .
@@ -101,7 +101,12 @@ manifest() {
 }
 
 case "${1:-}" in
-  build) build "$2"; manifest "$2" > "$work/$2.txt"; head -9 "$work/$2.txt" ;;
+  build)
+    build "$2"
+    manifest "$2" > "$work/$2.txt"
+    "$(engine)" tag "envtune:$2" "envtune:$(sed -n 's/^train envtune //p' "$work/$2.txt")-$2"
+    sed '/^train/,$d' "$work/$2.txt"
+    ;;
   manifest) manifest "$2" ;;
   *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 1 ;;
 esac

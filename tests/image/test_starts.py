@@ -69,11 +69,18 @@ def test_idle_is_well_and_shells_have_the_containers_variables(idle: Container) 
     assert login.split()[:2] == ["hf_" + "x" * 34, f"{HOME}/.venv/bin/envtune"]
 
 
-def test_nothing_listens_by_default(idle: Container) -> None:
-    told = idle.exec("bash", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
-    assert "sleep infinity" in told
-    assert "sshd" not in told
-    assert "jupyter" not in told
+def test_nothing_listens_by_default() -> None:
+    """A network of its own, in which whatever listens can only be the container's."""
+    container = Container(command=["idle"], flags=["--network", "none"]).start()
+    try:
+        container.until(lambda said: "next:" in said)
+        sockets = container.exec(
+            "bash", "-c", "cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp"
+        ).stdout
+        assert "local_address" in sockets
+        assert len([line for line in sockets.splitlines() if "local_address" not in line]) == 0
+    finally:
+        container.remove()
 
 
 def _free_port() -> int:

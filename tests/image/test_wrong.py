@@ -21,6 +21,19 @@ def one_line(ended: Ended, code: int, line: str) -> None:
     assert line in errors[0]
 
 
+def test_a_wrong_name_is_the_last_word_where_kubernetes_looks_for_it(
+    demo: dict[str, str], tmp_path: Path
+) -> None:
+    word = tmp_path / "termination-log"
+    word.touch()
+    word.chmod(0o666)
+    environ = {**demo, "AXOLOTL_LEARNIN_RATE": "1e-4"}
+    ended = Container(environ, [f"{word}:/dev/termination-log"]).run(asked="AXOLOTL_LEARNIN_RATE")
+    told = "AXOLOTL_LEARNIN_RATE: no such setting; did you mean AXOLOTL_LEARNING_RATE?"
+    one_line(ended, 1, told)
+    assert word.read_text().strip() == told
+
+
 def test_a_volume_over_workspace_hides_nothing(demo: dict[str, str]) -> None:
     """The image needs nothing that lies there: what was a wrong deployment is none."""
     ended = Container(

@@ -28,7 +28,7 @@ def fp16(facts: Facts, chosen: Chosen) -> Choice | None:
 def attention(facts: Facts, chosen: Chosen) -> Choice | None:
     if chosen.get("gemma4_hybrid_attn_impl"):
         return Choice("flash_attention_2", "what Gemma 4's hybrid is made of")
-    return Choice("sdpa", "PyTorch's own: right everywhere, nothing to install")
+    return Choice("sdpa", "PyTorch's own: no flash-attn needed, isolates packed rows too")
 
 
 def kernel(facts: Facts, chosen: Chosen) -> Choice | None:
