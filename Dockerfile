@@ -84,7 +84,10 @@ LABEL org.opencontainers.image.title="envtune" \
       org.envtune.flavor="${FLAVOR}"
 
 WORKDIR /workspace
-USER 10001:0
+# 0:0 for platforms that mount a volume of root's and let nobody say who runs (RunPod).
+ARG RUN_AS=10001:0
+# hadolint ignore=DL3002
+USER ${RUN_AS}
 
 # What Docker and Kubernetes send anyway, said because a checkpoint depends on it: a run that gets
 # a SIGTERM saves at its next step. tini -g hands it to the shell and to envtune alike.

@@ -5,6 +5,8 @@
 #   image.sh build FLAVOR       makes envtune:FLAVOR, and envtune:VERSION-FLAVOR as what is in it says
 #   image.sh manifest FLAVOR    prints what is inside, by running it
 #
+# FLAVOR is cuda or cpu, or one of them with -root: for platforms whose volumes are root's alone.
+#
 # BASE_IMAGE  another base than the Dockerfile's. Where that cannot be pulled, one is made with
 #             debootstrap from this machine's own Debian mirror.
 # BUILD_ARGS  more, such as --build-arg ENVIRONMENTS="train serve quantise"
@@ -54,9 +56,10 @@ base() {
 }
 
 build() {
-  local flavor="$1" args
+  local flavor="${1%-root}" args
   args=(--build-arg "FLAVOR=$flavor" --build-arg "VERSION=$version"
-    --build-arg "REVISION=$(git rev-parse HEAD)" -t "envtune:$flavor")
+    --build-arg "REVISION=$(git rev-parse HEAD)" -t "envtune:$1")
+  if [[ "$1" == *-root ]]; then args+=(--build-arg RUN_AS=0:0); fi
   if [[ "$(engine)" == docker ]]; then
     # shellcheck disable=SC2086
     docker build "${args[@]}" ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"} ${BUILD_ARGS:-} .

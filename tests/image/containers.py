@@ -6,7 +6,6 @@ What a container says is judged, too: a WARNING or an ERROR that a test has not 
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -124,6 +123,6 @@ def judge(ended: Ended, asked: str = "") -> None:
     assert not wrong, "\n".join([*wrong, "---", ended.err])
 
 
-def signalled(number: int) -> int:
-    """The exit code of a death by a signal."""
-    return 128 + int(signal.Signals(number))
+def as_root() -> bool:
+    """Whether the image is the one for platforms whose volumes are root's."""
+    return engine("image", "inspect", "--format", "{{.Config.User}}", IMAGE).stdout.strip() == "0:0"

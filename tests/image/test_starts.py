@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.image.containers import HOME, IMAGE, Container, engine
+from tests.image.containers import HOME, IMAGE, Container, as_root, engine
 
 
 def test_alone_it_tells_how_it_is_used() -> None:
@@ -29,7 +29,7 @@ def test_help_and_version_of_what_is_inside() -> None:
 def test_any_other_command_runs_untouched_in_the_environment() -> None:
     ended = Container(command=["bash", "-c", "id -u; echo $HOME; which envtune tensorboard"]).run()
     assert ended.out.split() == [
-        "10001", "/home/envtune", f"{HOME}/.venv/bin/envtune", f"{HOME}/.venv/bin/tensorboard",
+        "0" if as_root() else "10001", "/home/envtune", f"{HOME}/.venv/bin/envtune", f"{HOME}/.venv/bin/tensorboard",
     ]  # fmt: skip
 
 
@@ -160,7 +160,8 @@ def test_the_image_says_what_it_is_and_who_it_runs_as() -> None:
         "{{.Config.StopSignal}} {{.Config.WorkingDir}} {{json .Config.Entrypoint}}"
     )
     told = engine("image", "inspect", "--format", wanted, IMAGE).stdout.split(maxsplit=4)
-    assert told[:4] == ["0.1.0", "10001:0", "SIGTERM", "/workspace"]
+    user = "0:0" if as_root() else "10001:0"
+    assert told[:4] == ["0.1.0", user, "SIGTERM", "/workspace"]
     assert "tini" in told[4]
 
 
@@ -180,5 +181,5 @@ def test_neither_the_history_nor_a_file_holds_a_secret() -> None:
 
 def test_code_lies_where_nobody_mounts_and_only_root_may_change_it() -> None:
     look = "find /opt/envtune -maxdepth 2 -writable; find / -xdev -perm -4000 -newer /etc/hostname"
-    found = Container(command=["bash", "-c", look]).run()
+    found = Container(flags=["--user", "10001:0"], command=["bash", "-c", look]).run()
     assert found.out.split() == []

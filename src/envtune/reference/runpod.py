@@ -12,7 +12,8 @@ from envtune.contract.place import MAX_HOURS, ON_FAIL, ON_FINISH
 from envtune.flow import POD_VOLUME
 from envtune.reference import example
 
-IMAGE = f"ghcr.io/envtune/envtune:{metadata.version('envtune')}-cuda"
+# RunPod's volumes are root's, and its templates name no user.
+IMAGE = f"ghcr.io/envtune/envtune:{metadata.version('envtune')}-cuda-root"
 _README = """\
 Trains what the variables say, publishes or serves it, and stops the pod. Change
 AXOLOTL_BASE_MODEL and AXOLOTL_DATASETS; every other key of Axolotl is a variable too.
