@@ -28,14 +28,14 @@ def _engine() -> list[str]:
 
 
 ENGINE = _engine()
-_ENVIRON = {**os.environ, "CONTAINERS_CONF": str(ROOT / "scripts" / "containers.conf")}
+ENVIRON = {**os.environ, "CONTAINERS_CONF": str(ROOT / "scripts" / "containers.conf")}
 
 
 def engine(*words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """A command of the engine, whatever it ends with."""
     return subprocess.run(
         [*ENGINE, *words],
-        env=_ENVIRON,
+        env=ENVIRON,
         capture_output=True,
         text=True,
         timeout=seconds,

@@ -1,5 +1,6 @@
 """What a container says and shows before and beside any training."""
 
+import os
 import re
 import socket
 import subprocess
@@ -9,7 +10,9 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.image.containers import HOME, IMAGE, Container, as_root, engine
+import pytest
+
+from tests.image.containers import ENGINE, ENVIRON, HOME, IMAGE, Container, as_root, engine
 
 
 def test_alone_it_tells_how_it_is_used() -> None:
@@ -177,6 +180,19 @@ def test_neither_the_history_nor_a_file_holds_a_secret() -> None:
     )
     found = Container(flags=["--user", "0", "--entrypoint", "bash"], command=["-c", look]).run()
     assert found.out.split() == []
+
+
+@pytest.mark.skipif("PLANTED_SECRET" not in os.environ, reason="CI plants one for the build")
+def test_a_secret_of_the_build_is_in_no_layer() -> None:
+    """It lay in .env beside the Dockerfile, and in the environment of whoever built."""
+    planted = os.environ["PLANTED_SECRET"]
+    assert planted not in engine("history", "--no-trunc", IMAGE).stdout
+    assert planted not in engine("image", "inspect", IMAGE).stdout
+    look = "! grep -rqF --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev -f - /"
+    flags = ["--interactive", "--user", "0", "--entrypoint", "bash"]
+    command = [*ENGINE, "run", "--rm", *flags, IMAGE, "-c", look]
+    found = subprocess.run(command, input=planted, env=ENVIRON, text=True, check=False)
+    assert found.returncode == 0
 
 
 def test_code_lies_where_nobody_mounts_and_only_root_may_change_it() -> None:
