@@ -108,7 +108,7 @@ case "${1:-}" in
     build "$2"
     manifest "$2" > "$work/$2.txt"
     "$(engine)" tag "envtune:$2" "envtune:$(sed -n 's/^train envtune //p' "$work/$2.txt")-$2"
-    sed '/^train/,$d' "$work/$2.txt"
+    grep -vE '^(train|serve|quantise) ' "$work/$2.txt"
     ;;
   manifest) manifest "$2" ;;
   *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 1 ;;

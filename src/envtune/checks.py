@@ -84,7 +84,7 @@ def _store(name: str, uri: str) -> Iterator[Problem]:
         yield Problem(name, f"{uri} {what}or the http:// address of a server")
     if uri.startswith("sqlite:////"):
         folder = Path(uri.removeprefix("sqlite:///")).parent
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # False for a name that is too long, too
             yield Problem(name, f"{uri}: there is no folder {folder}")
         elif problem := writable(name, str(folder)):
             yield problem
@@ -227,11 +227,11 @@ def _untyped(data: DataFacts) -> str:
 def writable(name: str, folder: str) -> Problem | None:
     """A problem when nothing can be written under `folder` (it need not exist yet)."""
     path = Path(folder)
-    if os.path.exists(path) and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         return Problem(name, f"{path} is a file; the runs need a folder there")
     while not os.path.exists(path):  # False for a name that is too long, too
         path = path.parent
-    if path.is_dir() and os.access(path, os.W_OK | os.X_OK) and not _refuses(path):
+    if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK) and not _refuses(path):
         return None
     return Problem(
         name,

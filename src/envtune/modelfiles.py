@@ -5,6 +5,7 @@ of names, so that what is missing is told before anything is loaded.
 """
 
 import json
+import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -43,7 +44,7 @@ def missing(names: Collection[str], parts: Iterable[str]) -> list[str]:
 
 def problems(folder: Path, parts: Collection[str]) -> list[str]:
     """Everything that keeps a folder from being loaded: what is missing, what is damaged."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False for a name that is too long, too
         return [f"{folder} is not there"]
     files = sorted(path for path in folder.iterdir() if path.is_file())
     lost = missing({path.name for path in files}, parts)

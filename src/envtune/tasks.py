@@ -28,7 +28,7 @@ _ITEM = re.compile(r"""(?:^|[\n,])[ ]*(?:-[ ]+)?["']?([^\s"'#:,\[\]-][^"'#:,\n]*
 def problems(settings: Settings) -> Iterator[Problem]:
     """Tasks that nobody knows, and a folder of tasks that is not there."""
     folder, asked = settings.own.get("SFT_EVAL_TASKS_PATH"), settings.own.get("SFT_EVAL_TASKS")
-    if folder and folder.value and not Path(folder.value).is_dir():
+    if folder and folder.value and not os.path.isdir(folder.value):
         yield Problem(folder.name, f"{folder.value} is not a folder; name one with tasks as YAML")
         return
     if not asked or not asked.value:

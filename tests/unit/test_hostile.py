@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from envtune import sources
+from envtune import flow, sources
 from envtune.errors import Refused
 
 # An environment variable holds 128 KiB at most, so a larger base64 is handed over in Python.
@@ -140,3 +140,19 @@ def test_a_secrets_file_without_an_end_is_refused(path: str, tmp_path: Path) -> 
         sources.read(environ={"HF_TOKEN_FILE": given})
     [problem] = refused.value.problems
     assert str(problem).startswith(f"HF_TOKEN_FILE: {given} ")
+
+
+PATHS = [
+    "AXOLOTL_BASE_MODEL", "AXOLOTL_OUTPUT_DIR", "AXOLOTL_CHAT_TEMPLATE_JINJA", "SFT_CACHE_DIR",
+    "SFT_CA_BUNDLE", "SFT_EVAL_DATASET", "SFT_EVAL_PROMPTS", "SFT_EVAL_TASKS_PATH",
+    "SFT_OUTPUTS_DIR", "SFT_VLLM_VENV",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("start", ["", "/"])
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_that_no_file_system_takes_is_refused(name: str, start: str, tmp_path: Path) -> None:
+    """100 kB of it: the questions that pathlib asks would raise."""
+    given = {"AXOLOTL_BASE_MODEL": str(tmp_path), "AXOLOTL_DATASETS__0__PATH": str(tmp_path)}
+    with pytest.raises(Refused):
+        flow.configure((), {**given, name: start + '{"a":' * 20_000})
