@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.harness import ROOT
@@ -35,14 +36,14 @@ def resolved(lock: str) -> set[str]:
     Raises AssertionError, with what uv says, where it finds no solution.
     """
     platform = ["--python-platform", "x86_64-manylinux_2_28", "--python-version", "3.11"]
-    dry = ["pip", "install", "--dry-run", "--no-config", "--target", "nowhere", *platform]
+    dry = ["pip", "install", "--dry-run", "--no-config", *platform]
     files = [word for file in LOCKS[lock] for word in ("--requirement", str(ROOT / file))]
     # No file of another environment and no index of this machine: what the image's build sees.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
     uv = Path(sys.executable).with_name("uv")
-    done = subprocess.run(
-        [uv, *dry, *files], env=environ, capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory() as nowhere:  # uv leaves a lock even in a dry run
+        command = [uv, *dry, "--target", nowhere, *files]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stderr.splitlines()]
     return {canonical(line[1].split("==")[0]) for line in lines if line[:1] == ["+"]}
