@@ -76,7 +76,7 @@ test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them 
 	else \
 	  echo "vLLM's CPU build needs torch's CPU build, which is not here: the serving tests are skipped"; \
 	fi
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --durations 25  # threads of two at once would spin
 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py

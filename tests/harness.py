@@ -23,6 +23,10 @@ _MARK = "STARTED_BY_TEST"
 # Each proof starts a server for a minute; the tests of the proof ask for it.
 UNPROVED = {"SFT_PARITY": "off"}
 
+# Two tests run at once on two cores: threads that wait for each other by spinning, or that two
+# vLLMs bind to the same core, made a training of 41 s take 205 s.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
 # No network: the Hub is a port that nothing listens on.
 NOWHERE = "http://127.0.0.1:9"
 
@@ -35,6 +39,7 @@ def clean_environ(**settings: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "HF_HUB_OFFLINE": "1",
         "HF_ENDPOINT": NOWHERE,
+        **ONE_THREAD,
         **settings,
     }
 

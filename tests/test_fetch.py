@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy
@@ -69,8 +70,12 @@ def _cached(folder: Path) -> list[Path]:
 
 def _parts(folder: Path) -> list[Path]:
     """The weights that have come in part, once something of them is on the disk."""
-    found = folder.glob("hf/hub/models--acme--tiny/blobs/*.incomplete")
-    return [path for path in found if path.stat().st_size > 10_000_000]
+    found = []
+    for path in folder.glob("hf/hub/models--acme--tiny/blobs/*.incomplete"):
+        with suppress(FileNotFoundError):  # a small file gets its final name at any moment
+            if path.stat().st_size > 10_000_000:
+                found.append(path)
+    return found
 
 
 def _said(result: Result) -> list[str]:

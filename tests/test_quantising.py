@@ -23,8 +23,6 @@ PYTHON = ROOT / ".venv-quantise" / "bin" / "python"
 pytestmark = pytest.mark.skipif(
     not PYTHON.exists(), reason="there is no quantise environment; `make setup-quantise` makes it"
 )
-# Threads of so small a model only wait for one another.
-ALONE = {"OMP_NUM_THREADS": "1"}
 SAMPLES = 24
 OUTPUTS = ("lm_head.weight", "embed_out.weight")
 
@@ -32,7 +30,7 @@ OUTPUTS = ("lm_head.weight", "embed_out.weight")
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Path:
     """The folder of a LoRA run that was quantised."""
-    more = {"SFT_QUANTISE": "w4a16", "SFT_CALIBRATION_SAMPLES": str(SAMPLES), **ALONE}
+    more = {"SFT_QUANTISE": "w4a16", "SFT_CALIBRATION_SAMPLES": str(SAMPLES)}
     return Entrypoint(tmp_path_factory.mktemp("quantised"), settings | more).train()
 
 
@@ -49,7 +47,7 @@ def command(path: Path) -> list[str]:
 
 
 def carry_out(path: Path) -> Result:
-    return execute(command(path), path.parent, clean_environ(**ALONE))
+    return execute(command(path), path.parent, clean_environ())
 
 
 def test_the_adapters_model_is_merged_and_quantised(quantised: Path) -> None:
@@ -83,7 +81,7 @@ def test_floats_of_8_bits_are_the_weights_and_a_killed_start_is_repeated(
     target = tmp_path / "merged_fp8"
     path = order(quantised, target, scheme="fp8")
     process = subprocess.Popen(
-        command(path), cwd=tmp_path, env=clean_environ(**ALONE), stderr=subprocess.DEVNULL
+        command(path), cwd=tmp_path, env=clean_environ(), stderr=subprocess.DEVNULL
     )
     try:
         process.wait(dice.uniform(1, 12))
@@ -191,18 +189,18 @@ def test_a_model_trained_whole_is_quantised_once_there_is_an_environment(
     venv.symlink_to(PYTHON.parents[1])
     more = {"AXOLOTL_ADAPTER": "null", "AXOLOTL_MAX_STEPS": "2", "AXOLOTL_LEARNING_RATE": "1e-3",
             "SFT_QUANTISE": "fp8", "SFT_CALIBRATION_SAMPLES": "9999",
-            "SFT_LLMCOMPRESSOR_VENV": "venv", **ALONE}  # fmt: skip
+            "SFT_LLMCOMPRESSOR_VENV": "venv"}  # fmt: skip
     configured = entrypoint.run("envtune", "configure", **more)
     assert configured.code == 0, configured.err
     run = configured.out.strip()
     venv.unlink()
-    lost = entrypoint.run("envtune", "run", "--folder", run, **ALONE)
+    lost = entrypoint.run("envtune", "run", "--folder", run)
     assert lost.code == 1, lost.err[-3000:]
     assert f"quantise failed: {venv} has no bin/python; `make setup-quantise`" in lost.err
     assert not (Path(run) / ".complete").exists()
 
     venv.symlink_to(PYTHON.parents[1])
-    done = entrypoint.run("envtune", "run", "--folder", run, **ALONE)
+    done = entrypoint.run("envtune", "run", "--folder", run)
     assert done.code == 0, done.err[-3000:]
     assert "train: done before" in done.err
     assert "quantise: fp8 by rounding, 301 rows, all there are; 2.9 MB -> 1.1 MB" in done.err
