@@ -25,8 +25,17 @@ DEMO = {
     "SFT_PARITY": "off",
 }
 # What envtune gives the engine in any case: not to call home, and no second look at the Hub.
-QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+QUIET = {
+    "AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled",
+    "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1",
+}  # fmt: skip
+BY_HAND = (
+    "accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no"
+    " --dynamo_backend no -m axolotl.cli.train axolotl.yaml > log 2>&1"
+)
 LIMIT = 1.3
+# Seconds after which there is no first step to wait for.
+PATIENCE = 600
 
 
 def seconds(container: Container, stepped: Callable[[], bool]) -> float:
@@ -35,6 +44,7 @@ def seconds(container: Container, stepped: Callable[[], bool]) -> float:
     container.start()
     try:
         while not stepped():
+            assert time.monotonic() < started + PATIENCE, container.logs()
             time.sleep(0.05)
         return time.monotonic() - started
     finally:
@@ -68,20 +78,8 @@ def rendered() -> str:
 def by_hand(text: str) -> float:
     folder = volume()
     (folder / "axolotl.yaml").write_text(text)
-    launch = ["accelerate", "launch", "--num_processes", "1", "--num_machines", "1", "--cpu"]
-    rest = [
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "-m",
-        "axolotl.cli.train",
-        "axolotl.yaml",
-    ]
-    container = Container(
-        {**QUIET, "CUDA_VISIBLE_DEVICES": ""}, [f"{folder}:/workspace"], command=[*launch, *rest]
-    )
-    return seconds(container, lambda: "'loss'" in container.logs())
+    container = Container(QUIET, [f"{folder}:/workspace"], command=["bash", "-c", BY_HAND])
+    return seconds(container, lambda: any("'loss'" in p.read_text() for p in folder.glob("log")))
 
 
 def main() -> None:
