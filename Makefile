@@ -73,13 +73,14 @@ demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the e
 $(DEMO)/instructions.jsonl: src/envtune/engine/embedded.py | $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m envtune.engine.embedded $(DEMO)
 
-test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them (JOBS=2 at once)
+# A thread each: two trainings at once, of two threads on two cores, would wait for each other.
+test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them (JOBS=2 at once, ONLY=--last-failed)
 	@if $(BIN)/python -c 'import torch; exit("+cpu" not in torch.__version__)'; then \
 	  $(MAKE) --no-print-directory setup-serve; \
 	else \
 	  echo "vLLM's CPU build needs torch's CPU build, which is not here: the serving tests are skipped"; \
 	fi
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --durations 25  # threads of two at once would spin
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25 $(ONLY)
 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
@@ -107,7 +108,7 @@ image: ## build the image with docker, or with buildah and podman (FLAVOR=cuda o
 	scripts/image.sh build $(FLAVOR)
 
 test-image: $(VENV)/.dev ## start that image in every way that its users do, for real
-	IMAGE=envtune:$(FLAVOR) $(BIN)/pytest -q tests/image
+	IMAGE=envtune:$(FLAVOR) $(BIN)/pytest -q tests/image $(ONLY)
 
 lock: $(VENV)/.installed ## write the installed versions to requirements.txt
 	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --all --exclude pip --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
