@@ -35,6 +35,7 @@ def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "AXOLOTL_DATASETS__0__TYPE__NO_INPUT_FORMAT": "{instruction}\n",
         "AXOLOTL_SEQUENCE_LEN": "256",
         "AXOLOTL_MICRO_BATCH_SIZE": "2",
+        "AXOLOTL_GRADIENT_ACCUMULATION_STEPS": "2",
         "AXOLOTL_MAX_STEPS": "24",
         "AXOLOTL_LEARNING_RATE": "5e-3",
     }
