@@ -4,13 +4,10 @@ What a container says is judged, too, on both streams and in every form of the e
 warning, an error or a traceback that a test has not asked for fails.
 """
 
-import gzip
-import io
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +36,7 @@ ENGINE = _engine()
 ENVIRON = {**os.environ, "CONTAINERS_CONF": str(ROOT / "scripts" / "containers.conf")}
 
 
-def engine(*words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+def engine(*words: str, seconds: float = 1800) -> subprocess.CompletedProcess[str]:
     """A command of the engine, whatever it ends with."""
     return subprocess.run(
         [*ENGINE, *words],
@@ -84,7 +81,7 @@ class Container:
             words += ["--volume", volume]
         return [*words, IMAGE, *self.command]
 
-    def run(self, asked: str = "", seconds: float = 600) -> Ended:
+    def run(self, asked: str = "", seconds: float = 1800) -> Ended:
         """Starts it and waits. Every complaint has to match `asked`."""
         result = engine("run", "--rm", *self._words(), seconds=seconds)
         ended = Ended(result.returncode, result.stdout, result.stderr)
@@ -149,27 +146,3 @@ def judge(ended: Ended, asked: str = "") -> None:
 def as_root() -> bool:
     """Whether the image is the one for platforms whose volumes are root's."""
     return engine("image", "inspect", "--format", "{{.Config.User}}", IMAGE).stdout.strip() == "0:0"
-
-
-def found_in_layers(*words: bytes) -> set[bytes]:
-    """Which of `words` any layer holds, those too that a later one hides. Keeps no file."""
-    found, longest = set[bytes](), max(map(len, words))
-    save = subprocess.Popen([*ENGINE, "save", IMAGE], env=ENVIRON, stdout=subprocess.PIPE)
-    with save, tarfile.open(fileobj=save.stdout, mode="r|") as archive:
-        for member in filter(tarfile.TarInfo.isfile, archive):
-            rest = b""
-            for part in _parts(archive, member):
-                text = rest + part
-                found.update(word for word in words if word in text)
-                rest = text[-longest:]
-    assert save.returncode == 0
-    return found
-
-
-def _parts(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    """The bytes of a layer as it was made; Docker may keep it compressed."""
-    blob = io.BufferedReader(archive.extractfile(member), 1 << 20)
-    packed = blob.peek(2)[:2] == b"\x1f\x8b"
-    file = gzip.GzipFile(fileobj=blob) if packed else blob
-    while part := file.read(1 << 22):
-        yield part
