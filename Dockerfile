@@ -52,6 +52,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
     scripts/environments.sh envtune \
  && .venv/bin/python -m envtune.engine.embedded demo && chmod -R a+rX demo \
  && ln -s /opt/envtune/scripts/profile.sh /etc/profile.d/envtune.sh
+COPY docs docs
 
 # FLAVOR: without a GPU the cuda flavour trains on no CPU by accident. A user without a name has
 # none in /etc/passwd, and torch asks for one. Caches lie where a volume may keep them. DeepSpeed is

@@ -12,8 +12,11 @@ missing() {
 }
 
 # Everything is in a folder of its own: the home may be a volume that others use too.
+#
+# Whatever is asked for runs in a login shell where the container works: commands get its variables
+# (profile.sh) too, and `outputs` is the run's. For that sftp is a program here, not sshd itself.
 start_sshd() {
-  local sshd folder
+  local sshd folder session
   sshd="$(command -v sshd)" || { missing PUBLIC_KEY sshd; return; }
   folder="$(mktemp -d)"
   ssh-keygen -q -t ed25519 -N "" -f "$folder/host"
@@ -21,8 +24,11 @@ start_sshd() {
   if ((EUID == 0)); then
     mkdir -p /run/sshd  # where it separates its privileges
   fi
+  # shellcheck disable=SC2016  # the session's shell fills it in
+  session="cd ${PWD@Q}; "'exec bash -l ${SSH_ORIGINAL_COMMAND:+-c "$SSH_ORIGINAL_COMMAND"}'
   "$sshd" -f /dev/null -h "$folder/host" -p "${SSH_PORT:-22}" -E "$folder/log" \
     -o AuthorizedKeysFile="$folder/authorized" -o StrictModes=no -o PidFile=none -o UsePAM=no \
+    -o Subsystem="sftp /usr/lib/openssh/sftp-server" -o ForceCommand="$session" \
     -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no -o PermitRootLogin=prohibit-password
 }
 

@@ -76,20 +76,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         show("\n".join(f"{name} {version}" for name, version in record.versions().items()))
         return Exit.DONE
     if args.verb is None:
-        print(tables.USAGE, end="")
+        print(_usage(), end="")
         return Exit.CONFIG
     signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(_logged(VERBS[args.verb]), args)
     if args.verb == "finish":
         exit_ = Exit(args.code)  # it has been told, whatever else is wrong
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
-    if message and message != tables.USAGE:
+    if message and not message.startswith(tables.NOTHING_SET):
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     if message and (args.verb in ("run", "serve") or exit_ != Exit.DONE):
         terminate(message)
     if args.verb in ("run", "serve", "finish"):
         _end(exit_, args)
     return int(exit_)
+
+
+def _usage() -> str:
+    return tables.usage(os.environ.get("FLAVOR", ""))
 
 
 def _end(exit_: Exit, args: argparse.Namespace) -> None:
@@ -136,8 +140,8 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
     try:
         return verb(args)
     except NothingSet as nothing:
-        print(tables.USAGE, end="", file=sys.stderr)
-        return nothing.exit, tables.USAGE
+        print(usage := _usage(), end="", file=sys.stderr)
+        return nothing.exit, usage
     except Refused as refused:
         return refused.exit, "\n".join(map(str, refused.problems))
     except KeyboardInterrupt:

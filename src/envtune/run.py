@@ -16,6 +16,7 @@ from envtune import (
     breaker,
     checkpoints,
     descendants,
+    environments,
     evaluating,
     exporting,
     fetching,
@@ -153,7 +154,8 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
         if (run.folder / REPORT).exists() and all(s["outcome"] == "done" for s in stages):
             _complete(run)  # it was, before a lone stage changed its record
     if not asked:
-        return Exit.CONFIG, f"{name}: nothing was done: no setting asks for it (docs/settings.md)"
+        settings = environments.beside("docs/settings.md")
+        return Exit.CONFIG, f"{name}: nothing was done: no setting asks for it ({settings})"
     return Exit.DONE, f"{name}: done: {run.folder}"
 
 
@@ -203,7 +205,7 @@ def _given_up(context: Context) -> tuple[Exit, str] | None:
         return None
     LOG.warning(
         "%s has failed and is not tried again by a restart; other settings do, and so does "
-        "scripts/autorun.sh in a shell", context.run.name,
+        "%s in a shell", context.run.name, environments.door(),
     )  # fmt: skip
     return Exit(last["exit"]), last["message"]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from envtune.config import RunConfig, Value
 from envtune.contract import OWN
+from envtune.environments import beside, door
 from envtune.errors import Problem, Refused
 from envtune.resolve.batch import batch_sum
 from envtune.schema import nearest
@@ -13,18 +14,38 @@ from envtune.sources import AXOLOTL
 
 _VALUE_WIDTH = 44
 
-USAGE = """\
-envtune trains what the environment says, and nothing is set. It needs at least
+NOTHING_SET = "envtune trains what the environment says, and nothing is set."
+_MODEL = "AXOLOTL_BASE_MODEL=NousResearch/Llama-3.2-1B"
+_DATA = """AXOLOTL_DATASETS='[{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]'"""
+# What a container of each flavour needs to be started with.
+_FLAGS = {"cuda": "--gpus all --shm-size=8g", "cpu": "--shm-size=1g"}
+
+
+def usage(flavor: str) -> str:
+    """What to set, for somebody who has set nothing; `flavor` is the image's, empty outside."""
+    return f"""\
+{NOTHING_SET} It needs at least
   AXOLOTL_BASE_MODEL   a model of the Hub or a local folder
   AXOLOTL_DATASETS     what to train on, as a JSON list
 for example
-  export AXOLOTL_BASE_MODEL=NousResearch/Llama-3.2-1B
-  export AXOLOTL_DATASETS='[{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]'
-  scripts/autorun.sh
+{_by_docker(flavor) if flavor in _FLAGS else _by_shell()}
 Every other key of Axolotl works too, as AXOLOTL_<KEY>. HF_TOKEN and WANDB_API_KEY log in.
 `idle` keeps the container for a shell; any other command runs as it is.
-Read README.md first, then `envtune --help`.
+Read {beside("README.md")} first, then `envtune --help`.
 """
+
+
+def _by_shell() -> str:
+    return f"  export {_MODEL}\n  export {_DATA}\n  {door()}"
+
+
+def _by_docker(flavor: str) -> str:
+    return f"""\
+  docker run {_FLAGS[flavor]} -v envtune:/workspace \\
+    -e {_MODEL} \\
+    -e {_DATA} \\
+    envtune:{flavor}
+or `export` both in a shell of the container and call {door()}"""
 
 
 def configuration(config: RunConfig, width: int | None = None) -> str:
@@ -119,7 +140,7 @@ def summary(report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str
         ("speed", f"{rate:,.0f} real tokens/s, {report['total_tokens']:,} in all" if rate else "-"),
         ("stages", f"{stages} ({report['elapsed_seconds']:.1f} s in steps)"),
         (artifact, f"{run_dir}/{artifact}"),
-        ("look", f"less {run_dir}/metrics.jsonl"),
+        ("look", f"tail {run_dir}/metrics.jsonl"),
         ("", f"cat {run_dir}/report.json {run_dir}/run.json"),
         ("go on", "set another variable and start again; SFT_RERUN=true repeats this one"),
     ]

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from envtune import breaker, budget, control, lease, runs
+from envtune.environments import beside, door
 from envtune.errors import Exit, Refused
-
-START, HELP = "scripts/autorun.sh", "envtune --help; docs/settings.md has every setting"
 
 
 def text(outputs: Path) -> str:
@@ -15,15 +14,20 @@ def text(outputs: Path) -> str:
     try:
         folder = runs.named(outputs, None).folder
     except Refused:
-        return f"envtune: no run yet below {outputs}\nnext: envtune check, then {START}\n{HELP}"
+        return _lines(f"no run yet below {outputs}", f"envtune check && {door()}")
     state, after = _state(folder)
-    return f"envtune: {folder.name} {state}\nnext: {after}\n{HELP}"
+    return _lines(f"{folder.name} {state}", after)
 
 
 def refused(refused: Refused) -> str:
     """The same where the settings do not even tell where the runs are."""
     lines = "\n".join(f"  {problem}" for problem in refused.problems)
-    return f"envtune: the settings are refused:\n{lines}\nnext: change them, then {START}\n{HELP}"
+    return _lines(f"the settings are refused:\n{lines}", f"change them, then {door()}")
+
+
+def _lines(state: str, after: str) -> str:
+    settings = beside("docs/settings.md")
+    return f"envtune: {state}\nnext: {after}\nenvtune --help; {settings} has every setting"
 
 
 def _state(folder: Path) -> tuple[str, str]:
@@ -34,10 +38,10 @@ def _state(folder: Path) -> tuple[str, str]:
         return f"is at work {at}".rstrip(), f"tail -f {record['logs']}/train/run.log"
     if (folder / runs.COMPLETE).exists():
         made = record["stages"]["train"]["artifact"]
-        return f"is done: {folder / made}", "envtune serve, or envtune evaluate"
+        return f"is done: {folder / made}", "envtune serve  # or envtune evaluate"
     last = record.get("outcome", {})
     if not last:
-        return f"was not ended by itself {at}".rstrip(), f"{START} goes on from its checkpoint"
+        return f"was not ended by itself {at}".rstrip(), _resume()
     return _ended(last, at, folder)
 
 
@@ -45,7 +49,11 @@ def _ended(last: Mapping[str, Any], at: str, folder: Path) -> tuple[str, str]:
     exit_, message = Exit(last["exit"]), last["message"]
     if exit_ == Exit.BUDGET:
         used = budget.read(folder).seconds / 3600
-        return f"has used {used:.2f} hours: {message}", f"raise the limit, then {START}"
+        return f"has used {used:.2f} hours: {message}", f"raise the limit, then {door()}"
     if breaker.is_open(last):
-        return f"failed with {int(exit_)}: {message}", f"change what it names, then {START}"
-    return f"ended with {int(exit_)} {at}: {message}", f"{START} goes on from its checkpoint"
+        return f"failed with {int(exit_)}: {message}", f"change what it names, then {door()}"
+    return f"ended with {int(exit_)} {at}: {message}", _resume()
+
+
+def _resume() -> str:
+    return f"{door()}  # goes on from its checkpoint"

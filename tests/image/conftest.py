@@ -40,10 +40,9 @@ def workspace(tmp_path: Path) -> Path:
 @pytest.fixture
 def idle() -> Iterator[Container]:
     """A container that waits for a shell, with a secret in its environment."""
-    container = Container({"HF_TOKEN": "hf_" + "x" * 34}, command=["idle"]).start()
-    container.until(lambda said: "next:" in said)
-    yield container
-    container.remove()
+    with Container({"HF_TOKEN": "hf_" + "x" * 34}, command=["idle"]).started() as container:
+        container.until(lambda said: "next:" in said)
+        yield container
 
 
 @pytest.fixture(scope="session")

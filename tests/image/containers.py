@@ -1,6 +1,7 @@
 """Starts the real image with docker, or with podman where no Docker engine runs.
 
-What a container says is judged, too: a WARNING or an ERROR that a test has not asked for fails.
+What a container says is judged, too, on both streams and in every form of the engines: a
+warning, an error or a traceback that a test has not asked for fails.
 """
 
 import os
@@ -8,7 +9,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("IMAGE", "")
 # As the image's own user, any other, and root would be called.
 HOME = "/opt/envtune"
-_LEVEL = re.compile(r"^(?:\S+ \S+ )?(?:WARNING|ERROR)\b.*$", re.MULTILINE)
+# logging's levels wherever they stand, torch's [rank0]:[W1122 ...], Python's own.
+_COMPLAINT = re.compile(
+    r"\b(?:WARNING|ERROR|CRITICAL|FATAL)\b|(?:^|[\[ ])[WEF]\d{4} |Warning: |^Traceback "
+)
 
 
 def _engine() -> list[str]:
@@ -31,7 +36,7 @@ ENGINE = _engine()
 ENVIRON = {**os.environ, "CONTAINERS_CONF": str(ROOT / "scripts" / "containers.conf")}
 
 
-def engine(*words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+def engine(*words: str, seconds: float = 1800) -> subprocess.CompletedProcess[str]:
     """A command of the engine, whatever it ends with."""
     return subprocess.run(
         [*ENGINE, *words],
@@ -53,8 +58,9 @@ class Ended:
 
     @property
     def told(self) -> list[str]:
-        """Its WARNING and ERROR lines, and what Python's warnings have said."""
-        return _LEVEL.findall(self.err) + re.findall(r"^.*Warning: .*$", self.err, re.MULTILINE)
+        """The lines in which it complains."""
+        said = f"{self.out}\n{self.err}".splitlines()
+        return [line for line in said if _COMPLAINT.search(line)]
 
 
 @dataclass
@@ -75,7 +81,7 @@ class Container:
             words += ["--volume", volume]
         return [*words, IMAGE, *self.command]
 
-    def run(self, asked: str = "", seconds: float = 600) -> Ended:
+    def run(self, asked: str = "", seconds: float = 1800) -> Ended:
         """Starts it and waits. Every complaint has to match `asked`."""
         result = engine("run", "--rm", *self._words(), seconds=seconds)
         ended = Ended(result.returncode, result.stdout, result.stderr)
@@ -88,12 +94,21 @@ class Container:
         assert result.returncode == 0, result.stderr
         return self
 
+    @contextmanager
+    def started(self, asked: str = "") -> Iterator["Container"]:
+        """In the background while the block runs. Then all that it has said is judged."""
+        try:
+            yield self.start()
+            judge(log(self.name), asked)
+        finally:
+            self.remove()
+
     def exec(self, *words: str, flags: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         return engine("exec", *flags, self.name, *words)
 
     def logs(self) -> str:
-        result = engine("logs", self.name)
-        return result.stdout + result.stderr
+        told = log(self.name)
+        return told.out + told.err
 
     def until(self, reached: Callable[[str], bool], seconds: float = 300) -> str:
         """Waits until the log has what is asked for."""
@@ -105,22 +120,27 @@ class Container:
 
     def stop(self, seconds: int = 120) -> Ended:
         """As `docker stop` does: the image's signal, then a kill."""
-        engine("stop", "--time", str(seconds), self.name)
+        engine("stop", "-t", str(seconds), self.name)
         return self.wait()
 
     def wait(self) -> Ended:
-        code = int(engine("wait", self.name).stdout.strip())
-        result = engine("logs", self.name)
-        return Ended(code, result.stdout, result.stderr)
+        return log(self.name, int(engine("wait", self.name).stdout.strip()))
 
     def remove(self) -> None:
         engine("rm", "--force", "--volumes", self.name)
 
 
+def log(name: str, code: int = 0) -> Ended:
+    """What the container of that name has said until now."""
+    result = engine("logs", name)
+    assert result.returncode == 0, result.stderr
+    return Ended(code, result.stdout, result.stderr)
+
+
 def judge(ended: Ended, asked: str = "") -> None:
     """Fails on a complaint that does not match `asked`."""
     wrong = [line for line in ended.told if not (asked and re.search(asked, line))]
-    assert not wrong, "\n".join([*wrong, "---", ended.err])
+    assert not wrong, "\n".join([*wrong, "---", ended.out, ended.err])
 
 
 def as_root() -> bool:

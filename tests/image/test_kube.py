@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from tests.image.containers import ENGINE, HOME, IMAGE, ROOT, engine
+from tests.image.containers import ENGINE, HOME, IMAGE, ROOT, engine, judge, log
 
 POD = ROOT / "templates" / "k8s" / "pod" / "pod.yaml"
 PAUSE = "localhost/envtune-pause:1"
@@ -85,9 +85,9 @@ def played(pause: None, tmp_path: Path) -> Iterator[str]:
 
 
 def test_the_pod_trains_by_its_config_map(played: str, tmp_path: Path) -> None:
-    code = engine("wait", played).stdout.strip()
-    logs = engine("logs", played)
-    assert code == "0", logs.stdout + logs.stderr
+    ended = log(played, int(engine("wait", played).stdout))
+    assert ended.code == 0, ended.out + ended.err
+    judge(ended)
     outputs = tmp_path / "out" / "outputs"
     run = outputs / (outputs / "latest.txt").read_text().strip()
     assert (run / ".complete").exists()

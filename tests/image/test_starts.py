@@ -1,25 +1,72 @@
 """What a container says and shows before and beside any training."""
 
+import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.image.containers import ENGINE, ENVIRON, HOME, IMAGE, Container, as_root, engine
+from tests.image.containers import (
+    ENGINE,
+    ENVIRON,
+    HOME,
+    IMAGE,
+    Container,
+    Ended,
+    as_root,
+    engine,
+)
 
 
-def test_alone_it_tells_how_it_is_used() -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-11-22 03:20:29,120 WARNING this",
+        "[2026-11-22 03:20:29,120] [WARNING] [axolotl.utils] this",
+        "(EngineCore pid=7) ERROR 11-22 03:20:29 [core.py:1] this",
+        "[rank0]:[W1122 03:20:29.120 socket.cpp:767] this",
+        "W1122 03:20:29.120 140 torch/this.py:7] this",
+        "/opt/envtune/this.py:7: UserWarning: this",
+        "Traceback (most recent call last):",
+    ],
+)
+def test_a_complaint_is_heard_on_both_streams_in_every_form(line: str) -> None:
+    said = f"2026-11-22 03:20:29,120 INFO well\n{line}\n"
+    assert Ended(0, said, "").told == Ended(0, "", said).told == [line]
+
+
+def test_alone_it_tells_how_it_is_used_by_a_command_that_works(
+    demo: dict[str, str], flavor: str
+) -> None:
+    """The example is taken as it is printed, but for the model, the data and the GPU."""
     for words in [], ["envtune"]:
         ended = Container(command=words).run()
         assert ended.code == 1
-        assert "AXOLOTL_BASE_MODEL" in ended.out + ended.err
+        said = ended.out + ended.err
+        assert f"docker run {'--gpus all ' if flavor == 'cuda' else ''}--shm-size" in said
+    example = said[said.index("docker run") : said.index("\nor ")].replace("--gpus all ", "")
+    words = shlex.split(example)[2:-1]
+    given = dict(words[at + 1].split("=", 1) for at, word in enumerate(words) if word == "-e")
+    rows = [{"path": demo["AXOLOTL_DATASETS__0__PATH"], "type": "chat_template"}]
+    assert json.loads(given["AXOLOTL_DATASETS"])[0].keys() == rows[0].keys()
+    given |= {
+        "AXOLOTL_BASE_MODEL": demo["AXOLOTL_BASE_MODEL"],
+        "AXOLOTL_DATASETS": json.dumps(rows),
+    }
+    flags = words[: words.index("-v")]
+    check = ["envtune", "check"]
+    ended = Container(given | {"SFT_DEVICE": "cpu"}, flags=flags, command=check).run()
+    assert ended.code == 0, ended.err
 
 
 def test_help_and_version_of_what_is_inside() -> None:
@@ -65,25 +112,51 @@ def test_the_values_of_an_env_file_keep_their_spaces_and_quotes(
 
 
 def test_idle_is_well_and_shells_have_the_containers_variables(idle: Container) -> None:
-    result = engine("healthcheck", "run", idle.name)
-    assert result.returncode == 0, result.stdout
+    _is_healthy(idle)
     assert "no run yet" in idle.exec("envtune", "health").stdout
     login = idle.exec("bash", "-lc", "echo $HF_TOKEN; command -v envtune").stdout
     assert login.split()[:2] == ["hf_" + "x" * 34, f"{HOME}/.venv/bin/envtune"]
 
 
+def _is_healthy(container: Container) -> None:
+    """By Docker's own checks, every 30 s; podman has nobody who makes them without systemd."""
+    if ENGINE[0] == "podman":
+        result = engine("healthcheck", "run", container.name)
+        assert result.returncode == 0, result.stdout
+        return
+    status, deadline = "starting", time.monotonic() + 300
+    while status == "starting" and time.monotonic() < deadline:
+        time.sleep(1)
+        asked = "{{.State.Health.Status}}"
+        status = engine("inspect", "--format", asked, container.name).stdout.strip()
+    assert status == "healthy"
+
+
+def test_the_next_command_that_is_printed_works_as_it_is_printed(demo: dict[str, str]) -> None:
+    with Container({**demo, "AXOLOTL_MAX_STEPS": "2"}, command=["idle"]).started() as container:
+        told = container.until(lambda said: "next:" in said)
+        trained = container.exec("bash", "-c", _after("next: ", told))
+        assert trained.returncode == 0, trained.stderr
+        assert "done" in container.exec("envtune", "welcome").stdout.splitlines()[0]
+        pages = re.findall(r"/\S+\.md", told + container.exec("envtune").stdout)
+        assert len(pages) == 2
+        shown = container.exec("cat", *pages)
+        assert shown.returncode == 0, shown.stderr
+
+
+def _after(word: str, text: str) -> str:
+    return next(line.split(word, 1)[1] for line in text.splitlines() if word in line)
+
+
 def test_nothing_listens_by_default() -> None:
     """A network of its own, in which whatever listens can only be the container's."""
-    container = Container(command=["idle"], flags=["--network", "none"]).start()
-    try:
+    with Container(command=["idle"], flags=["--network", "none"]).started() as container:
         container.until(lambda said: "next:" in said)
         sockets = container.exec(
             "bash", "-c", "cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp"
         ).stdout
         assert "local_address" in sockets
         assert len([line for line in sockets.splitlines() if "local_address" not in line]) == 0
-    finally:
-        container.remove()
 
 
 def _free_port() -> int:
@@ -92,55 +165,87 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_sshd_opens_for_the_owner_of_the_key_alone(tmp_path: Path) -> None:
-    key, other, port = tmp_path / "key", tmp_path / "other", _free_port()
-    for path in key, other:
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-    environ = {"PUBLIC_KEY": (tmp_path / "key.pub").read_text(), "SSH_PORT": str(port)}
-    container = Container(
-        {**environ, "SECRET_OF_THE_RUN": "known to shells"},
-        command=["idle"], flags=["--network", "host"],
-    ).start()  # fmt: skip
-    try:
+Ask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Iterator[Ask]:
+    """Has a client of OpenSSH ask a container, as the owner of `key` or of `other`."""
+    for name in "key", "other":
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name]
+        subprocess.run(words, check=True)
+    port = str(_free_port())
+    environ = {"PUBLIC_KEY": (tmp_path / "key.pub").read_text(), "SSH_PORT": port}
+    options = [
+        "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", f"Port={port}",
+        "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+    ]  # fmt: skip
+
+    def run(program: str, *words: str, key: str = "key", typed: str = "") -> Any:
+        command = [program, *options, "-i", str(tmp_path / key), *words]
+        return subprocess.run(command, input=typed, capture_output=True, text=True, check=False)
+
+    environ["SECRET_OF_THE_RUN"] = "known to shells"
+    flags = ["--network", "host"]
+    with Container(environ, command=["idle"], flags=flags).started() as container:
         container.until(lambda said: "next:" in said)
-        ssh = [
-            "ssh",
-            "-F",
-            "none",
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-        ]
-        ask = ["-o", "BatchMode=yes", "-p", str(port), "envtune@127.0.0.1"]
-        shell = "bash -lc 'echo $SECRET_OF_THE_RUN; command -v envtune'"
-        result = subprocess.run(
-            [*ssh, "-i", key, *ask, shell], capture_output=True, text=True, check=False
-        )
-        assert result.stdout.splitlines() == ["known to shells", f"{HOME}/.venv/bin/envtune"], (
-            result.stderr
-        )
-        refused = subprocess.run(
-            [*ssh, "-i", other, *ask, "true"], capture_output=True, check=False
-        )
-        assert refused.returncode == 255
-    finally:
-        container.remove()
+        yield run
+
+
+def _there() -> str:
+    return f"{'root' if as_root() else 'envtune'}@127.0.0.1"
+
+
+def test_sshd_opens_for_the_owner_of_the_key_alone(ask: Ask) -> None:
+    assert ask("ssh", _there(), "true").returncode == 0
+    refused = ask("ssh", _there(), "true", key="other")
+    assert refused.returncode == 255
+    assert "Permission denied" in refused.stderr
+
+
+def test_a_command_by_ssh_is_where_the_run_is_and_has_its_variables(ask: Ask) -> None:
+    look = "pwd; echo $SECRET_OF_THE_RUN; command -v envtune"
+    wanted = ["/workspace", "known to shells", f"{HOME}/.venv/bin/envtune"]
+    for words, typed in ([look], ""), ([], look):
+        told = ask("ssh", _there(), *words, typed=typed)
+        assert told.stdout.splitlines() == wanted, told.stderr
+    assert ask("ssh", _there(), "bash -c 'exit 7'").returncode == 7
+    health = ask("ssh", _there(), "envtune health")
+    assert "no run yet" in health.stdout, health.stderr
+
+
+def test_a_terminal_by_ssh_is_told_how_the_run_stands(ask: Ask) -> None:
+    told = ask("ssh", "-tt", _there(), typed="exit\n")
+    assert "no run yet below /workspace/outputs" in told.stdout, told.stderr
+
+
+def test_files_come_and_go_by_scp_and_sftp(ask: Ask, tmp_path: Path) -> None:
+    rows, back = tmp_path / "rows.jsonl", tmp_path / "back"
+    rows.write_text('{"text": "a"}\n')
+    for protocol in [], ["-O"]:
+        sent = ask("scp", *protocol, str(rows), f"{_there()}:data.jsonl")
+        assert sent.returncode == 0, sent.stderr
+        got = ask("scp", *protocol, f"{_there()}:/workspace/data.jsonl", str(back))
+        assert got.returncode == 0, got.stderr
+        assert back.read_text() == rows.read_text()
+        back.unlink()
+        assert ask("ssh", _there(), "rm data.jsonl").returncode == 0
+    listed = ask("sftp", "-b", "-", _there(), typed=f"put {rows} data.jsonl\nls\n")
+    assert "data.jsonl" in listed.stdout.splitlines()[-1], listed.stderr
 
 
 def test_jupyter_opens_for_the_password_alone() -> None:
     port, password = _free_port(), "a password of the test"
     environ = {"JUPYTER_PASSWORD": password, "JUPYTER_PORT": str(port)}
-    container = Container(environ, command=["idle"], flags=["--network", "host"]).start()
-    try:
+    flags = ["--network", "host"]
+    with Container(environ, command=["idle"], flags=flags).started() as container:
         url = f"http://127.0.0.1:{port}/api/contents"
-        asked = _status(url, 60)
+        asked = _status(url, 300)
         assert asked == 403
         assert _status(f"{url}?token={quote(password)}") == 200
         processes = container.exec("bash", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout
+        assert "jupyter" in processes
         assert password not in processes
-    finally:
-        container.remove()
 
 
 def _status(url: str, seconds: float = 0) -> int:
@@ -169,33 +274,60 @@ def test_the_image_says_what_it_is_and_who_it_runs_as() -> None:
 
 
 def test_neither_the_history_nor_a_file_holds_a_secret() -> None:
-    """Keys, tokens, the machine's own settings of pip, and what lay beside the Dockerfile."""
+    """Keys, tokens, the machine's own settings of pip, and what lay beside the Dockerfile. What
+    has to be found shows that the search was made."""
     history = engine("history", "--no-trunc", IMAGE).stdout
+    assert "scripts/environments.sh" in history
     assert not re.search(r"(?i)token=|password=|hf_[A-Za-z0-9]{20}|PRIVATE KEY", history)
     look = (
-        "ls /etc/pip.conf /root/.pip /root/.config /root/.cache /etc/ssh/ssh_host_* /opt/envtune/.env "
-        "/opt/envtune/.git /opt/envtune/tests /opt/envtune/.uv 2> /dev/null; "
-        "grep -rlE 'BEGIN (RSA |OPENSSH |EC )?PRIVATE KEY|hf_[A-Za-z0-9]{30}' /etc /home /root "
-        "/opt/envtune/src /opt/envtune/scripts /workspace 2> /dev/null"
+        "ls -d /etc/pip.conf /root/.pip /root/.config /root/.cache /etc/ssh/ssh_host_* /opt/envtune/.env "
+        "/opt/envtune/.git /opt/envtune/tests /opt/envtune/.uv /etc/os-release 2> /dev/null; "
+        "grep -rlE 'BEGIN (RSA |OPENSSH |EC )?PRIVATE KEY|hf_[A-Za-z0-9]{30}|^start_sshd' /etc /home "
+        "/root /opt/envtune/src /opt/envtune/scripts /workspace"
     )
     found = Container(flags=["--user", "0", "--entrypoint", "bash"], command=["-c", look]).run()
-    assert found.out.split() == []
+    assert found.out.split() == ["/etc/os-release", f"{HOME}/scripts/shells.sh"]
 
 
 @pytest.mark.skipif("PLANTED_SECRET" not in os.environ, reason="CI plants one for the build")
-def test_a_secret_of_the_build_is_in_no_layer() -> None:
-    """It lay in .env beside the Dockerfile, and in the environment of whoever built."""
-    planted = os.environ["PLANTED_SECRET"]
+def test_a_secret_of_the_build_is_in_no_file_and_in_no_step() -> None:
+    """It lay in .env beside the Dockerfile, and in the environment of whoever built. A word of
+    the code's is looked for with it, and has to be found."""
+    planted, control = os.environ["PLANTED_SECRET"], "start_sshd() {"
+    assert planted
     assert planted not in engine("history", "--no-trunc", IMAGE).stdout
     assert planted not in engine("image", "inspect", IMAGE).stdout
-    look = "! grep -rqF --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev -f - /"
+    look = 'words="$(cat)"; find / -xdev -type f -exec env LC_ALL=C grep -ohF -e "$words" {} +'
     flags = ["--interactive", "--user", "0", "--entrypoint", "bash"]
     command = [*ENGINE, "run", "--rm", *flags, IMAGE, "-c", look]
-    found = subprocess.run(command, input=planted, env=ENVIRON, text=True, check=False)
-    assert found.returncode == 0
+    found = subprocess.run(
+        command,
+        input=f"{planted}\n{control}",
+        env=ENVIRON,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.stdout.splitlines(), found.stderr) == ([control], "")
 
 
 def test_code_lies_where_nobody_mounts_and_only_root_may_change_it() -> None:
-    look = "find /opt/envtune -maxdepth 2 -writable; find / -xdev -perm -4000 -newer /etc/hostname"
-    found = Container(flags=["--user", "10001:0"], command=["bash", "-c", look]).run()
-    assert found.out.split() == []
+    look = ["find", HOME, "!", "-type", "l", "-writable", "-print", "-quit"]
+    found = {
+        user: Container(flags=["--user", user], command=look).run() for user in ("10001:0", "0:0")
+    }
+    assert [ended.code for ended in found.values()] == [0, 0]
+    assert [ended.out for ended in found.values()] == ["", f"{HOME}\n"]
+
+
+# What of Debian's own runs as root: bookworm-slim's, and OpenSSH's.
+SETUID = {
+    *(f"/usr/bin/{name}" for name in ("chfn", "chsh", "gpasswd", "mount", "newgrp", "passwd", "su", "umount")),
+    "/usr/lib/openssh/ssh-keysign",
+}  # fmt: skip
+
+
+def test_no_program_runs_as_root_but_debians_own() -> None:
+    look = ["find", "/", "-xdev", "-type", "f", "-perm", "-4000"]
+    found = Container(flags=["--user", "0:0"], command=look).run().out.split()
+    assert set(found) == SETUID

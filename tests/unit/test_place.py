@@ -2,13 +2,15 @@
 
 import json
 import math
+import os
 import random
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from envtune import breaker, budget, ending, welcome
+from envtune import breaker, budget, ending, tables, welcome
 from envtune.budget import Budget, Limits, Spent
 from envtune.errors import Exit
 from envtune.runs import RECORD, Run
@@ -188,6 +190,27 @@ def _run(outputs: Path, **record: object) -> Path:
 def test_a_shell_is_told_that_there_is_no_run(tmp_path: Path) -> None:
     assert "no run yet" in welcome.text(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("at_the_root", [True, False])
+def test_what_a_shell_is_told_to_call_and_to_read_is_there(
+    at_the_root: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(sys.prefix).parent
+    monkeypatch.chdir(root if at_the_root else tmp_path)
+    prefix = "" if at_the_root else f"{root}/"
+    _, after, pages = welcome.text(tmp_path).splitlines()
+    assert after == f"next: envtune check && {prefix}scripts/autorun.sh"
+    assert os.access(after.split()[-1], os.X_OK)
+    assert f" {prefix}docs/settings.md " in pages
+    assert f"Read {prefix}README.md " in tables.usage("")
+    assert all(Path(f"{prefix}{name}").exists() for name in ("docs/settings.md", "README.md"))
+
+
+def test_whoever_starts_the_image_with_nothing_set_is_shown_docker() -> None:
+    for flavor, flags in ("cuda", "--gpus all --shm-size=8g"), ("cpu", "--shm-size=1g"):
+        assert f"  docker run {flags} -v" in tables.usage(flavor)
+    assert "docker" not in tables.usage("")
 
 
 STATES = [
