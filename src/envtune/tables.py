@@ -17,8 +17,11 @@ _VALUE_WIDTH = 44
 NOTHING_SET = "envtune trains what the environment says, and nothing is set."
 _MODEL = "AXOLOTL_BASE_MODEL=NousResearch/Llama-3.2-1B"
 _DATA = """AXOLOTL_DATASETS='[{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]'"""
-# What a container of each flavour needs to be started with.
-_FLAGS = {"cuda": "--gpus all --shm-size=8g", "cpu": "--shm-size=1g"}
+# What a container of each flavour needs to be started with; Docker's own 10 s end a save.
+_FLAGS = {
+    "cuda": "--gpus all --shm-size=8g --stop-timeout 60",
+    "cpu": "--shm-size=1g --stop-timeout 60",
+}
 
 
 def usage(flavor: str) -> str:

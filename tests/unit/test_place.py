@@ -209,7 +209,7 @@ def test_what_a_shell_is_told_to_call_and_to_read_is_there(
 
 def test_whoever_starts_the_image_with_nothing_set_is_shown_docker() -> None:
     for flavor, flags in ("cuda", "--gpus all --shm-size=8g"), ("cpu", "--shm-size=1g"):
-        assert f"  docker run {flags} -v" in tables.usage(flavor)
+        assert f"  docker run {flags} --stop-timeout 60 -v" in tables.usage(flavor)
     assert "docker" not in tables.usage("")
 
 
