@@ -131,6 +131,8 @@ def test_every_pod_is_confined_and_its_grace_is_longer_than_the_runs(file: Path)
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        own = {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+        assert own in container["env"]  # a new pod has the old one's name
         for side in container["resources"].values():
             assert "ephemeral-storage" in side
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -214,7 +216,8 @@ def test_the_pods_of_several_nodes_find_each_other(way: str) -> None:
     for rank in range(count):
         own = several["metadata"]["name"]
         said = {"POD_NAME": f"{own}-{rank}"} if way == "statefulset" else {}
-        assert {env["name"] for env in pod["spec"]["containers"][0].get("env", [])} == said.keys()
+        named = {env["name"] for env in pod["spec"]["containers"][0]["env"]}
+        assert named - {"POD_UID"} == said.keys()
         if way == "nodes":
             said = {"JOB_COMPLETION_INDEX": str(rank)}
         where, problems = rendezvous.read({**settings(way), **said})

@@ -118,8 +118,8 @@ def nodes() -> list[Node]:
 
 def statefulset() -> list[Node]:
     """Its pods are started again whatever they end with, so they stay when they are done."""
-    named = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
-    spec = pods.spec(pods.container(env=[named]), restart=None, **pods.apart(NAME))
+    main = pods.container(NAME, NAME, pods.field("POD_NAME", "metadata.name"))
+    spec = pods.spec(main, restart=None, **pods.apart(NAME))
     return [
         _several(**{ON_FINISH: "idle"}),
         *pods.claims(_SHARED),
