@@ -99,12 +99,12 @@ def test_failures_before_a_run_wait_are_counted_and_stop_the_pod(
     """A crash of the check, as a shell sees it: tried twice, a little later."""
     with runpod_standin.running() as runpod:
         environ = {"SFT_OUTPUTS_DIR": "outputs", **runpod.environ}
-        first = restart("finish", "139", **environ)
+        first = restart("envtune", "finish", "139", **environ)
         assert (first.code, runpod.asked) == (203, [])
         assert "the container exits in 10 s, to be started again" in first.err
         [count] = tmp_path.glob("outputs/.starts-*.json")
         assert read(count)["times"] == 1
-        assert restart("finish", "139", **environ).code == 203
+        assert restart("envtune", "finish", "139", **environ).code == 203
         assert runpod.status == "EXITED"
 
 
@@ -125,6 +125,46 @@ def test_a_pod_without_a_key_is_held_and_told_of(entrypoint: Entrypoint) -> None
     assert "AXOLOTL_LORA_R" in told
 
 
+def test_a_restart_of_another_node_than_node_0_gives_up_too(
+    entrypoint: Entrypoint, restart: Callable[..., Result]
+) -> None:
+    environ = clean_environ(**entrypoint.settings)
+    place = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1"}
+    configure = {**environ, **_on_path(environ), **place, "NODE_RANK": "0"}
+    made = execute(["envtune", "configure"], entrypoint.folder, configure)
+    _fail(Path(made.out.strip()), environ)
+    result = restart(**place, NODE_RANK="1")
+    assert result.code == 3, result.err
+    assert LINE in result.lines[-1]
+
+
+NAMES = """
+import sys
+from envtune import hardware
+print(hardware.container(dict(pair.split("=") for pair in sys.argv[1:])))
+"""
+
+
+def test_a_new_container_of_the_same_name_is_another_one(tmp_path: Path) -> None:
+    """Each gets a hosts file of its own, in a mount namespace as engines make one."""
+    python = str(AUTORUN.parents[1] / ".venv" / "bin" / "python")
+
+    def name(id_: str, *environ: str) -> str:
+        hosts = tmp_path / "containers" / id_ / "hosts"
+        hosts.parent.mkdir(parents=True, exist_ok=True)
+        hosts.write_text("127.0.0.1 localhost\n")
+        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        words = ["unshare", "--mount", "sh", "-c", script, str(hosts), python, "-c", NAMES]
+        done = execute([*words, *environ], tmp_path, clean_environ())
+        assert done.code == 0, done.err
+        return done.out.strip()
+
+    assert name("first") == name("first") != name("second")
+    assert name("first").endswith("containers/first/hosts")
+    assert name("first", "POD_UID=c0ffee") == "c0ffee"
+    assert name("first", "POD_UID=c0ffee", "RUNPOD_POD_ID=x3dz") == "x3dz"
+
+
 def test_a_container_that_is_killed_again_and_again_gives_up(
     failed: Path, entrypoint: Entrypoint, restart: Callable[..., Result]
 ) -> None:
@@ -134,7 +174,13 @@ def test_a_container_that_is_killed_again_and_again_gives_up(
     count.unlink()
     for _ in range(4):
         breaker.Starts(failed, sources.read((), environ)).begin()
-    killed = subprocess.Popen([*AS_PROCESS_1, str(AUTORUN)], cwd=entrypoint.folder, env=environ)
+    killed = subprocess.Popen(
+        [*AS_PROCESS_1, str(AUTORUN)],
+        cwd=entrypoint.folder,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 60
     while read(count)["times"] < 5:
         assert killed.poll() is None
@@ -144,7 +190,7 @@ def test_a_container_that_is_killed_again_and_again_gives_up(
     killed.wait()
     result = restart()
     assert result.code == 202, result.err
-    assert result.lines[-1].startswith("the last start was killed from outside")
+    assert "the last start was killed from outside" in result.lines[-1]
 
 
 def test_the_record_of_a_file_that_cannot_be_written_says_what_the_exit_says(

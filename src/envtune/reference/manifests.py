@@ -40,7 +40,12 @@ def files() -> Iterator[tuple[str, Callable[[], str]]]:
 def _plain(name: str) -> str:
     way = WAYS[name]
     command = f"kubectl apply -f templates/k8s/{name}/{name}.yaml"
-    return _head(way.about, command) + commented.dump(way.objects())
+    objects = way.objects()
+    kept = []
+    if any(thing["kind"] == "PersistentVolumeClaim" for thing in objects):
+        own = f"{objects[-1]['kind'].lower()}/{NAME}"
+        kept = [f"End it by kubectl delete {own}: delete -f takes the claims and the results too."]
+    return _head(way.about, command, *kept) + commented.dump(objects)
 
 
 def _kustomization(name: str) -> str:
