@@ -22,13 +22,14 @@ _OPERATION = re.compile(r"\{\s*(podStop|podTerminate|pod)\(input: \{podId: \$(\w
 class RunPod:
     """The pod, what was asked, and the trouble to make.
 
-    `faults` are met in order, one a request: a status, errors (of GraphQL) or nothing; `deaf`
-    is how many mutations are accepted and change nothing.
+    `faults` are met in order, one a request: a status, errors (of GraphQL), JSON of another
+    kind, an answer that is cut, or nothing; `deaf` is how many mutations are accepted and change
+    nothing.
     """
 
     url: str = ""
     status: str = "RUNNING"
-    price: float | None = 0.69
+    price: float | str | None = 0.69
     faults: list[str] = field(default_factory=list)
     deaf: int = 0
     asked: list[str] = field(default_factory=list)
@@ -53,6 +54,13 @@ class _Handler(Quiet):
         fault = self.runpod.faults.pop(0) if self.runpod.faults else ""
         if fault == "errors":
             self._json({"errors": [{"message": "not authorized"}], "data": None})
+        elif fault.startswith(("[", "{")):
+            self._json(json.loads(fault))
+        elif fault == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "99")
+            self.end_headers()
+            self.wfile.write(b'{"data"')
         elif fault:
             self._json({}, int(fault))
         elif self.headers["User-Agent"].startswith("Python"):
@@ -77,7 +85,7 @@ class _Handler(Quiet):
         told = {"id": POD, "desiredStatus": runpod.status}
         return {**told, "costPerHr": runpod.price} if operation == "pod" else told
 
-    def _json(self, told: dict[str, Any], status: int = 200) -> None:
+    def _json(self, told: Any, status: int = 200) -> None:
         data = json.dumps(told).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -4,6 +4,8 @@ import os
 import random
 import signal
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,17 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.harness import Entrypoint, Result, Start, losses, metrics, read
+from tests.harness import (
+    ROOT,
+    Entrypoint,
+    Result,
+    Start,
+    clean_environ,
+    execute,
+    losses,
+    metrics,
+    read,
+)
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 STEPS = 12
@@ -63,15 +75,17 @@ def test_sigterm_stops_both_processes_and_the_next_start_ends_bit_for_bit(
 class Nodes:
     """Two starts of the entrypoint that see one outputs folder and meet on loopback.
 
-    They are told apart as the pods of a StatefulSet are.
+    They are told apart as the pods of a StatefulSet are. Node 0 comes `later` seconds later.
     """
 
-    def __init__(self, entrypoint: Entrypoint) -> None:
+    def __init__(self, entrypoint: Entrypoint, later: float = 0.0) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         more = {**SHORT, "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
                 "SFT_RENDEZVOUS_SECONDS": "120"}  # fmt: skip
-        self.starts = [entrypoint.start(**more, POD_NAME=f"train-{rank}") for rank in (1, 0)][::-1]
+        second = entrypoint.start(**more, POD_NAME="train-1")
+        time.sleep(later)
+        self.starts = [entrypoint.start(**more, POD_NAME="train-0"), second]
 
     def wait(self) -> list[Result]:
         results = [start.wait(120) for start in self.starts]
@@ -95,7 +109,7 @@ def test_two_nodes_are_one_run_through_a_lost_rank_and_a_stop(
     entrypoint: Entrypoint, pair: Path, dice: random.Random
 ) -> None:
     """Each start goes on where the last one was; the end is that of one node's two ranks."""
-    lost = Nodes(entrypoint)
+    lost = Nodes(entrypoint, later=10.0)
     lost.until_step(1)
     for pid in _ranks(lost.starts[1]):
         os.kill(pid, signal.SIGKILL)
@@ -147,6 +161,48 @@ def test_a_node_with_another_volume_is_told_so(entrypoint: Entrypoint) -> None:
         result = entrypoint.run(**SECOND, MASTER_PORT=port, SFT_RENDEZVOUS_SECONDS="2")
     assert result.code == 1
     assert "mount the same volume there on every node" in result.err
+
+
+def test_a_node_ends_with_what_node_0_has_ended_with_before_it_trained(
+    entrypoint: Entrypoint,
+) -> None:
+    """Its own code, at once. The end of an earlier start tells nothing about the next one."""
+    over = {"SFT_MAX_HOURS": "1e-9", "MASTER_PORT": "9"}
+    second = entrypoint.start(**SECOND, **over, SFT_RENDEZVOUS_SECONDS="120")
+    first = entrypoint.run(**{**SECOND, "NODE_RANK": "0"}, **over)
+    assert first.code == 7, first.err
+    result = second.wait(60)
+    assert (result.code, result.lines[-1]) == (7, first.lines[-1])
+
+    again = entrypoint.run(**SECOND, **over, SFT_RENDEZVOUS_SECONDS="2")
+    assert again.code == 201, again.err
+
+
+LATE = """
+import sys, threading, time
+from pathlib import Path
+from envtune import nodes
+from envtune.rendezvous import Rendezvous
+from tests.unit.test_place import _context
+hosts = Path("/etc/hosts")
+add = lambda: hosts.write_text(hosts.read_text() + "127.0.0.1 node-0.late\\n")
+threading.Timer(1.5, add).start()
+context, began = _context(Path("run"), SFT_RENDEZVOUS_SECONDS=30), time.monotonic()
+nodes.wait_for_host(context, Rendezvous(2, 1, "node-0.late"))
+print(time.monotonic() - began)
+"""
+
+
+def test_a_name_that_comes_late_is_waited_for(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", script, str(hosts), sys.executable, "-c", LATE]
+    done = execute(words, tmp_path, clean_environ(PYTHONPATH=str(ROOT)))
+    if "unshare" in done.err:
+        pytest.skip("no mount namespace can be made here")
+    assert done.code == 0, done.err
+    assert 1.4 < float(done.out) < 10
 
 
 def test_a_name_that_no_resolver_knows_is_waited_for_and_then_named(

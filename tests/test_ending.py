@@ -65,10 +65,17 @@ def test_a_key_from_a_file_that_is_gone_is_told_and_the_container_exits(
     environ = {**runpod.environ, "RUNPOD_API_KEY": "", "RUNPOD_API_KEY_FILE": "/none"}
     result = finish(tmp_path, 3, {**environ, "SFT_ON_FAIL": "stop"})
     assert result.code == 3
-    assert "stop: this is no pod of RunPod's" in result.err
+    assert "stop: RunPod's variables do not tell what to end" in result.err
 
 
-@pytest.mark.parametrize("fault", ["500", "401", "302"])
+FAULTS = {
+    **{status: f"answers with status {status}" for status in ("500", "401", "302")},
+    "cut": "cannot be asked (IncompleteRead",
+    **dict.fromkeys(("[]", "{}", '{"errors": ["no"]}'), "answers something else"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_stop_that_fails_is_told_loudly_and_asked_for_again(
     fault: str, runpod: RunPod, tmp_path: Path
 ) -> None:
@@ -77,7 +84,7 @@ def test_a_stop_that_fails_is_told_loudly_and_asked_for_again(
     assert result.code == 0
     [line] = [line for line in result.err.splitlines() if "STILL RUNS AND BILLS" in line]
     assert POD in line
-    assert f"answers with status {fault}" in line
+    assert FAULTS[fault] in line
     assert " ERROR " in line
     assert runpod.status == "EXITED"
 

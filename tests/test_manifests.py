@@ -111,8 +111,11 @@ def test_a_field_that_nobody_knows_is_refused_wherever_it_stands(
 def test_what_is_commented_out_can_be_turned_on(file: Path) -> None:
     text = re.sub(r"^( *)# ( *(?:- )?[\w./-]+:.*)$", r"\1\2", file.read_text(), flags=re.MULTILINE)
     head, _, body = text.partition("apiVersion: v1\n")
-    assert head.count("#") == 3, head
     changed = list(yaml.safe_load_all("apiVersion: v1\n" + body))
+    claims = any(thing["kind"] == "PersistentVolumeClaim" for thing in changed)
+    assert head.count("#") == 3 + claims, head
+    ends = f"# End it by kubectl delete {changed[-1]['kind'].lower()}/envtune: "
+    assert (ends in head) == claims  # with the file the results would go too
     for thing in changed:
         judge(thing)
         for pod in (found["spec"] for found in templates(thing)):
@@ -131,6 +134,8 @@ def test_every_pod_is_confined_and_its_grace_is_longer_than_the_runs(file: Path)
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        own = {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+        assert own in container["env"]  # a new pod has the old one's name
         for side in container["resources"].values():
             assert "ephemeral-storage" in side
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -214,7 +219,8 @@ def test_the_pods_of_several_nodes_find_each_other(way: str) -> None:
     for rank in range(count):
         own = several["metadata"]["name"]
         said = {"POD_NAME": f"{own}-{rank}"} if way == "statefulset" else {}
-        assert {env["name"] for env in pod["spec"]["containers"][0].get("env", [])} == said.keys()
+        named = {env["name"] for env in pod["spec"]["containers"][0]["env"]}
+        assert named - {"POD_UID"} == said.keys()
         if way == "nodes":
             said = {"JOB_COMPLETION_INDEX": str(rank)}
         where, problems = rendezvous.read({**settings(way), **said})

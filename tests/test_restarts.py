@@ -3,15 +3,16 @@
 The start is process 1 of a PID namespace of its own, as in a container.
 """
 
-import json
 import os
-import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from envtune import breaker, sources
+from envtune.errors import Exit
 from tests import runpod_standin
 from tests.harness import AUTORUN, Entrypoint, Result, clean_environ, execute, read
 
@@ -31,10 +32,14 @@ def failed(entrypoint: Entrypoint) -> Path:
     result = execute(["envtune", "configure"], entrypoint.folder, environ | _on_path(environ))
     assert result.code == 0, result.err
     folder = Path(result.out.strip())
-    outcome = {"exit": 3, "message": LINE, "at": "", "place": socket.gethostname(), "times": 1}
-    record = read(folder / "run.json") | {"outcome": outcome}
-    (folder / "run.json").write_text(json.dumps(record))
+    _fail(folder, environ)
     return folder
+
+
+def _fail(folder: Path, environ: dict[str, str]) -> None:
+    starts = breaker.Starts(folder, sources.read((), environ))
+    starts.begin()
+    starts.end(Exit.DATA, LINE)
 
 
 def _on_path(environ: dict[str, str]) -> dict[str, str]:
@@ -43,9 +48,9 @@ def _on_path(environ: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def restart(entrypoint: Entrypoint) -> Callable[..., Result]:
-    def start(**more: str) -> Result:
+    def start(*words: str, **more: str) -> Result:
         environ = {**clean_environ(**entrypoint.settings), **more}
-        return execute([*AS_PROCESS_1, str(AUTORUN)], entrypoint.folder, environ)
+        return execute([*AS_PROCESS_1, str(AUTORUN), *words], entrypoint.folder, environ)
 
     return start
 
@@ -64,16 +69,137 @@ def test_a_restart_says_the_same_line_and_starts_nothing(
 
 
 def test_a_restart_after_a_failure_stops_the_pod(
-    failed: Path, restart: Callable[..., Result], tmp_path: Path
+    failed: Path, restart: Callable[..., Result], entrypoint: Entrypoint
 ) -> None:
-    record = read(failed / "run.json")
-    record["outcome"]["place"] = runpod_standin.POD
-    (failed / "run.json").write_text(json.dumps(record))
+    """Also where nobody has asked for it: RunPod would start it again for ever."""
     with runpod_standin.running() as runpod:
-        place = {"SFT_OUTPUTS_DIR": str(failed.parent), "SFT_LOGS_DIR": str(tmp_path / "logs")}
-        result = restart(SFT_ON_FAIL="stop", **place, **runpod.environ)
+        environ = {"SFT_OUTPUTS_DIR": str(failed.parent), "SFT_LOGS_DIR": "logs", **runpod.environ}
+        _fail(failed, clean_environ(**entrypoint.settings, **environ))
+        result = restart(**environ)
         assert result.code == 3, result.err
+        assert "is not tried again by a restart" in result.err
         assert runpod.status == "EXITED"
+
+
+def test_a_wrong_variable_stops_the_pod_unless_told_otherwise(
+    restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    with runpod_standin.running() as runpod:
+        wrong = {"AXOLOTL_LORA_R": "x", "SFT_OUTPUTS_DIR": "outputs", **runpod.environ}
+        assert restart(SFT_ON_FAIL="exit", **wrong).code == 1
+        assert runpod.asked == []
+        assert restart(**wrong).code == 1
+        assert runpod.status == "EXITED"
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_failures_before_a_run_wait_are_counted_and_stop_the_pod(
+    restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    """A crash of the check, as a shell sees it: tried twice, a little later."""
+    with runpod_standin.running() as runpod:
+        environ = {"SFT_OUTPUTS_DIR": "outputs", **runpod.environ}
+        first = restart("envtune", "finish", "139", **environ)
+        assert (first.code, runpod.asked) == (203, [])
+        assert "the container exits in 10 s, to be started again" in first.err
+        [count] = tmp_path.glob("outputs/.starts-*.json")
+        assert read(count)["times"] == 1
+        assert restart("envtune", "finish", "139", **environ).code == 203
+        assert runpod.status == "EXITED"
+
+
+def test_a_pod_without_a_key_is_held_and_told_of(entrypoint: Entrypoint) -> None:
+    """Nothing can end its bill from here, and restarts would only hide why."""
+    environ = {**entrypoint.settings, "RUNPOD_POD_ID": "x3dz", "AXOLOTL_LORA_R": "x"}
+    with pytest.raises(subprocess.TimeoutExpired) as held:
+        subprocess.run(
+            [*AS_PROCESS_1, str(AUTORUN)],
+            cwd=entrypoint.folder,
+            env=clean_environ(**environ),
+            capture_output=True,
+            timeout=15,
+            check=True,
+        )
+    told = (held.value.stderr or b"").decode()
+    assert "pod x3dz STILL RUNS AND BILLS: RUNPOD_API_KEY is not set to stop it with" in told
+    assert "AXOLOTL_LORA_R" in told
+
+
+def test_a_restart_of_another_node_than_node_0_gives_up_too(
+    entrypoint: Entrypoint, restart: Callable[..., Result]
+) -> None:
+    environ = clean_environ(**entrypoint.settings)
+    place = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1"}
+    configure = {**environ, **_on_path(environ), **place, "NODE_RANK": "0"}
+    made = execute(["envtune", "configure"], entrypoint.folder, configure)
+    _fail(Path(made.out.strip()), environ)
+    result = restart(**place, NODE_RANK="1")
+    assert result.code == 3, result.err
+    assert LINE in result.lines[-1]
+
+
+NAMES = """
+import sys
+from envtune import hardware
+print(hardware.container(dict(pair.split("=") for pair in sys.argv[1:])))
+"""
+
+
+def test_a_new_container_of_the_same_name_is_another_one(tmp_path: Path) -> None:
+    """Each gets a hosts file of its own, in a mount namespace as engines make one."""
+    python = str(AUTORUN.parents[1] / ".venv" / "bin" / "python")
+
+    def name(id_: str, *environ: str) -> str:
+        hosts = tmp_path / "containers" / id_ / "hosts"
+        hosts.parent.mkdir(parents=True, exist_ok=True)
+        hosts.write_text("127.0.0.1 localhost\n")
+        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        words = ["unshare", "--mount", "sh", "-c", script, str(hosts), python, "-c", NAMES]
+        done = execute([*words, *environ], tmp_path, clean_environ())
+        assert done.code == 0, done.err
+        return done.out.strip()
+
+    assert name("first") == name("first") != name("second")
+    assert name("first").endswith("containers/first/hosts")
+    assert name("first", "POD_UID=c0ffee") == "c0ffee"
+    assert name("first", "POD_UID=c0ffee", "RUNPOD_POD_ID=x3dz") == "x3dz"
+
+
+def test_a_container_that_is_killed_again_and_again_gives_up(
+    failed: Path, entrypoint: Entrypoint, restart: Callable[..., Result]
+) -> None:
+    """The last of five kills is one for real, of process 1 while it trains."""
+    environ = clean_environ(**entrypoint.settings)
+    [count] = failed.glob(".starts-*")
+    count.unlink()
+    for _ in range(4):
+        breaker.Starts(failed, sources.read((), environ)).begin()
+    killed = subprocess.Popen(
+        [*AS_PROCESS_1, str(AUTORUN)],
+        cwd=entrypoint.folder,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while read(count)["times"] < 5:
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    killed.kill()
+    killed.wait()
+    result = restart()
+    assert result.code == 202, result.err
+    assert "the last start was killed from outside" in result.lines[-1]
+
+
+def test_the_record_of_a_file_that_cannot_be_written_says_what_the_exit_says(
+    failed: Path, entrypoint: Entrypoint
+) -> None:
+    (failed / "budget.json").mkdir()
+    result = entrypoint.run(SFT_MAX_HOURS="2")
+    assert "budget.json: Is a directory" in result.lines[-1]
+    assert read(failed / "run.json")["outcome"]["exit"] == result.code == 1
 
 
 def test_a_limit_that_is_used_up_is_told_before_anything_is_loaded(
@@ -99,9 +225,8 @@ def test_a_training_that_cannot_work_is_not_begun_twice_by_one_container(
     again = restart(**change)
     assert (again.code, again.lines[-1]) == (3, first.lines[-1])
     assert log.read_bytes() == written
-    # Another container may be larger, or have what this one had not.
-    place = {"SFT_OUTPUTS_DIR": "outputs", "SFT_LOGS_DIR": "logs"}
-    assert restart(RUNPOD_POD_ID="other", **place, **change).code == 3
+    # A new pod of the same name may be larger, or have what this one had not.
+    assert restart(POD_UID="other", **change).code == 3
     assert len(log.read_bytes()) > len(written)
 
 

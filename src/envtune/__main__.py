@@ -4,7 +4,6 @@ Every way out has its exit code and its line in the termination message.
 """
 
 import argparse
-import errno
 import logging
 import os
 import signal
@@ -16,15 +15,12 @@ from types import FrameType
 from typing import NoReturn
 
 from envtune import ending, sources, tables, trust
-from envtune.errors import Exit, NothingSet, Refused
-from envtune.stops import StopSignals
-from envtune.verbs import LONE, VERBS, Result, show, state
+from envtune.errors import Exit, NothingSet, Refused, of_file
+from envtune.verbs import LONE, VERBS, Result, ended_with, show, state
 
 LOG = logging.getLogger("envtune")
 _MESSAGE_LIMIT = 4096
 _KUBERNETES_LOG = "/dev/termination-log"
-# A volume that is full or does not answer; the next start may find it well.
-_VOLUME = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in (*LONE, "serve", "smoke-test"):
             sub.add_argument("words", nargs="*", metavar="RUN or NAME=VALUE")
         elif name == "finish":
-            sub.add_argument("code", metavar="CODE", type=int, choices=list(Exit))
+            sub.add_argument("code", metavar="CODE", type=int)
         elif name not in ("login", "welcome", "health"):
             sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
         if name == "check":
@@ -81,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(_logged(VERBS[args.verb]), args)
     if args.verb == "finish":
-        exit_ = Exit(args.code)  # it has been told, whatever else is wrong
+        exit_ = ended_with(args.code)  # it has been told, whatever else is wrong
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
     if message and not message.startswith(tables.NOTHING_SET):
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     if message and (args.verb in ("run", "serve") or exit_ != Exit.DONE):
         terminate(message)
     if args.verb in ("run", "serve", "finish"):
-        _end(exit_, args)
+        _end(exit_, message, args)
     return int(exit_)
 
 
@@ -96,12 +92,11 @@ def _usage() -> str:
     return tables.usage(os.environ.get("FLAVOR", ""))
 
 
-def _end(exit_: Exit, args: argparse.Namespace) -> None:
+def _end(exit_: Exit, message: str, args: argparse.Namespace) -> None:
     """Does what is to be done when the container's work is over. Never changes the exit code."""
     words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
-    if StopSignals.came:
-        return  # whoever stopped it decides what comes next
-    ending.act(exit_, [word for word in words if "=" in word], state)
+    given = [word for word in words if "=" in word]
+    ending.act(exit_, message, given, getattr(args, "folder", None), state)
 
 
 def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Result]:
@@ -149,10 +144,7 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
     except _Terminated:
         return Exit.STOPPED, "stopped before training: nothing to save yet"
     except OSError as error:
-        said = f"{error.filename or 'a file'}: {error.strerror}"
-        if error.errno in _VOLUME:
-            return Exit.DISK, f"{said}; free space under SFT_OUTPUTS_DIR; the next start resumes"
-        return Exit.CONFIG, said
+        return of_file(error)
     except Exception:
         return Exit.BUG, f"envtune failed; this is a bug\n{traceback.format_exc()}"
 

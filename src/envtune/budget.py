@@ -88,10 +88,12 @@ class Budget:
         if self.limited:
             self.done.set()
             self.thread.join()
-            self._write()
 
     def _count(self) -> None:
-        while not self.done.wait(_BEAT):
+        """Counts until the end and once more. How the run has ended is not to be lost by it."""
+        over = False
+        while not over:
+            over = self.done.wait(_BEAT)
             try:
                 self._write()
             except OSError as error:

@@ -6,13 +6,15 @@ for, read back, and asked for again until it is true or somebody stops the conta
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
-from envtune import pod, sources, trust
+from envtune import breaker, hardware, pod, sources, trust
 from envtune.contract import OWN
 from envtune.contract.place import MAX_USD, ON_FAIL, ON_FINISH, PRICE
 from envtune.errors import Exit, Problem, Refused
 from envtune.pod import Pod
 from envtune.settings import Settings
+from envtune.sources import Inputs
 from envtune.stage import LOG
 from envtune.stops import StopSignals
 
@@ -52,43 +54,88 @@ def warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
         yield f"{ON_FINISH}: {what}"
 
 
-def action(exit_: Exit, on_finish: str, on_fail: str | None, *, on_pod: bool) -> str:
-    """What to do after an end. Whoever stopped the container decides what comes next."""
+def action(exit_: Exit, on_finish: str, on_fail: str | None, *, given_up: str = EXIT) -> str:
+    """What to do after an end. Whoever stopped the container decides what comes next.
+
+    `given_up` is what to do, unless told otherwise, after a failure that is not tried again.
+    """
     if exit_ in (Exit.STOPPED, Exit.INTERRUPTED):
         return EXIT
-    if exit_ == Exit.DONE:
-        return on_finish
-    limit = exit_ == Exit.BUDGET and on_pod
-    return on_fail or (STOP if limit else EXIT)
+    return on_finish if exit_ == Exit.DONE else on_fail or given_up
 
 
-def act(exit_: Exit, arguments: Sequence[str], welcome: Callable[[], str]) -> None:
-    """Does what the settings want after an end; returns when the container shall exit."""
-    given, environ = _given(arguments)
-    trust.adopt(environ)
-    here = pod.this(environ)
-    on_finish = given.get(ON_FINISH, OWN[ON_FINISH].default)
-    wanted = action(exit_, on_finish, given.get(ON_FAIL), on_pod=here is not None)
-    stops = StopSignals().install() if wanted != EXIT else StopSignals()
+def act(
+    exit_: Exit,
+    message: str,
+    arguments: Sequence[str],
+    folder: Path | None,
+    welcome: Callable[[], str],
+) -> None:
+    """Does what the settings want after an end; returns when the container shall exit.
+
+    `folder` is the run's, where there is one.
+    """
+    inputs, said = _said(arguments)
+    trust.adopt(inputs.environ)
+    last = _counted(exit_, message, folder, inputs, said)
+    if StopSignals.came:
+        return  # whoever stopped it decides what comes next
+    stops, here = StopSignals().install(), pod.this(inputs.environ)
+    over = breaker.is_open(last) or exit_ == Exit.BUDGET
+    instead = _instead(inputs.environ) if over else EXIT
+    on_finish = said.get(ON_FINISH, OWN[ON_FINISH].default)
+    wanted = action(exit_, on_finish, said.get(ON_FAIL), given_up=instead)
+    if wanted in _OF_A_POD and here is None:
+        LOG.error("%s: RunPod's variables do not tell what to end, and with which key", wanted)
+        wanted = instead
     if wanted == IDLE:
         LOG.info("%s: idle\n%s", ON_FAIL if exit_ else ON_FINISH, welcome())
         _wait(stops, float("inf"))
-    elif wanted in _OF_A_POD and here is not None:
+    elif here is not None and wanted in _OF_A_POD:
         _end(here, wanted, stops)
-    elif wanted != EXIT:
-        LOG.error("%s: this is no pod of RunPod's; the container exits", wanted)
+    elif (seconds := breaker.pause(last)) and pod.id_of(inputs.environ):
+        LOG.info("the container exits in %.0f s, to be started again", seconds)
+        _wait(stops, seconds)
 
 
-def _given(arguments: Sequence[str]) -> tuple[dict[str, str], Mapping[str, str]]:
-    """The two settings, as far as they can be read: the end has to come after a wrong
-    configuration too."""
+def _counted(
+    exit_: Exit, message: str, folder: Path | None, inputs: Inputs, said: Mapping[str, str]
+) -> breaker.Outcome:
+    """The outcome of a start that a platform makes again, before a run too: RunPod does it at
+    once and for ever."""
+    if not hardware.started_by_init() or not (folder or pod.id_of(inputs.environ)):
+        return {}
+    outputs = said.get("SFT_OUTPUTS_DIR") or said.get("CKPT_ROOT") or f"{pod.VOLUME}/outputs"
+    return breaker.Starts(Path(folder or outputs), inputs).end(exit_, message)
+
+
+def _instead(environ: Mapping[str, str]) -> str:
+    """What ends the bill of a failure that no restart mends, or the restarts at least."""
+    if pod.this(environ) is not None:
+        return STOP
+    if not pod.id_of(environ) or not hardware.started_by_init():
+        return EXIT
+    LOG.error(
+        "pod %s STILL RUNS AND BILLS: RUNPOD_API_KEY is not set to stop it with; end it by hand: "
+        "%s", pod.id_of(environ), pod.CONSOLE,
+    )  # fmt: skip
+    return IDLE
+
+
+def _said(arguments: Sequence[str]) -> tuple[Inputs, dict[str, str]]:
+    """What was given as variables and arguments, and each setting of it as far as it can be
+    read: the end has to come after a wrong configuration too."""
     try:
-        inputs = sources.with_documents(sources.read(arguments))
+        inputs = sources.read(arguments)
+        layers = sources.with_documents(inputs).layers
     except Refused:
         inputs = sources.read(arguments, files=False)
-    said = {e.name: e.text.strip() for layer in inputs.layers for e in layer.entries}
+        layers = inputs.layers
+    said = {e.name: e.text.strip() for layer in layers for e in layer.entries}
     allowed = OWN[ON_FINISH].node["enum"]
-    return {n: said[n] for n in (ON_FINISH, ON_FAIL) if said.get(n) in allowed}, inputs.environ
+    return inputs, {
+        n: text for n, text in said.items() if n not in (ON_FINISH, ON_FAIL) or text in allowed
+    }
 
 
 def _end(here: Pod, wanted: str, stops: StopSignals) -> None:

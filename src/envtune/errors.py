@@ -4,6 +4,7 @@
 resumes; 203 is a bug or a failure that nothing here recognises.
 """
 
+import errno
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -191,6 +192,18 @@ def gist(error: str) -> str:
     """An exception's text on one line; of a pydantic report only what it complains of."""
     said = re.findall(r"(?:Value error, )?(\S[^\n]*?) \[type=", error)
     return " ".join("; ".join(said or [error]).split())
+
+
+# A volume that is full or does not answer; the next start may find it well.
+_VOLUME = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
+
+
+def of_file(error: OSError) -> tuple[Exit, str]:
+    """The exit code and the line of a file that could not be read or written."""
+    said = f"{error.filename or 'a file'}: {error.strerror}"
+    if error.errno in _VOLUME:
+        return Exit.DISK, f"{said}; free space under SFT_OUTPUTS_DIR; the next start resumes"
+    return Exit.CONFIG, said
 
 
 def recognise(text: str) -> Failure | None:

@@ -12,6 +12,7 @@ from envtune import (
     ending,
     facts,
     hardware,
+    pod,
     quantisable,
     rendezvous,
     retired,
@@ -28,9 +29,6 @@ from envtune.rendezvous import Rendezvous
 from envtune.resolve import flags, parallel, resolve
 from envtune.settings import Settings
 from envtune.sources import USERINFO, Inputs
-
-# A pod's volume, where it has one; /workspace is RunPod's default mount.
-POD_VOLUME = "/workspace"
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def _untrusted(given: Settings) -> list[Problem]:
 
 def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
     """The absolute folders of the runs and of the logs."""
-    base = POD_VOLUME if environ.get("RUNPOD_POD_ID") else "."
+    base = pod.VOLUME if environ.get("RUNPOD_POD_ID") else "."
     outputs = given.get("SFT_OUTPUTS_DIR") or given.get("CKPT_ROOT") or f"{base}/outputs"
     logs = given.get("SFT_LOGS_DIR") or f"{base}/logs"
     return facts.absolute(outputs), facts.absolute(logs)

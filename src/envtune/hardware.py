@@ -125,8 +125,19 @@ def started_by_init() -> bool:
 
 
 def container(environ: Mapping[str, str]) -> str:
-    """A name that a container keeps when it is started again and shares with no other."""
-    return environ.get("RUNPOD_POD_ID") or socket.gethostname()
+    """A name that a container keeps when it is started again and shares with no other.
+
+    A new one may have the same host's name. Docker, podman and the kubelet each mount a hosts
+    file of its own into it, from a path with its id.
+    """
+    named = environ.get("RUNPOD_POD_ID") or environ.get("POD_UID")
+    return named or _mounted("/etc/hosts") or socket.gethostname()
+
+
+def _mounted(path: str) -> str:
+    """What is mounted on a path, as its own file system names it."""
+    mounts = (line.split() for line in _read(Path("/proc/self/mountinfo")).splitlines())
+    return next((root for _, _, _, root, target, *_ in mounts if target == path), "")
 
 
 def cores() -> int:

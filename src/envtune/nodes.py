@@ -60,6 +60,14 @@ def announced(folder: Path) -> Launch | None:
         return None
 
 
+def _told_since(folder: Path) -> bool:
+    """Whether node 0 has announced something since this node's container began. An older end is
+    that of an earlier start, which node 0 may be about to try again."""
+    ticks = int(stamp().split(":")[1])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return (folder / _FILE).stat().st_mtime > time.time() - age
+
+
 def lost(folder: Path, launch: Launch) -> bool:
     """Whether node 0 is not there any more, or another one is."""
     return lease.holder(folder) != launch.owner
@@ -120,13 +128,18 @@ def _absent(where: Rendezvous, seconds: int) -> Problem:
 
 
 def wait_for_launch(context: Context, where: Rendezvous) -> Launch | None:
-    """What node 0 announces, or None where the run is finished already. Raises Ended."""
+    """What node 0 announces, or None where the run is finished already.
+
+    Raises Ended, as node 0 did where it has ended before it trained.
+    """
     seconds = context.config.setting("SFT_RENDEZVOUS_SECONDS")
     deadline = time.monotonic() + seconds
     while not context.run.finished:
         launch = announced(context.run.folder)
         if launch and launch.exit is None and not lost(context.run.folder, launch):
             return launch
+        if launch and launch.exit is not None and _told_since(context.run.folder):
+            raise Ended(Exit(launch.exit), launch.message)
         _pause(context, context.stops.asked, deadline, str(_absent(where, seconds)))
     return None
 

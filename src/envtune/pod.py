@@ -5,15 +5,17 @@ That API is the one for which RunPod puts a key into every pod, good for that po
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from envtune.sources import Secret
 
 _API = "https://api.runpod.io"
 CONSOLE = "https://console.runpod.io/pods"
 RUNNING = "RUNNING"
+# Where RunPod mounts a pod's volume unless told otherwise.
+VOLUME = "/workspace"
 # Seconds that one request may take.
 _PATIENCE = 15.0
 _STATE = "query ($id: String!) { pod(input: {podId: $id}) { id desiredStatus costPerHr } }"
@@ -38,6 +40,9 @@ class Unreached(Exception):
 TROUBLE = (Denied, Refusal, Unreached)
 
 
+_T = TypeVar("_T")
+
+
 @dataclass(frozen=True)
 class State:
     """What RunPod says of a pod: its status and its price in dollars an hour."""
@@ -56,25 +61,22 @@ class Pod:
 
     def state(self) -> State | None:
         """What it is now; None where there is no such pod any more."""
-        told = self._ask(_STATE)["pod"]
-        if told is None:
-            return None
-        return State(told["desiredStatus"], float(told["costPerHr"] or 0.0))
+        return self._ask(_STATE, lambda data: _state(data["pod"]))
 
     def stop(self) -> None:
         """Asks for its stop. Its volume stays, and is paid for."""
-        self._ask(_STOP)
+        self._ask(_STOP, lambda data: None)
 
     def terminate(self) -> None:
         """Asks for its removal, with its volume unless that is a network volume."""
-        self._ask(_TERMINATE)
+        self._ask(_TERMINATE, lambda data: None)
 
     def runs(self) -> bool:
         """Whether it is still meant to run, and to be paid for."""
-        state = self.state()
-        return state is not None and state.status == RUNNING
+        return self._ask(_STATE, lambda data: _status(data["pod"]) == RUNNING)
 
-    def _ask(self, query: str) -> dict[str, Any]:
+    def _ask(self, query: str, read: Callable[[dict[str, Any]], _T]) -> _T:
+        import http.client
         import urllib.error
         import urllib.request
 
@@ -91,13 +93,24 @@ class Pod:
         except urllib.error.HTTPError as error:
             kind = Denied if error.code in (401, 403) else Unreached
             raise kind(f"{self.url} answers with status {error.code}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise Unreached(f"{self.url} cannot be asked ({reason})") from error
-        if errors := told.get("errors"):
-            raise Refusal(f"{self.url} refuses: {errors[0]['message']}")
-        data: dict[str, Any] = told["data"]
-        return data
+        try:
+            if errors := told.get("errors"):
+                raise Refusal(f"{self.url} refuses: {errors[0]['message']}")
+            return read(told["data"])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise Unreached(f"{self.url} answers something else ({error!r})") from error
+
+
+def _state(told: dict[str, Any] | None) -> State | None:
+    status = _status(told)
+    return State(status, float(told["costPerHr"] or 0.0)) if told and status else None
+
+
+def _status(told: dict[str, Any] | None) -> str | None:
+    return None if told is None else str(told["desiredStatus"])
 
 
 def _open(request: Any) -> Any:
@@ -113,9 +126,14 @@ def _open(request: Any) -> Any:
     return urllib.request.build_opener(Straight).open(request, timeout=_PATIENCE)
 
 
+def id_of(environ: Mapping[str, str]) -> str | None:
+    """The id of the pod that this container is, or None where it is none of RunPod's."""
+    return environ.get("RUNPOD_POD_ID") or None
+
+
 def this(environ: Mapping[str, str]) -> Pod | None:
     """The pod that this container is, where RunPod's variables tell."""
-    id_, key = environ.get("RUNPOD_POD_ID"), environ.get("RUNPOD_API_KEY")
+    id_, key = id_of(environ), environ.get("RUNPOD_API_KEY")
     if not id_ or not key:
         return None
     base = environ.get("RUNPOD_API_BASE_URL") or _API

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from envtune import (
     breaker,
-    checkpoints,
     descendants,
     environments,
     evaluating,
@@ -23,7 +22,6 @@ from envtune import (
     files,
     fingerprint,
     flow,
-    hardware,
     nodes,
     parity,
     publishing,
@@ -37,9 +35,8 @@ from envtune import (
     training,
 )  # fmt: skip
 from envtune.budget import Budget
-from envtune.errors import Exit, Problem, Refused
+from envtune.errors import Exit, Problem, Refused, of_file
 from envtune.lease import Lease
-from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs import Run
 from envtune.settings import Setting
 from envtune.stage import LOG, Context, Ended, StageRecord, stopped
@@ -98,8 +95,8 @@ class Start:
     """What a command starts the stages of a run with.
 
     `own` are the settings of this start. What the run was made with stands behind them, so
-    that a trained run can be served or measured in another way. `automatic`: a platform
-    makes this start, and would make it again.
+    that a trained run can be served or measured in another way. `starts` counts them where a
+    platform makes this one, and would make it again.
     """
 
     run: Run
@@ -107,7 +104,7 @@ class Start:
     secrets: tuple[str, ...]
     own: Mapping[str, Setting]
     stops: StopSignals = field(default_factory=lambda: StopSignals().install())
-    automatic: bool = False
+    starts: breaker.Starts | None = None
 
     def context(self) -> Context:
         """What every stage gets; the run has its configuration by now."""
@@ -124,15 +121,12 @@ def execute(start: Start) -> tuple[Exit, str]:
         return Exit.DONE, already
     descendants.adopt_orphans()
     if nodes.rank(context := start.context()):
-        return _follow(context) or (Exit.DONE, already)
+        return _given_up(start, context) or _follow(context) or (Exit.DONE, already)
     with Lease(run.folder, lambda: stops.asked):
         if run.finished:  # while this start waited
             return Exit.DONE, already
         context = start.context()
-        exit_, message = (_given_up(context) if start.automatic else None) or _lead(context)
-        if context.config.parallel.nodes > 1:
-            nodes.announce(run.folder, nodes.Launch(nodes.stamp(), None, int(exit_), message))
-        return exit_, message
+        return _given_up(start, context) or _lead(context)
 
 
 def alone(start: Start, name: str) -> tuple[Exit, str]:
@@ -182,6 +176,9 @@ def _lead(context: Context) -> tuple[Exit, str]:
     except Refused as refused:
         _ended(context, refused.exit, refused.line)
         raise
+    except OSError as error:
+        _ended(context, *of_file(error))
+        raise
     except Exception as error:
         _ended(context, Exit.BUG, f"{type(error).__name__}: {context.clean(str(error))}")
         raise
@@ -189,25 +186,29 @@ def _lead(context: Context) -> tuple[Exit, str]:
 
 
 def _ended(context: Context, exit_: Exit, message: str) -> None:
-    """Records how a start has ended, and how often it has ended there."""
-    newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
-    before = runs.read_record(context.run.folder).get("outcome", {})
-    at, place = newest.name if newest else "", hardware.container(context.environ)
-    told = breaker.outcome(before, exit_, message, at, place)
-    record.update(context.run, outcome=told)
+    """Records how a start has ended, and tells the other nodes."""
+    record.update(context.run, outcome={"exit": int(exit_), "message": message})
+    _announce(context, exit_, message)
 
 
-def _given_up(context: Context) -> tuple[Exit, str] | None:
+def _announce(context: Context, exit_: Exit, message: str) -> None:
+    if context.config.parallel.nodes > 1 and not nodes.rank(context):
+        launch = nodes.Launch(nodes.stamp(), None, int(exit_), message)
+        nodes.announce(context.run.folder, launch)
+
+
+def _given_up(start: Start, context: Context) -> tuple[Exit, str] | None:
     """The end of the last start, where a restart would come to the same."""
-    last = runs.read_record(context.run.folder).get("outcome", {})
-    here = last.get("place") == hardware.container(context.environ)
-    if not here or not breaker.is_open(last):
+    last = start.starts.begin() if start.starts else None
+    if last is None:
         return None
+    exit_, message = Exit(last["exit"]), last["message"]
+    _announce(context, exit_, message)
     LOG.warning(
         "%s has failed and is not tried again by a restart; other settings do, and so does "
         "%s in a shell", context.run.name, environments.door(),
     )  # fmt: skip
-    return Exit(last["exit"]), last["message"]
+    return exit_, message
 
 
 def _follow(context: Context) -> tuple[Exit, str] | None:
@@ -257,7 +258,9 @@ def _finish(context: Context) -> tuple[Exit, str]:
     report = record.report(run, peak)
     files.write_json(run.folder / REPORT, report)
     stages = _complete(run)
-    return Exit.DONE, f"done: {run.folder / stages['train']['artifact']}"
+    message = f"done: {run.folder / stages['train']['artifact']}"
+    _announce(context, Exit.DONE, message)
+    return Exit.DONE, message
 
 
 def _complete(run: Run) -> dict[str, StageRecord]:

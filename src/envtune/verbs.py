@@ -74,10 +74,10 @@ def configure(args: argparse.Namespace) -> Result:
 
 def run(args: argparse.Namespace) -> Result:
     """train: the run in a folder made by configure, or a new one from the environment"""
-    from envtune import hardware, nodes, runs
+    from envtune import breaker, hardware, nodes, runs
     from envtune import run as stages
 
-    inputs = sources.read()
+    inputs = sources.read(args.overrides)
     if args.folder and args.overrides:
         what = "a run folder has its configuration; leave the NAME=VALUE out, or --folder"
         raise Refused([Problem(args.overrides[0].split("=")[0], what)])
@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> Result:
         made = flow.configure(args.overrides)
         _warn(made)
         claimed, own = stages.prepare_folder(made), made.settings.own
-    start = stages.Start(
-        claimed, inputs.passed_on, inputs.secrets, own, automatic=hardware.started_by_init()
-    )
+        args.folder = claimed.folder  # where its end is counted
+    starts = breaker.Starts(claimed.folder, inputs) if hardware.started_by_init() else None
+    start = stages.Start(claimed, inputs.passed_on, inputs.secrets, own, starts=starts)
     exit_, message = stages.execute(start)
     if exit_ == Exit.DONE:
         report = json.loads((claimed.folder / "report.json").read_text())
@@ -207,7 +207,12 @@ LONE = {
 
 def finish(args: argparse.Namespace) -> Result:
     """do what SFT_ON_FAIL or SFT_ON_FINISH asks for after an exit with CODE, and exit with it"""
-    return Exit(args.code), ""
+    return ended_with(args.code), ""
+
+
+def ended_with(code: int) -> Exit:
+    """What a code means that a shell has seen: one that is none of ours was a kill or a crash."""
+    return Exit(code) if code in list(Exit) else Exit.BUG
 
 
 def welcome(args: argparse.Namespace) -> Result:

@@ -1,8 +1,10 @@
 """What the end of a child's log tells."""
 
+import errno
+
 import pytest
 
-from envtune.errors import Exit, Problem, Refused, recognise
+from envtune.errors import Exit, Problem, Refused, of_file, recognise
 
 TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    train()\n'
 WARNED = "/opt/venv/lib/site.py:12: DeprecationWarning: `foo` is deprecated, use `bar`\n"
@@ -105,3 +107,13 @@ def test_the_codes_that_a_user_must_act_on_are_below_128_and_the_others_are_not(
     acted = {Exit.CONFIG, Exit.DATA, Exit.ACCESS, Exit.MEMORY, Exit.ARTIFACT, Exit.BUDGET}
     assert all(1 <= code <= 127 for code in acted)
     assert all(code >= 128 for code in Exit if code not in acted | {Exit.DONE})
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_"),
+    [(errno.ENOSPC, Exit.DISK), (errno.EDQUOT, Exit.DISK), (errno.EACCES, Exit.CONFIG)],
+)
+def test_a_file_that_cannot_be_written_is_told_by_its_reason(number: int, exit_: Exit) -> None:
+    exited, line = of_file(OSError(number, "the reason", "/out/run.json"))
+    assert exited == exit_
+    assert line.startswith("/out/run.json: the reason")

@@ -4,14 +4,17 @@ import json
 import math
 import os
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from envtune import breaker, budget, ending, tables, welcome
+from envtune import breaker, budget, ending, sources, tables, welcome
+from envtune.breaker import Starts
 from envtune.budget import Budget, Limits, Spent
+from envtune.checkpoints import commit
 from envtune.errors import Exit
 from envtune.runs import RECORD, Run
 from envtune.stage import Context, Ended, stop_exit, stopped
@@ -80,6 +83,14 @@ def test_a_raised_limit_goes_on_and_no_limit_counts_nothing(tmp_path: Path) -> N
     assert not list((tmp_path / "free").iterdir())
 
 
+def test_a_count_that_cannot_be_written_at_the_end_loses_no_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(Ended) as ended, Budget(_context(folder, SFT_MAX_HOURS=1)):
+        shutil.rmtree(folder)
+        raise Ended(Exit.DATA, "row 7")
+    assert ended.value.message == "row 7"
+
+
 def test_dollars_are_counted_by_the_price_that_runpod_tells(tmp_path: Path) -> None:
     with runpod_standin.running(price=2.0) as runpod:
         context = _context(tmp_path, runpod.environ, SFT_MAX_USD=1)
@@ -92,10 +103,17 @@ def test_dollars_are_counted_by_the_price_that_runpod_tells(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("fault", "price", "exit_"),
-    [("401", 1.0, Exit.ACCESS), ("503", 1.0, Exit.NETWORK), ("", None, Exit.CONFIG)],
+    [
+        ("401", 1.0, Exit.ACCESS),
+        ("503", 1.0, Exit.NETWORK),
+        ("cut", 1.0, Exit.NETWORK),
+        ("[]", 1.0, Exit.NETWORK),
+        ("", "a lot", Exit.NETWORK),
+        ("", None, Exit.CONFIG),
+    ],
 )
 def test_a_price_that_nobody_tells_ends_the_start(
-    fault: str, price: float | None, exit_: Exit, tmp_path: Path
+    fault: str, price: float | str | None, exit_: Exit, tmp_path: Path
 ) -> None:
     with runpod_standin.running(price=price, faults=[fault]) as runpod:
         context = _context(tmp_path, runpod.environ, SFT_MAX_USD=1)
@@ -137,7 +155,7 @@ def test_a_failure_is_tried_as_often_as_it_is_worth(exit_: Exit) -> None:
     last: breaker.Outcome = {}
     starts = 0
     while starts < 20 and not breaker.is_open(last):
-        last = breaker.outcome(last, exit_, "why", "checkpoint-3", "pod")
+        last = breaker.outcome(last, exit_, "why", "checkpoint-3")
         starts += 1
     assert starts == TRIES.get(exit_, 20)
 
@@ -146,33 +164,89 @@ def test_progress_and_another_failure_begin_the_count_again(dice: random.Random)
     last: breaker.Outcome = {}
     for step in range(50):
         exit_ = dice.choice([Exit.DISK, Exit.NETWORK, Exit.HARDWARE])
-        last = breaker.outcome(last, exit_, "why", f"checkpoint-{step}", "pod")
+        last = breaker.outcome(last, exit_, "why", f"checkpoint-{step}")
         assert not breaker.is_open(last)
     for exit_ in [Exit.DISK, Exit.NETWORK] * 5:
-        last = breaker.outcome(last, exit_, "why", "", "pod")
+        last = breaker.outcome(last, exit_, "why", "")
         assert not breaker.is_open(last)
-    for pod in "abcdefgh":
-        last = breaker.outcome(last, Exit.DISK, "why", "", pod)
-        assert not breaker.is_open(last)
+
+
+def test_each_try_of_what_may_pass_waits_twice_as_long() -> None:
+    last, pauses = breaker.Outcome(), []
+    while not breaker.is_open(last):
+        last = breaker.outcome(last, Exit.NETWORK, "why", "")
+        pauses.append(breaker.pause(last))
+    assert pauses == [10, 20, 40, 80, 160]
+    assert breaker.pause(breaker.outcome({}, Exit.DATA, "why", "")) == 0
+
+
+def _starts(folder: Path, **environ: str) -> Starts:
+    return Starts(folder, sources.read((), environ))
+
+
+def test_a_start_that_tells_no_end_was_killed_and_five_of_them_are_enough(tmp_path: Path) -> None:
+    for _ in range(5):
+        assert _starts(tmp_path).begin() is None
+    last = _starts(tmp_path).begin()
+    assert last is not None
+    assert (last["exit"], last["times"]) == (Exit.HARDWARE, 5)
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    commit(checkpoint, 2)
+    for _ in range(5):
+        assert _starts(tmp_path).begin() is None
+    assert _starts(tmp_path).begin() is not None
+
+
+def test_an_end_that_is_told_takes_the_place_of_a_kill(tmp_path: Path) -> None:
+    for times in range(1, 6):
+        assert _starts(tmp_path).begin() is None
+        assert _starts(tmp_path).end(Exit.DISK, "full")["times"] == times
+    told = _starts(tmp_path).begin()
+    assert told is not None
+    assert (told["exit"], told["message"]) == (Exit.DISK, "full")
+    _starts(tmp_path).end(Exit.STOPPED, "stopped by hand")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", [{"RUNPOD_POD_ID": "b"}, {"SFT_PUSH_TO": "s3://b/c"}])
+def test_another_container_and_other_settings_are_tried_anew(
+    change: dict[str, str], tmp_path: Path
+) -> None:
+    before = {"RUNPOD_POD_ID": "a", "SFT_PUSH_TO": "s3://b/a"}
+    _starts(tmp_path, **before).begin()
+    _starts(tmp_path, **before).end(Exit.ACCESS, "no")
+    assert _starts(tmp_path, **before).begin() is not None
+    assert _starts(tmp_path, **{**before, **change}).begin() is None
+
+
+def test_a_refusal_before_the_beginning_is_looked_at_again(tmp_path: Path) -> None:
+    assert breaker.is_open(_starts(tmp_path).end(Exit.CONFIG, "another process trains it"))
+    assert not list(tmp_path.iterdir())
+    assert _starts(tmp_path).begin() is None
+
+
+def test_what_cannot_be_counted_is_not_tried_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert breaker.is_open(_starts(tmp_path / "file" / "outputs").end(Exit.DISK, "full"))
 
 
 @pytest.mark.parametrize(
-    ("exit_", "on_finish", "on_fail", "on_pod", "wanted"),
+    ("exit_", "on_finish", "on_fail", "given_up", "wanted"),
     [
-        (Exit.DONE, "stop", "idle", True, "stop"),
-        (Exit.DATA, "stop", None, True, "exit"),
-        (Exit.DATA, "stop", "idle", True, "idle"),
-        (Exit.BUDGET, "exit", None, True, "stop"),
-        (Exit.BUDGET, "exit", None, False, "exit"),
-        (Exit.BUDGET, "exit", "terminate", True, "terminate"),
-        (Exit.STOPPED, "stop", "stop", True, "exit"),
-        (Exit.INTERRUPTED, "stop", "stop", True, "exit"),
+        (Exit.DONE, "stop", "idle", "idle", "stop"),
+        (Exit.DATA, "stop", None, "exit", "exit"),
+        (Exit.DATA, "exit", None, "stop", "stop"),
+        (Exit.DATA, "stop", "idle", "stop", "idle"),
+        (Exit.BUDGET, "exit", "terminate", "stop", "terminate"),
+        (Exit.STOPPED, "stop", "stop", "stop", "exit"),
+        (Exit.INTERRUPTED, "stop", "stop", "stop", "exit"),
     ],
 )
 def test_what_is_done_at_the_end(
-    exit_: Exit, on_finish: str, on_fail: str | None, on_pod: bool, wanted: str
+    exit_: Exit, on_finish: str, on_fail: str | None, given_up: str, wanted: str
 ) -> None:
-    assert ending.action(exit_, on_finish, on_fail, on_pod=on_pod) == wanted
+    assert ending.action(exit_, on_finish, on_fail, given_up=given_up) == wanted
 
 
 # --- what a shell is told ----------------------------------------------------------------

@@ -16,7 +16,7 @@ ENDING: dict[str, Own] = {
     ON_FAIL: Own(
         _ACTION,
         None,
-        "the same after a failure; by default exit, and stop where a limit ends a run on a pod",
+        "the same after a failure; by default exit, and stop on a pod where no restart would help",
     ),
     MAX_HOURS: Own(
         _AMOUNT, None, "hours that a run may work in all its starts; then it saves and ends with 7"

@@ -40,7 +40,12 @@ def files() -> Iterator[tuple[str, Callable[[], str]]]:
 def _plain(name: str) -> str:
     way = WAYS[name]
     command = f"kubectl apply -f templates/k8s/{name}/{name}.yaml"
-    return _head(way.about, command) + commented.dump(way.objects())
+    objects = way.objects()
+    kept = []
+    if any(thing["kind"] == "PersistentVolumeClaim" for thing in objects):
+        own = f"{objects[-1]['kind'].lower()}/{NAME}"
+        kept = [f"End it by kubectl delete {own}: delete -f takes the claims and the results too."]
+    return _head(way.about, command, *kept) + commented.dump(objects)
 
 
 def _kustomization(name: str) -> str:
@@ -118,8 +123,8 @@ def nodes() -> list[Node]:
 
 def statefulset() -> list[Node]:
     """Its pods are started again whatever they end with, so they stay when they are done."""
-    named = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
-    spec = pods.spec(pods.container(env=[named]), restart=None, **pods.apart(NAME))
+    main = pods.container(NAME, NAME, pods.field("POD_NAME", "metadata.name"))
+    spec = pods.spec(main, restart=None, **pods.apart(NAME))
     return [
         _several(**{ON_FINISH: "idle"}),
         *pods.claims(_SHARED),

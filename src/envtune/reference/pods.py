@@ -66,8 +66,13 @@ def claims(mode: str = "ReadWriteOnce") -> list[Node]:
     ]
 
 
-def container(name: str = NAME, settings: str = NAME, **more: Any) -> Node:
-    """The container with the ConfigMap `settings`; `more` goes over it."""
+def field(variable: str, path: str) -> Node:
+    """A variable that holds a field of the pod itself."""
+    return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def container(name: str = NAME, settings: str = NAME, *env: Node, **more: Any) -> Node:
+    """The container with the ConfigMap `settings` and the variables `env`; `more` goes over it."""
     return {
         "name": name,
         "image": IMAGE,
@@ -76,6 +81,8 @@ def container(name: str = NAME, settings: str = NAME, **more: Any) -> Node:
             {"configMapRef": {"name": settings}},
             {"secretRef": {"name": NAME, "optional": True}},
         ],
+        # A pod that is made again has the name of the last one, and may be larger.
+        "env": [field("POD_UID", "metadata.uid"), *env],
         "resources": _RESOURCES,
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from envtune.contract.place import MAX_HOURS, ON_FAIL, ON_FINISH
-from envtune.flow import POD_VOLUME
+from envtune.pod import VOLUME
 from envtune.reference import example
 
 # RunPod's volumes are root's, and its templates name no user.
@@ -37,7 +37,7 @@ def _template() -> dict[str, Any]:
         "isServerless": False,
         "containerDiskInGb": 20,
         "volumeInGb": 100,
-        "volumeMountPath": POD_VOLUME,
+        "volumeMountPath": VOLUME,
         "ports": [],
         "dockerEntrypoint": [],
         "dockerStartCmd": [],
