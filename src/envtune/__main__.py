@@ -82,22 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     exit_, message = _guarded(_logged(VERBS[args.verb]), args)
     if args.verb == "finish":
         exit_ = Exit(args.code)  # it has been told, whatever else is wrong
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
+    stops = StopSignals().install()  # a stop from here on changes the end, not its code
     if message and message != tables.USAGE:
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     if message and (args.verb in ("run", "serve") or exit_ != Exit.DONE):
         terminate(message)
     if args.verb in ("run", "serve", "finish"):
-        _end(exit_, args)
+        _end(exit_, args, stops)
     return int(exit_)
 
 
-def _end(exit_: Exit, args: argparse.Namespace) -> None:
+def _end(exit_: Exit, args: argparse.Namespace, stops: StopSignals) -> None:
     """Does what is to be done when the container's work is over. Never changes the exit code."""
     words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
     if StopSignals.came:
         return  # whoever stopped it decides what comes next
-    ending.act(exit_, [word for word in words if "=" in word], state)
+    ending.act(exit_, [word for word in words if "=" in word], state, stops)
 
 
 def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Result]:
@@ -129,6 +129,7 @@ class _Terminated(BaseException):
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
+    StopSignals.came = True
     raise _Terminated
 
 

@@ -62,14 +62,15 @@ def action(exit_: Exit, on_finish: str, on_fail: str | None, *, on_pod: bool) ->
     return on_fail or (STOP if limit else EXIT)
 
 
-def act(exit_: Exit, arguments: Sequence[str], welcome: Callable[[], str]) -> None:
+def act(
+    exit_: Exit, arguments: Sequence[str], welcome: Callable[[], str], stops: StopSignals
+) -> None:
     """Does what the settings want after an end; returns when the container shall exit."""
     given, environ = _given(arguments)
     trust.adopt(environ)
     here = pod.this(environ)
     on_finish = given.get(ON_FINISH, OWN[ON_FINISH].default)
     wanted = action(exit_, on_finish, given.get(ON_FAIL), on_pod=here is not None)
-    stops = StopSignals().install() if wanted != EXIT else StopSignals()
     if wanted == IDLE:
         LOG.info("%s: idle\n%s", ON_FAIL if exit_ else ON_FINISH, welcome())
         _wait(stops, float("inf"))
