@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -12,7 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from envtune import ports
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTORUN = ROOT / "scripts" / "autorun.sh"
@@ -20,8 +25,9 @@ SHARED = ROOT.parent / "shared" / "data"
 # Not ENVTUNE_...: children do not see those of their caller.
 _MARK = "STARTED_BY_TEST"
 
-# Each proof starts a server for a minute; the tests of the proof ask for it.
-UNPROVED = {"SFT_PARITY": "off"}
+# Each proof starts a server for a minute; the tests of the proof ask for it. A machine that
+# pauses for seconds must not use up the grace.
+DEFAULTS = {"SFT_PARITY": "off", "SFT_GRACE_SECONDS": "300"}
 
 # Two tests run at once on two cores: threads that wait for each other by spinning, or that two
 # vLLMs bind to the same core, made a training of 41 s take 205 s.
@@ -57,35 +63,57 @@ class Result:
         """The messages of the log, without time."""
         return [line.split(" ", 2)[-1] for line in self.err.splitlines()]
 
+    @property
+    def said(self) -> list[str]:
+        """The messages without time and level."""
+        return [re.sub(r"^[-0-9]+ [:,0-9]+ [A-Z]+ ", "", line) for line in self.err.splitlines()]
+
 
 @dataclass
 class Start:
-    """A running entrypoint. `code` is 128+n for death by signal n, as a shell says it."""
+    """A running entrypoint. Its output can be read while it runs, and whoever holds it open
+    after its end is not waited for."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     mark: str
     folder: Path
+    streams: tuple[IO[bytes], IO[bytes]]
+
+    @property
+    def err(self) -> str:
+        """What it has said so far."""
+        return _written(self.streams[1])
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 600) -> Result:
+    def wait(self, seconds: float = 1800) -> Result:
+        """How it ends. The code is 128+n for death by signal n, as a shell says it."""
         try:
-            out, err = self.process.communicate(timeout=seconds)
+            code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             for pid in self.left_over():  # or it would slow down every test after this one
-                os.kill(pid, signal.SIGKILL)
+                kill(pid)
             raise
-        code = self.process.returncode
-        return Result(128 - code if code < 0 else code, out, err)
+        return Result(128 - code if code < 0 else code, _written(self.streams[0]), self.err)
 
-    def until(self, reached: Callable[[], bool], seconds: float = 200) -> None:
+    def until(self, reached: Callable[[], bool], seconds: float = 900) -> None:
         """Waits for a condition; fails when the process ends before it holds."""
         deadline = time.monotonic() + seconds
         while not reached():
-            assert self.process.poll() is None, self.process.communicate()[1][-3000:]
-            assert time.monotonic() < deadline, "it takes too long"
+            assert self.process.poll() is None, self.err[-3000:]
+            assert time.monotonic() < deadline, f"it takes too long: {self.err[-3000:]}"
             time.sleep(0.02)
+
+    def until_said(self, text: str) -> None:
+        self.until(lambda: text in self.err)
+
+    def gone(self, seconds: float = 120) -> bool:
+        """Whether nothing is left, at once or in the time that what was killed may take."""
+        deadline = time.monotonic() + seconds
+        while self.left_over() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.left_over()
 
     def until_step(self, step: int) -> None:
         self.until(lambda: any(m["step"] >= step for m in metrics(self.only_run())))
@@ -125,17 +153,16 @@ class Entrypoint:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, *arguments: str, **more: str) -> Start:
-        mark = uuid.uuid4().hex
+        mark, streams = uuid.uuid4().hex, (_stream(), _stream())
         process = subprocess.Popen(
             [str(AUTORUN), *arguments],
             cwd=self.folder,
-            env=clean_environ(**{**UNPROVED, **self.settings, **more, _MARK: mark}),
+            env=clean_environ(**{**DEFAULTS, **self.settings, **more, _MARK: mark}),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=streams[0],
+            stderr=streams[1],
         )
-        return Start(process, mark, self.folder)
+        return Start(process, mark, self.folder, streams)
 
     def run(self, *arguments: str, **more: str) -> Result:
         return self.start(*arguments, **more).wait()
@@ -146,6 +173,30 @@ class Entrypoint:
         result = start.wait()
         assert result.code == 0, result.err[-4000:]
         return start.only_run()
+
+
+def _stream() -> IO[bytes]:
+    return tempfile.TemporaryFile("ab+")
+
+
+def _written(stream: IO[bytes]) -> str:
+    """All that is written so far; reads beside whoever writes, whose place it shares."""
+    size = os.fstat(stream.fileno()).st_size
+    return os.pread(stream.fileno(), size, 0).decode(errors="replace")
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Sends a signal to a process that may have ended by itself."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def free_port() -> int:
+    """A port of loopback that stays free until it is bound, however late that is: one that
+    the kernel gives to nobody who wants just any (32768 and above)."""
+    while ports.in_use("127.0.0.1", port := random.SystemRandom().randrange(15000, 32768)):
+        pass
+    return port
 
 
 def envtune(*arguments: str, cwd: Path, environ: Mapping[str, str]) -> Result:

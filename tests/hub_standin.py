@@ -6,6 +6,7 @@ straight, as the Hub does with small ones, from any byte on. What it takes when 
 to is in `hub_writing`.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -77,7 +78,7 @@ class Hub:
     """What the stand-in holds and what it was asked.
 
     `users` maps tokens to what whoami tells; `repos` (kind, id) to repositories. `trouble`
-    is a status, or close, hang or drip, for the first `troubles` requests.
+    is a status, or close, hang or drip, for the first `troubles` requests of each path.
 
     `disk` is where it is written to. `faults` are met in order, each once: how a request
     begins, and a status, one with Retry-After ("429 2"), cut (in the middle of the body),
@@ -102,8 +103,9 @@ class _Handler(Quiet):
     broken = ""
 
     def do_GET(self) -> None:
-        self.hub.seen.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
-        if self.hub.trouble and len(self.hub.seen) <= self.hub.troubles:
+        request = f"{self.command} {self.path} {self.headers.get('Range', '')}".strip()
+        self.hub.seen.append(request)
+        if self.hub.trouble and self.hub.seen.count(request) <= self.hub.troubles:
             self._trouble()
             return
         if self._faulty():
@@ -275,16 +277,22 @@ class _Handler(Quiet):
         return b""
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+def _digest(path: Path, algorithm: str = "sha1") -> str:
+    return _hashed(path, algorithm, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _hashed(path: Path, algorithm: str, mtime: int) -> str:
+    """A digest, made once: a busy machine would answer too late."""
+    return hashlib.new(algorithm, path.read_bytes()).hexdigest()
 
 
 def _lfs(path: Path) -> dict[str, Any]:
     """What the Hub says of a large file."""
     if path.suffix not in (".safetensors", ".bin"):
         return {}
-    digest, size = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
-    return {"lfs": {"sha256": digest, "size": size, "pointerSize": 134}}
+    size = path.stat().st_size
+    return {"lfs": {"sha256": _digest(path, "sha256"), "size": size, "pointerSize": 134}}
 
 
 @contextmanager

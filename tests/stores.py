@@ -15,16 +15,18 @@ from tests.hub_writing import Disk
 ADA, READER = "hf_AdaAda0123456789", "hf_ReadRead0123456789"
 
 
-def _user(name: str, role: str) -> dict[str, Any]:
+def user(name: str, role: str, **token: Any) -> dict[str, Any]:
+    """What the Hub tells of a token, and of who made it."""
     orgs = [{"name": "acme", "roleInOrg": "write"}, {"name": "museum", "roleInOrg": "read"}]
-    return {"name": name, "orgs": orgs, "auth": {"accessToken": {"role": role}}}
+    held = {"accessToken": {"role": role, **token}}
+    return {"type": "user", "name": name, "orgs": orgs, "auth": held}
 
 
 @contextmanager
 def writable_hub(folder: Path) -> Iterator[Hub]:
     """A Hub that keeps in a folder what is written to it, for two people."""
     with hub() as made:
-        made.users = {ADA: _user("ada", "write"), READER: _user("rea", "read")}
+        made.users = {ADA: user("ada", "write"), READER: user("rea", "read")}
         made.disk = Disk(folder)
         yield made
 

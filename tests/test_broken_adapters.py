@@ -151,7 +151,7 @@ def refusals(folder: Path, adapter: Path, base: Path) -> list[str]:
     for module in MODULES:
         before = time.monotonic()
         done = start(module, folder, adapter, base)
-        assert time.monotonic() - before < 10
+        assert time.monotonic() - before < 60
         (line,) = done.err.splitlines()
         assert (done.code, done.out) == (Exit.ARTIFACT, "")
         lines.append(line.removeprefix("merge: refused: "))

@@ -3,16 +3,14 @@
 No test here trains: a wrong variable is a failure, and `finish` tells of any other end.
 """
 
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import runpod_standin
-from tests.harness import Entrypoint, Result, Start, clean_environ, execute
+from tests.harness import Entrypoint, Result, clean_environ, execute
 from tests.runpod_standin import KEY, POD, RunPod
 
 
@@ -94,10 +92,10 @@ def test_a_stop_is_believed_only_when_it_is_read_back(runpod: RunPod, tmp_path: 
     runpod.deaf = 1
     environ = {**runpod.environ, "SFT_ON_FINISH": "stop"}
     start = Entrypoint(tmp_path, environ).start("envtune", "finish", "0")
-    start.until(lambda: runpod.asked.count("pod") >= 3, 60)
+    start.until(lambda: runpod.asked.count("pod") >= 3)
     assert start.process.poll() is None
     runpod.status = "EXITED"
-    assert start.wait(30).code == 0
+    assert start.wait().code == 0
 
 
 def test_a_pod_that_its_key_may_not_read_is_ended_on_the_word_of_the_mutation(
@@ -123,26 +121,45 @@ def test_sigterm_ends_the_tries_with_the_code_of_the_run(tmp_path: Path) -> None
     environ = {"RUNPOD_POD_ID": POD, "RUNPOD_API_KEY": KEY, "SFT_ON_FAIL": "terminate"}
     environ["RUNPOD_API_BASE_URL"] = "http://127.0.0.1:9"
     start = Entrypoint(tmp_path, environ).start("envtune", "finish", "5")
-    time.sleep(2.5)
+    start.until_said("STILL RUNS AND BILLS")
     assert start.process.poll() is None
-    start.signal(signal.SIGTERM)
-    result = start.wait(10)
+    start.signal()
+    result = start.wait()
     assert result.code == 5
     assert "Connection refused" in result.err
 
 
-def _idle(start: Start) -> Result:
-    time.sleep(2.5)
-    assert start.process.poll() is None
-    start.signal(signal.SIGTERM)
-    return start.wait(10)
+EARLY = {
+    "in the verb": "main.VERBS['finish'] = lambda args: stop()",
+    "after it": "main.ending.act = lambda *a, act=main.ending.act: (stop(), act(*a))",
+}
+
+
+@pytest.mark.parametrize("moment", EARLY.values(), ids=EARLY.keys())
+def test_sigterm_before_the_first_try_leaves_the_pod_to_who_stopped_it(
+    moment: str, runpod: RunPod, tmp_path: Path
+) -> None:
+    script = (
+        "import signal, sys\n"
+        "from envtune import __main__ as main\n"
+        "def stop():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        f"{moment}\n"
+        "sys.exit(main.main(['finish', '5']))"
+    )
+    environ = clean_environ(**runpod.environ, SFT_ON_FAIL="stop")
+    result = execute([sys.executable, "-c", script], tmp_path, environ)
+    assert result.code == 5, result.err
+    assert runpod.asked == []
 
 
 def test_idle_after_a_failure_says_what_is_true_and_stays(tmp_path: Path) -> None:
     start = Entrypoint(tmp_path, {"SFT_ON_FAIL": "idle", "AXOLOTL_LORA_R": "x"}).start()
-    result = _idle(start)
+    start.until_said("SFT_ON_FAIL: idle")
+    assert start.process.poll() is None
+    start.signal()
+    result = start.wait()
     assert result.code == 1
-    assert "SFT_ON_FAIL: idle" in result.err
     assert "the settings are refused" in result.err
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,10 +53,10 @@ def test_another_command_runs_untouched(empty: Entrypoint) -> None:
 
 def test_idle_stays_until_it_is_stopped(empty: Entrypoint) -> None:
     start = empty.start("idle")
-    time.sleep(1.5)
+    start.until(lambda: any(b"sleep\0infinity" in line for line in start.commands().values()))
     assert start.process.poll() is None
     start.signal()
-    assert start.wait(5).code == 143
+    assert start.wait().code == 143
     assert not start.left_over()
 
 

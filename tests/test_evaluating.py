@@ -1,11 +1,8 @@
 """The evaluation as a stage of a run: what it measures, what it leaves, and how it fails."""
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from envtune.engine import prompting
 from envtune.engine.benchmarks import Tasks
 from envtune.errors import Refused
 from envtune.prompts import Prompt
-from tests.harness import Entrypoint, Result, clean_environ, execute, read
+from tests.harness import Entrypoint, Result, clean_environ, execute, kill, read
 
 ASKED = [
     "What is the capital of France?",
@@ -205,7 +202,7 @@ def test_an_evaluation_that_failed_or_was_killed_is_repeated_alone(entrypoint: E
     path.write_text("What is the capital of France?\n")
     more = {"SFT_EVAL_PROMPTS": str(path), "SFT_EVAL_GENERATION": '{"max_new_tokens": 4}'}
     start = entrypoint.start(**more, AXOLOTL_MAX_STEPS="2", SFT_EXPORT="false")
-    start.until_step(1)
+    start.until(lambda: (start.only_run() / "outcome.json").exists())  # every check is passed
     path.unlink()
     failed = start.wait()
     assert failed.code == 3
@@ -219,8 +216,7 @@ def test_an_evaluation_that_failed_or_was_killed_is_repeated_alone(entrypoint: E
     again = entrypoint.start("envtune", "run", "--folder", str(run))
     again.until(lambda: (run / "config" / "evaluate.json").exists())
     for pid in again.left_over():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)
     assert again.wait().code == 137
     assert not (run / "eval" / "results.json").exists()
 

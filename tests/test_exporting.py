@@ -1,16 +1,13 @@
 """The export as a stage of a run: what it leaves, and what a kill or a lost base leaves."""
 
-import os
 import shutil
-import signal
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.harness import Entrypoint, read
+from tests.harness import Entrypoint, kill, read
 
 PROMPT = torch.arange(5, 45).unsqueeze(0)
 
@@ -61,8 +58,7 @@ def test_an_export_that_was_killed_or_lost_its_base_is_repeated(
     start = entrypoint.start(**more)
     start.until(lambda: (start.only_run() / "config" / "export.json").exists())
     for pid in start.left_over():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)
     assert start.wait().code == 137
     run = start.only_run()
     assert not (run / ".complete").exists()

@@ -2,26 +2,17 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.harness import Entrypoint
 
-FAILURES = [
-    pytest.param({"AXOLOTL_DATASETS__0__PATH": "bad.jsonl"}, 3, "the data could not be read", id="rows"),
-]  # fmt: skip
 
-
-@pytest.mark.parametrize(("change", "code", "message"), FAILURES)
-def test_what_axolotl_refuses_is_one_line_without_a_traceback(
-    change: dict[str, str], code: int, message: str, entrypoint: Entrypoint
-) -> None:
+def test_what_axolotl_refuses_is_one_line_without_a_traceback(entrypoint: Entrypoint) -> None:
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
     (entrypoint.folder / "bad.jsonl").write_text(f'{row}\n{{"messages": "nonsense"}}\n')
     told = entrypoint.folder / "termination"
-    start = entrypoint.start(TERMINATION_LOG_FILE=str(told), **change)
+    start = entrypoint.start(TERMINATION_LOG_FILE=str(told), AXOLOTL_DATASETS__0__PATH="bad.jsonl")
     result = start.wait()
-    assert result.code == code, result.err[-3000:]
-    assert message in told.read_text()
+    assert result.code == 3, result.err[-3000:]
+    assert "the data could not be read" in told.read_text()
     assert len(told.read_text().splitlines()) == 1
     assert "Traceback" not in result.err
     assert not start.left_over()

@@ -211,7 +211,7 @@ def start(base: Path, adapter: Path, target: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=600)
     return Result(process.returncode, out, err)
 
 

@@ -18,7 +18,7 @@ def odd(
     (folder / "real").mkdir()
     (folder / "outputs").symlink_to("real")
     more = {"HOME": "", "AXOLOTL_MAX_STEPS": "7", "AXOLOTL_LOGGING_STEPS": "5"}
-    script = f"sleep 600 > /dev/null 2>&1 & echo $!; exec {AUTORUN}"
+    script = f"sleep infinity > /dev/null 2>&1 & echo $!; exec {AUTORUN}"
     started = subprocess.Popen(
         ["bash", "-c", script], cwd=folder, env=clean_environ(**{**settings, **more}),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -26,7 +26,7 @@ def odd(
     assert started.stdout is not None
     job = int(started.stdout.readline())
     error = started.stderr.read() if started.stderr else ""
-    assert started.wait(200) == 0, error[-3000:]
+    assert started.wait() == 0, error[-3000:]
     alive = Path(f"/proc/{job}").exists()
     subprocess.run(["kill", str(job)], check=False)
     (folder / "job").write_text(str(alive))

@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tests.harness import (
     clean_environ,
     contents,
     envtune,
+    kill,
     read,
 )  # fmt: skip
 from tests.hub_standin import Hub
@@ -179,13 +178,11 @@ def test_a_push_that_is_stopped_in_the_middle_goes_on_with_the_next_start(
         start.signal()
     else:
         for pid in start.left_over():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+            kill(pid)
     started = time.monotonic()
-    ended = start.wait()
-    assert ended.code == 128 + number
-    assert time.monotonic() - started < 20
-    assert not start.left_over()
+    assert start.wait().code == 128 + number
+    assert time.monotonic() - started < 200, "the whole grace was waited for"
+    assert start.gone(0 if number == signal.SIGTERM else 120)
     assert not (run / ".complete").exists()
     done = go_on(run, **reach(new_hub)).wait()
     assert done.code == 0, done.err
@@ -195,11 +192,6 @@ def test_a_push_that_is_stopped_in_the_middle_goes_on_with_the_next_start(
 
 
 # --- before training
-
-
-def lines(result: Result) -> list[str]:
-    """What is said, without time and level."""
-    return [re.sub(r"^[-0-9]+ [:,0-9]+ [A-Z]+ ", "", line) for line in result.err.splitlines()]
 
 
 def _check(folder: Path, settings: dict[str, str], **more: str) -> Result:
@@ -214,7 +206,7 @@ def test_a_place_that_cannot_be_written_costs_no_training(
     places = f"ada/new,museum/new,s3://nowhere-{os.getpid()}/x,file://{tmp_path}/file/below"
     done = _check(tmp_path, settings, SFT_PUSH_TO=places, **near)
     assert done.code == 4
-    assert [line.split(": ")[:2] for line in lines(done)] == [
+    assert [line.split(": ")[:2] for line in done.said] == [
         ["SFT_PUSH_TO", f"s3://nowhere-{os.getpid()}/x"],
         [
             "SFT_PUSH_TO",
@@ -223,8 +215,8 @@ def test_a_place_that_cannot_be_written_costs_no_training(
         ["SFT_PUSH_TO", "ada/new"],
         ["SFT_PUSH_TO", "museum/new"],
     ]
-    assert "rea is no member of ada" in lines(done)[2]
-    assert "rea may only read in museum" in lines(done)[3]
+    assert "rea is no member of ada" in done.said[2]
+    assert "rea may only read in museum" in done.said[3]
     assert not [secret for secret in (READER, s3["AWS_SECRET_ACCESS_KEY"]) if secret in done.err]
 
 
@@ -259,15 +251,15 @@ def test_a_store_that_does_not_answer_is_told_within_seconds(
     done = _check(tmp_path, settings, SFT_PUSH_TO="s3://b/x,gs://b/x,az://b/x", **nowhere, **key)
     assert done.code == 4
     assert "Traceback" not in done.err
-    told = [line.removeprefix("SFT_PUSH_TO: ") for line in lines(done)]
+    told = [line.removeprefix("SFT_PUSH_TO: ") for line in done.said]
     assert told[0].startswith("s3://b/x: EndpointConnectionError: ")
     assert told[1].startswith("gs://b/x does not answer")
     assert told[2].startswith("az://b/x: ")
     assert "account_name" in told[2]
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 60
 
 
 def test_an_offline_run_publishes_to_stores_alone(settings: dict[str, str], tmp_path: Path) -> None:
     done = _check(tmp_path, settings, SFT_PUSH_TO="ada/new")
-    assert lines(done) == ["SFT_PUSH_TO: ada/new needs the Hub and HF_HUB_OFFLINE is set"]
+    assert done.said == ["SFT_PUSH_TO: ada/new needs the Hub and HF_HUB_OFFLINE is set"]
     assert _check(tmp_path, settings, SFT_PUSH_TO=f"file://{tmp_path}/store").code == 0

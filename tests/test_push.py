@@ -15,7 +15,7 @@ import pytest
 from envtune import hubstore, push
 from envtune.hub import Hub as Asked
 from envtune.stores import Denied, Objects, Unreached
-from tests.harness import ROOT, contents
+from tests.harness import ROOT, contents, free_port
 from tests.hub_standin import Hub
 from tests.stores import ADA, requests, server
 
@@ -134,12 +134,6 @@ def test_a_listing_that_lacks_a_file_is_no_success(new_hub: Hub, result: Path) -
 
 
 # --- stores
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

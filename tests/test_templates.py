@@ -93,7 +93,7 @@ def test_a_hostile_template_is_refused_in_little_time_and_memory(
     assert done.code == 1, done.err
     [line] = done.err.splitlines()
     assert "mine.j2 " in line
-    assert seconds < 20
+    assert seconds < 60
     assert mebibytes < 300
     assert not (tmp_path / "made.yaml").exists()
 

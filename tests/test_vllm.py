@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -21,7 +20,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from envtune.engine.export import export
 from envtune.engine.merge import merge
-from tests.harness import ROOT, clean_environ, envtune, read
+from tests.harness import ROOT, clean_environ, envtune, free_port, read
 from tests.test_export import Kind, bases, kind_of, order, trained  # noqa: F401
 
 VLLM = ROOT / ".venv-serve" / "bin" / "vllm"
@@ -48,9 +47,7 @@ def serving(
 ) -> Iterator[str]:
     """vLLM on loopback; gives its address. One more slot than adapters: in 0.32
     a request for the base is answered by the adapter in the last one on a CPU."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{one.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     lora = [
         "--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(len(adapters) + 1),
         "--lora-modules", *(f"{name}={path}" for name, path in adapters.items()),
@@ -71,7 +68,7 @@ def serving(
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()[-3000:]
         try:
@@ -91,7 +88,7 @@ def completed(url: str, model: str, prompt: list[int]) -> tuple[list[int], list[
     request = urllib.request.Request(
         f"{url}/v1/completions", json.dumps(question).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=600) as answer:
         [choice] = json.load(answer)["choices"]
     return choice["token_ids"], choice["logprobs"]["token_logprobs"]
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from envtune import ending, sources, tables, trust
 from envtune.errors import Exit, NothingSet, Refused, of_file
+from envtune.stops import StopSignals
 from envtune.verbs import LONE, VERBS, Result, ended_with, show, state
 
 LOG = logging.getLogger("envtune")
@@ -78,13 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     exit_, message = _guarded(_logged(VERBS[args.verb]), args)
     if args.verb == "finish":
         exit_ = ended_with(args.code)  # it has been told, whatever else is wrong
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left takes no time
+    stops = StopSignals().install()  # a stop from here on changes the end, not its code
     if message and not message.startswith(tables.NOTHING_SET):
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     if message and (args.verb in ("run", "serve") or exit_ != Exit.DONE):
         terminate(message)
     if args.verb in ("run", "serve", "finish"):
-        _end(exit_, message, args)
+        _end(ending.End(exit_, message, getattr(args, "folder", None)), args, stops)
     return int(exit_)
 
 
@@ -92,11 +93,10 @@ def _usage() -> str:
     return tables.usage(os.environ.get("FLAVOR", ""))
 
 
-def _end(exit_: Exit, message: str, args: argparse.Namespace) -> None:
+def _end(end: ending.End, args: argparse.Namespace, stops: StopSignals) -> None:
     """Does what is to be done when the container's work is over. Never changes the exit code."""
     words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
-    given = [word for word in words if "=" in word]
-    ending.act(exit_, message, given, getattr(args, "folder", None), state)
+    ending.act(end, [word for word in words if "=" in word], state, stops)
 
 
 def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Result]:
@@ -128,6 +128,7 @@ class _Terminated(BaseException):
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
+    StopSignals.came = True
     raise _Terminated
 
 

@@ -20,8 +20,8 @@ from envtune.settings import Settings
 from envtune.targets import Target
 
 Ask = Callable[[], "Answer"]
-# Seconds for all questions, which are asked at once.
-_PATIENCE = 12.0
+# Seconds for all questions, which are asked at once: each may take two requests of the Hub's.
+_PATIENCE = 20.0
 # The file that is asked for, by the part that is needed: refused as the whole would be.
 _TELLING = {
     modelfiles.CONFIG: "config.json",
@@ -105,7 +105,14 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
 def _of_the_hub(
     wanted: Sequence[Repository], pushed: Sequence[Target], environ: Mapping[str, str]
 ) -> list[tuple[Ask, Ask]]:
-    """What the Hub is asked; what it leaves open in time, the cache answers."""
+    """What the Hub is asked; what it leaves open in time, the cache answers.
+
+    What takes the time of a slow machine is imported here, before the clock starts.
+    """
+    import httpx  # noqa: F401
+    import huggingface_hub.errors
+    import huggingface_hub.utils  # noqa: F401
+
     hub = Hub(environ)
     late = f"{hub.shown} does not answer"
     return [
@@ -118,7 +125,8 @@ def _of_the_hub(
 
 
 def _writable(place: Target, environ: Mapping[str, str]) -> tuple[Ask, Ask]:
-    """Asks a store whether it may be written to."""
+    """Asks a store, whose client is there before the clock starts, whether it may be written to."""
+    stores.load(place.url)
     return (
         partial(_ask_to_write, place, environ),
         partial(_refuse, place.name, f"{place.url} does not answer"),

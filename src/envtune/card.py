@@ -14,6 +14,7 @@ import jinja2
 import yaml
 
 from envtune.config import RunConfig, is_indifferent
+from envtune.contract.after import QUANTISED
 from envtune.outgoing import Artifact
 from envtune.render import TEMPLATES
 from envtune.repositories import is_repository
@@ -25,7 +26,7 @@ _WHAT = {
     "embedding-lora": "A LoRA adapter, its new tokens among the matrices,",
     "resized": "A LoRA adapter and a copy with more tokens",
     "merged": "A fine-tune, its adapter merged,",
-    "merged_awq": "A quantised fine-tune",
+    **dict.fromkeys(QUANTISED.values(), "A quantised fine-tune"),
     "model": "A fine-tune",
 }
 # What people want to read first of an evaluation, where it is there.
@@ -91,7 +92,8 @@ def metadata(told: Told, artifact: Artifact) -> dict[str, Any]:
     """The front matter: the Hub's names alone."""
     base, plain = _base(told.config), told.config.plain()
     adapts = artifact.adapts or artifact.kind == "resized"
-    relation = {"merged_awq": "quantized"}.get(artifact.kind, "adapter" if adapts else "finetune")
+    made = "quantized" if artifact.kind in QUANTISED.values() else "finetune"
+    relation = "adapter" if adapts else made
     known = {} if base["local"] else {"base_model": base["name"], "base_model_relation": relation}
     datasets = [item["path"] for item in _items(plain) if is_repository(item)]
     return {

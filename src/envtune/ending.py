@@ -6,6 +6,7 @@ for, read back, and asked for again until it is true or somebody stops the conta
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from envtune import breaker, hardware, pod, sources, trust
@@ -64,32 +65,32 @@ def action(exit_: Exit, on_finish: str, on_fail: str | None, *, given_up: str = 
     return on_finish if exit_ == Exit.DONE else on_fail or given_up
 
 
-def act(
-    exit_: Exit,
-    message: str,
-    arguments: Sequence[str],
-    folder: Path | None,
-    welcome: Callable[[], str],
-) -> None:
-    """Does what the settings want after an end; returns when the container shall exit.
+@dataclass(frozen=True)
+class End:
+    """How the container's work has ended; `folder` is the run's, where there is one."""
 
-    `folder` is the run's, where there is one.
-    """
+    exit: Exit
+    message: str
+    folder: Path | None
+
+
+def act(end: End, arguments: Sequence[str], welcome: Callable[[], str], stops: StopSignals) -> None:
+    """Does what the settings want after an end; returns when the container shall exit."""
     inputs, said = _said(arguments)
     trust.adopt(inputs.environ)
-    last = _counted(exit_, message, folder, inputs, said)
+    last = _counted(end, inputs, said)
     if StopSignals.came:
         return  # whoever stopped it decides what comes next
-    stops, here = StopSignals().install(), pod.this(inputs.environ)
-    over = breaker.is_open(last) or exit_ == Exit.BUDGET
+    here = pod.this(inputs.environ)
+    over = breaker.is_open(last) or end.exit == Exit.BUDGET
     instead = _instead(inputs.environ) if over else EXIT
     on_finish = said.get(ON_FINISH, OWN[ON_FINISH].default)
-    wanted = action(exit_, on_finish, said.get(ON_FAIL), given_up=instead)
+    wanted = action(end.exit, on_finish, said.get(ON_FAIL), given_up=instead)
     if wanted in _OF_A_POD and here is None:
         LOG.error("%s: RunPod's variables do not tell what to end, and with which key", wanted)
         wanted = instead
     if wanted == IDLE:
-        LOG.info("%s: idle\n%s", ON_FAIL if exit_ else ON_FINISH, welcome())
+        LOG.info("%s: idle\n%s", ON_FAIL if end.exit else ON_FINISH, welcome())
         _wait(stops, float("inf"))
     elif here is not None and wanted in _OF_A_POD:
         _end(here, wanted, stops)
@@ -98,15 +99,13 @@ def act(
         _wait(stops, seconds)
 
 
-def _counted(
-    exit_: Exit, message: str, folder: Path | None, inputs: Inputs, said: Mapping[str, str]
-) -> breaker.Outcome:
+def _counted(end: End, inputs: Inputs, said: Mapping[str, str]) -> breaker.Outcome:
     """The outcome of a start that a platform makes again, before a run too: RunPod does it at
     once and for ever."""
-    if not hardware.started_by_init() or not (folder or pod.id_of(inputs.environ)):
+    if not hardware.started_by_init() or not (end.folder or pod.id_of(inputs.environ)):
         return {}
     outputs = said.get("SFT_OUTPUTS_DIR") or said.get("CKPT_ROOT") or f"{pod.VOLUME}/outputs"
-    return breaker.Starts(Path(folder or outputs), inputs).end(exit_, message)
+    return breaker.Starts(Path(end.folder or outputs), inputs).end(end.exit, end.message)
 
 
 def _instead(environ: Mapping[str, str]) -> str:

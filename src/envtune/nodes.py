@@ -69,7 +69,11 @@ def _told_since(folder: Path) -> bool:
 
 
 def lost(folder: Path, launch: Launch) -> bool:
-    """Whether node 0 is not there any more, or another one is."""
+    """Whether node 0 is not there any more, or another one is. A look that fails, as a shared
+    volume's may, is told by a second one."""
+    if lease.holder(folder) == launch.owner:
+        return False
+    time.sleep(_LOOK)
     return lease.holder(folder) != launch.owner
 
 

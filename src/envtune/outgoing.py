@@ -11,17 +11,16 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from envtune import checkpoints, files, modelfiles
+from envtune.contract.after import QUANTISED
 from envtune.sources import USERINFO, Inputs
 
-Kind = Literal["adapter", "embedding-lora", "resized", "merged", "merged_awq", "model"]
 CARD = "README.md"
 # The folders of a run that are an artifact each.
-_FOLDERS: dict[str, Kind] = {"adapter": "adapter", "model": "model", "merged": "merged",
-                             "merged_awq": "merged_awq"}  # fmt: skip
+_FOLDERS = ("adapter", "model", "merged", *QUANTISED.values())
 _PATHS = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 _WEIGHTS = (".safetensors", ".bin")
 # The longest header of a safetensors file.
@@ -30,9 +29,12 @@ _HEADER = 100 << 20
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is published: a folder of the run by the name below which it goes out."""
+    """What is published: a folder of the run by the name below which it goes out.
 
-    kind: Kind
+    `kind` is that folder's name, or what the export made in serving/: embedding-lora, resized.
+    """
+
+    kind: str
     parts: Mapping[str, Path]
 
     @property
@@ -61,16 +63,16 @@ def choose(folder: Path, what: str, export: Mapping[str, Any], *, awq: bool) -> 
 def _named(folder: Path, what: str, made: str) -> Artifact:
     serving = folder / "serving"
     if what != "serving":
-        return Artifact(_FOLDERS[what], {"": folder / what})
+        return Artifact(what, {"": folder / what})
     if made == "resized":
         return Artifact("resized", {"base": serving / "base", "adapter": serving / "adapter"})
-    kind: Kind = "embedding-lora" if made == "embedding-lora" else "adapter"
+    kind = "embedding-lora" if made == "embedding-lora" else "adapter"
     return Artifact(kind, {"": serving / "adapter"})
 
 
 def _serving(folder: Path, made: str, *, awq: bool) -> str:
-    if awq and (folder / "merged_awq").is_dir():
-        return "merged_awq"
+    if awq and (smaller := [name for name in QUANTISED.values() if (folder / name).is_dir()]):
+        return smaller[0]
     if (folder / "model").is_dir():
         return "model"
     return {"merged": "merged", "plain": "adapter"}.get(made, "serving")

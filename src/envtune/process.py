@@ -42,7 +42,7 @@ class Watcher(Reader, Protocol):
     """What a stage wants to know of its child."""
 
     def tick(self) -> None:
-        """Called ten times a second."""
+        """Called after each look at the output: ten times a second, or more often."""
 
     def stop(self) -> bool:
         """A stop was asked for: True when the child will end by itself."""

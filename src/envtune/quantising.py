@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from envtune import environments, exporting, modelfiles, orders
+from envtune.contract.after import QUANTISED
 from envtune.errors import Exit
 from envtune.quantisable import ENVIRONMENT, SCHEME, VENV, no_environment
 from envtune.resolve.owned import PREPARED
 from envtune.stage import LOG, Context, StageRecord
 
-# Where the model lies by its scheme; the first is the name that servers of old look for.
-FOLDERS = {"w4a16": "merged_awq", "fp8": "merged_fp8", "w8a8": "merged_w8a8"}
 RECORD = "quantise.json"
 # Longer rows tell the scales nothing more, and the activations of all are held at once.
 _LONGEST = 2048
@@ -59,7 +58,7 @@ def _order(context: Context, model: Path) -> dict[str, Any]:
     longest = min(_LONGEST, plain.get("sequence_len") or _LONGEST)
     return {
         "model": model,
-        "target": context.run.folder / FOLDERS[scheme],
+        "target": context.run.folder / QUANTISED[scheme],
         "scheme": scheme,
         "rows": context.run.folder / PREPARED,
         "samples": config.setting("SFT_CALIBRATION_SAMPLES"),

@@ -8,9 +8,9 @@ from typing import Any
 from envtune import adapterfiles, modelfiles, servability
 from envtune.config import RunConfig
 from envtune.contract import SERVE_FLAGS
+from envtune.contract.after import QUANTISED
 from envtune.errors import Exit, Problem, Refused
 from envtune.exporting import MERGED, SERVING, base_folder
-from envtune.quantising import FOLDERS
 from envtune.stage import Context
 
 _PARTS = (modelfiles.CONFIG, modelfiles.WEIGHTS, modelfiles.TOKENIZER)
@@ -25,7 +25,7 @@ def planned(config: RunConfig, folder: Path) -> tuple[str, Path]:
     if path := config.setting("SFT_SERVED_MODEL_RELPATH"):
         return "override", folder.parent / path
     if (scheme := config.setting("SFT_QUANTISE")) and config.setting("SFT_PREFER_AWQ"):
-        return FOLDERS[scheme].removeprefix("merged_"), folder / FOLDERS[scheme]
+        return QUANTISED[scheme].removeprefix("merged_"), folder / QUANTISED[scheme]
     if not config.plain().get("adapter"):
         return "model", folder / "model"
     adapter = folder / SERVING / "adapter"

@@ -56,6 +56,15 @@ def digest(path: Path, algorithm: str) -> str:
     return found.hexdigest()
 
 
+def load(url: str) -> None:
+    """Imports the client of a URL's store, which may take seconds."""
+    from fsspec import get_filesystem_class
+
+    scheme = url.partition(":")[0]
+    get_filesystem_class(scheme)
+    _errors(scheme)
+
+
 class Objects:
     """All objects below a URL."""
 

@@ -156,8 +156,9 @@ def login(args: argparse.Namespace) -> Result:
     """try the keys of Hugging Face and W&B; never fails"""
     from envtune import hub
 
+    environ = sources.read().environ
     for service in (hub.hugging_face, hub.weights_and_biases):
-        LOG.info("%s", service(sources.read().environ))
+        LOG.info("%s", service(environ))
     return Exit.DONE, ""
 
 

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from envtune import card, publishing
 from envtune.card import Told
-from envtune.outgoing import Artifact, Kind
+from envtune.outgoing import Artifact
 from tests.unit.builders import run_config
 
 RECORD: dict[str, Any] = {
@@ -41,7 +41,7 @@ def told(serving: dict[str, Any] | None = None, **more: Any) -> Told:
     return Told(RECORD, run_config(axolotl), REPORT, serving=serving or PLAIN, **more)
 
 
-def made(kind: Kind, where: str = "acme/tuned", **more: Any) -> str:
+def made(kind: str, where: str = "acme/tuned", **more: Any) -> str:
     return card.render(told(**more), Artifact(kind, {"": Path()}), where, hub=True)
 
 
@@ -56,7 +56,7 @@ def served(text: str) -> str:
     return next((line for line in text.splitlines() if line.startswith("vllm serve")), "")
 
 
-KINDS: list[tuple[Kind, str, str, str]] = [
+KINDS: list[tuple[str, str, str, str]] = [
     (
         "adapter",
         "peft",
@@ -77,13 +77,14 @@ KINDS: list[tuple[Kind, str, str, str]] = [
     ),
     ("merged", "transformers", "finetune", "vllm serve acme/tuned"),
     ("merged_awq", "transformers", "quantized", "vllm serve acme/tuned"),
+    ("merged_fp8", "transformers", "quantized", "vllm serve acme/tuned"),
     ("model", "transformers", "finetune", "vllm serve acme/tuned"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "library", "relation", "command"), KINDS)
 def test_each_kind_says_what_it_is_and_how_it_is_used(
-    kind: Kind, library: str, relation: str, command: str
+    kind: str, library: str, relation: str, command: str
 ) -> None:
     text = made(kind)
     data = ModelCard(text).data

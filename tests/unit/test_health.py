@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_a_holder_that_is_silent_is_not_well(tmp_path: Path, run: Path) -> None:
         os.utime(run / "lease", (old, old))
         well, line = health.look(tmp_path)
     assert not well
-    assert "has been silent for 120 s" in line
+    assert re.search(r"has been silent for \d+ s", line)
 
 
 def test_what_was_killed_elsewhere_is_at_rest_here(tmp_path: Path, run: Path) -> None:

@@ -33,7 +33,7 @@ except Refused as refused:
 print(int(peak) // 1024, file=sys.stderr)  # of this program alone, unlike ru_maxrss
 """
 PATH, ENCODED = "SFT_TRAINER_CONFIG_JSON_PATH", "SFT_TRAINER_CONFIG_JSON_ENV_VAR"
-SECONDS, MEBIBYTES = 20, 300
+SECONDS, MEBIBYTES = 120, 300
 
 
 class Bomb:

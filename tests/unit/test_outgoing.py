@@ -25,6 +25,8 @@ CHOICES = [
     (("adapter", "serving", "merged"), "merged", False, "merged", [""]),
     (("adapter", "serving", "merged", "merged_awq"), "merged", False, "merged", [""]),
     (("adapter", "serving", "merged", "merged_awq"), "merged", True, "merged_awq", [""]),
+    (("adapter", "serving/adapter", "merged", "merged_fp8"), "plain", True, "merged_fp8", [""]),
+    (("model", "merged_w8a8"), None, True, "merged_w8a8", [""]),
     (("model",), None, False, "model", [""]),
     (("adapter",), None, True, "adapter", [""]),
 ]  # fmt: skip

@@ -17,9 +17,11 @@ EXPORT: dict[str, Own] = {
     ),
 }
 
+# Where the smaller copy lies by its scheme; the first is the name that servers of old look for.
+QUANTISED = {"w4a16": "merged_awq", "fp8": "merged_fp8", "w8a8": "merged_w8a8"}
 QUANTISE: dict[str, Own] = {
     "SFT_QUANTISE": Own(
-        {"anyOf": [{"enum": ["w4a16", "fp8", "w8a8"]}, {"type": "null"}]},
+        {"anyOf": [{"enum": list(QUANTISED)}, {"type": "null"}]},
         None,
         "make a smaller copy of the model: 4-bit weights by AWQ, 8-bit floats, or 8-bit integers",
     ),
@@ -131,7 +133,7 @@ PUBLISH: dict[str, Own] = {
         "where the checked result is published: org/name of the Hub, s3://, gs://, az://, file:///",
     ),
     "SFT_PUSH_WHAT": Own(
-        {"enum": ["auto", "adapter", "model", "merged", "merged_awq", "serving"]},
+        {"enum": ["auto", "adapter", "model", "merged", *QUANTISED.values(), "serving"]},
         "auto",
         "which of the run's folders is published; auto: the one that serves",
     ),
