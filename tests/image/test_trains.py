@@ -65,7 +65,6 @@ def test_a_stop_at_a_random_step_is_143_with_a_checkpoint_and_goes_on(
     message.chmod(0o666)
     environ = {
         **demo,
-        "AXOLOTL_NUM_EPOCHS": "3",  # 57 steps: far from the end wherever it is stopped
         "SFT_GRACE_SECONDS": "110",
         "TERMINATION_LOG_FILE": "/workspace/last-word",
     }
