@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import AUTORUN, clean_environ, metrics, read
+from tests.harness import AUTORUN, DEFAULTS, clean_environ, metrics, read
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def odd(
     more = {"HOME": "", "AXOLOTL_MAX_STEPS": "7", "AXOLOTL_LOGGING_STEPS": "5"}
     script = f"sleep infinity > /dev/null 2>&1 & echo $!; exec {AUTORUN}"
     started = subprocess.Popen(
-        ["bash", "-c", script], cwd=folder, env=clean_environ(**{**settings, **more}),
+        ["bash", "-c", script], cwd=folder, env=clean_environ(**{**DEFAULTS, **settings, **more}),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert started.stdout is not None
