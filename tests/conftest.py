@@ -4,14 +4,22 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests import stores
 from tests.harness import Entrypoint, clean_environ
 from tests.hub_standin import Hub
+
+# The files that take longest. A process that began one of them last would be waited for.
+FIRST = ("test_vllm", "test_serving", "test_distributed", "test_evaluating")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in FIRST)
 
 
 @pytest.fixture(scope="session")
@@ -30,13 +38,37 @@ def dice(seed: int, request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{seed}:{request.node.name}")
 
 
+# Makes something in a folder and tells which: Once is told a name for it too.
+Make = Callable[[Path], Path]
+Once = Callable[[str, Make], Path]
+
+
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes what every process of the tests reads and none changes: the first that wants it."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Make) -> Path:
+        told = root / f"{name}.made"
+        with FileLock(told.with_suffix(".lock")):
+            if not told.exists():
+                told.write_text(str(make(tmp_path_factory.mktemp(name))))
+        return Path(told.read_text())
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def embedded(once: Once) -> Path:
     """The embedded model and its rows."""
-    folder = tmp_path_factory.mktemp("embedded")
-    command = [sys.executable, "-m", "envtune.engine.embedded", str(folder)]
-    subprocess.run(command, check=True, env=clean_environ())
-    return folder
+
+    def make(folder: Path) -> Path:
+        command = [sys.executable, "-m", "envtune.engine.embedded", str(folder)]
+        subprocess.run(command, check=True, env=clean_environ())
+        return folder
+
+    return once("embedded", make)
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +80,8 @@ def settings(embedded: Path) -> dict[str, str]:
         "AXOLOTL_SEQUENCE_LEN": "128",
         "AXOLOTL_LEARNING_RATE": "5e-3",
         "AXOLOTL_NUM_EPOCHS": "2",
+        "AXOLOTL_MICRO_BATCH_SIZE": "8",
+        "AXOLOTL_GRADIENT_ACCUMULATION_STEPS": "2",
     }
 
 
@@ -58,16 +92,16 @@ def entrypoint(tmp_path: Path, settings: dict[str, str]) -> Entrypoint:
 
 
 @pytest.fixture(scope="session")
-def lora(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Path:
+def lora(once: Once, settings: dict[str, str]) -> Path:
     """The folder of a LoRA run that nothing disturbed."""
-    return Entrypoint(tmp_path_factory.mktemp("lora"), settings).train()
+    return once("lora", lambda folder: Entrypoint(folder, settings).train())
 
 
 @pytest.fixture(scope="session")
-def full(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Path:
+def full(once: Once, settings: dict[str, str]) -> Path:
     """The folder of a full fine-tuning that nothing disturbed."""
     more = {"AXOLOTL_ADAPTER": "null", "AXOLOTL_LEARNING_RATE": "1e-3"}
-    return Entrypoint(tmp_path_factory.mktemp("full"), settings | more).train()
+    return once("full", lambda folder: Entrypoint(folder, settings | more).train())
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.harness import (
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 # Enough for a signal to land before the last, however late.
-STEPS = 30
+STEPS = 20
 SHORT = {"AXOLOTL_MAX_STEPS": str(STEPS), "AXOLOTL_SAVE_STEPS": "50"}
 
 
@@ -108,7 +108,7 @@ def test_two_nodes_are_one_run_through_a_lost_rank_and_a_stop(
     entrypoint: Entrypoint, pair: Path, dice: random.Random
 ) -> None:
     """Each start goes on where the last one was; the end is that of one node's two ranks."""
-    lost = Nodes(entrypoint, later=10.0)
+    lost = Nodes(entrypoint, later=3.0)
     lost.until_step(1)
     for pid in _ranks(lost.starts[1]):
         kill(pid)
@@ -116,7 +116,7 @@ def test_two_nodes_are_one_run_through_a_lost_rank_and_a_stop(
     assert [result.code for result in results] == [202, 202], results[0].err[-2000:]
 
     stopped = Nodes(entrypoint)
-    stopped.until_step(dice.randrange(3, 9))
+    stopped.until_step(dice.randrange(3, 7))
     stopped.starts[dice.randrange(2)].signal()
     results = stopped.wait()
     assert [result.code for result in results] == [143, 143], results[1].err[-2000:]

@@ -11,10 +11,16 @@ import torch
 from axolotl.utils.dict import DictDefault
 from lm_eval.tasks import TaskManager
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from envtune import tasks
-from envtune.engine import prompting
+from envtune.engine import generation, prompting
 from envtune.engine.benchmarks import Tasks
 from envtune.errors import Refused
 from envtune.prompts import Prompt
@@ -179,17 +185,19 @@ def test_a_model_that_was_trained_whole_is_measured_beside_its_base(
         loss = mean(AutoModelForCausalLM.from_pretrained(folder), tokenizer, rows)
         assert found["validation"][side]["loss"] == pytest.approx(loss, abs=1e-4)
     assert found["generation"]["settings"] == {**sampled, "do_sample": True}
-    _, again = measure(full, tmp_path, **order)
-    assert again["samples"] == found["samples"], "a seed draws the same answers"
 
 
-def test_what_cannot_be_measured_is_one_line_before_a_model_is_loaded(
-    evaluated: Path, tmp_path: Path
-) -> None:
+def test_a_seed_draws_the_same_answers(embedded: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(embedded / "tiny-llama")
+    config = GenerationConfig(do_sample=True, max_new_tokens=8, pad_token_id=0, eos_token_id=[2])
+    first, same, other = (generation.answer(model, [[5, 6, 7]], config, n) for n in (1, 1, 2))
+    assert first == same != other
+
+
+def test_what_cannot_be_measured_is_one_line(evaluated: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(TASK.format(rows=tmp_path / "gone.jsonl"))
-    done, _ = measure(evaluated, tmp_path, tasks=["capitals"], tasks_path=str(tmp_path))
-    assert done.code == 3
-    assert "evaluate: refused: SFT_EVAL_TASKS: task capitals cannot be loaded: " in done.err
+    with pytest.raises(Refused, match="SFT_EVAL_TASKS: task capitals cannot be loaded: "):
+        Tasks(["capitals"], str(tmp_path), None)
     long = [{"instruction": "What is this? " * 300}]
     done, _ = measure(evaluated, tmp_path, prompts=long)
     assert done.code == 3
@@ -209,6 +217,7 @@ def test_an_evaluation_that_failed_or_was_killed_is_repeated_alone(entrypoint: E
     assert f"evaluate failed: {path} is not there" in failed.err
     run = start.only_run()
     assert (run / "adapter").is_dir()
+    assert not (run / "serving").exists(), "SFT_EXPORT leaves it out"
     assert not (run / ".complete").exists()
     steps = (run / "metrics.jsonl").read_text()
 

@@ -1,5 +1,6 @@
 """10,000 environments: each ends in what Axolotl accepts, or in lines that name the variable."""
 
+import gc
 import logging
 import random
 import re
@@ -26,9 +27,13 @@ NAMES = {*(f"AXOLOTL_{key.upper()}" for key in settings.schema().fields), *OWN}
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Without what Axolotl logs of each."""
+    """Without what Axolotl logs of each, and without a look at all that is loaded, each time
+    that a few more of them have left something to the collector."""
     logging.disable(logging.CRITICAL)
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     logging.disable(logging.NOTSET)
 
 

@@ -14,12 +14,12 @@ from tests.harness import SHARED, Entrypoint, losses, read
 pytestmark = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the shared data folder is not beside this checkout"
 )
-ROWS = 1000
+ROWS = 500
 
 
 @pytest.fixture(scope="module")
 def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A small random Llama with the real tokenizer, and the first thousand rows."""
+    """A small random Llama with the real tokenizer, and the first five hundred rows."""
     folder = tmp_path_factory.mktemp("gsm8k")
     embedded.make_model(folder / "model", vocabulary=32000)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
@@ -36,7 +36,7 @@ def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "AXOLOTL_SEQUENCE_LEN": "256",
         "AXOLOTL_MICRO_BATCH_SIZE": "2",
         "AXOLOTL_GRADIENT_ACCUMULATION_STEPS": "2",
-        "AXOLOTL_MAX_STEPS": "24",
+        "AXOLOTL_MAX_STEPS": "15",
         "AXOLOTL_LEARNING_RATE": "5e-3",
     }
 
@@ -61,5 +61,5 @@ def test_full_fine_tuning_learns_gsm8k(gsm8k: dict[str, str], tmp_path: Path) ->
     more = {"AXOLOTL_ADAPTER": "null", "AXOLOTL_LEARNING_RATE": "1e-3"}
     run = Entrypoint(tmp_path, gsm8k | more).train()
     assert _falls(run), losses(run)
-    assert read(run / "report.json")["steps"] == 24
+    assert read(run / "report.json")["steps"] == 15
     AutoModelForCausalLM.from_pretrained(run / "model")

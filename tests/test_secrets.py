@@ -115,6 +115,8 @@ def test_a_run_shows_no_secret_to_anyone(entrypoint: Entrypoint, inputs: Path) -
     assert len(arguments.processes) > 2, "no child was seen"
     outputs = left(entrypoint.folder, result, inputs)
     assert any(name.endswith(".wandb") for name in outputs)
+    [yaml] = entrypoint.folder.glob("outputs/*/config/axolotl.yaml")
+    assert "wandb_project: envtune" in yaml.read_text()
     assert b"train_loss" in outputs[store.name]
     outputs["argv"] = b"\n".join(arguments.seen)
     assert not leaks(planted, outputs)

@@ -77,10 +77,10 @@ def export(order: Order) -> Decision:
 
 def _check_untied(work: Work) -> None:
     """A base that ties two layers has no room for an adapter that trained them apart."""
-    import torch
-
     if work.decision.kind != "resized":
         return
+    import torch  # two seconds, which a plain adapter does not need
+
     held = [e for e in work.decision.embeddings if e.tensor]
     tied = [e for e in work.decision.embeddings if not e.tensor]
     if not held or any(not torch.equal(work.rows.after(held[0]), work.rows.after(e)) for e in tied):
