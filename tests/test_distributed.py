@@ -170,7 +170,7 @@ def test_a_node_ends_with_what_node_0_has_ended_with_before_it_trained(
     second = entrypoint.start(**SECOND, **over, SFT_RENDEZVOUS_SECONDS="120")
     first = entrypoint.run(**{**SECOND, "NODE_RANK": "0"}, **over)
     assert first.code == 7, first.err
-    result = second.wait(60)
+    result = second.wait()
     assert (result.code, result.lines[-1]) == (7, first.lines[-1])
 
     again = entrypoint.run(**SECOND, **over, SFT_RENDEZVOUS_SECONDS="2")
@@ -201,7 +201,7 @@ def test_a_name_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     if "unshare" in done.err:
         pytest.skip("no mount namespace can be made here")
     assert done.code == 0, done.err
-    assert 1.4 < float(done.out) < 10
+    assert 1.4 < float(done.out) < 30  # its patience
 
 
 def test_a_name_that_no_resolver_knows_is_waited_for_and_then_named(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from envtune import breaker, hardware, pod, sources, trust
+from envtune import breaker, facts, hardware, pod, sources, trust
 from envtune.contract import OWN
 from envtune.contract.place import MAX_USD, ON_FAIL, ON_FINISH, PRICE
 from envtune.errors import Exit, Problem, Refused
@@ -104,8 +104,8 @@ def _counted(end: End, inputs: Inputs, said: Mapping[str, str]) -> breaker.Outco
     once and for ever."""
     if not hardware.started_by_init() or not (end.folder or pod.id_of(inputs.environ)):
         return {}
-    outputs = said.get("SFT_OUTPUTS_DIR") or said.get("CKPT_ROOT") or f"{pod.VOLUME}/outputs"
-    return breaker.Starts(Path(end.folder or outputs), inputs).end(end.exit, end.message)
+    outputs, _ = facts.folders(said.get, inputs.environ)
+    return breaker.Starts(end.folder or Path(outputs), inputs).end(end.exit, end.message)
 
 
 def _instead(environ: Mapping[str, str]) -> str:

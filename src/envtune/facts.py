@@ -6,12 +6,12 @@ too (`problem`): the checks turn it into a line for the user.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from envtune import modelfiles
+from envtune import modelfiles, pod
 from envtune.settings import Settings
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt", ".tsv", ".zst", ".gz")
@@ -67,6 +67,14 @@ class DataFacts:
 def absolute(path: str) -> str:
     """A local path as the child sees it, whose working directory is the run folder."""
     return os.path.abspath(os.path.expanduser(path))
+
+
+def folders(given: Callable[[str], str | None], environ: Mapping[str, str]) -> tuple[str, str]:
+    """The absolute folders of the runs and of the logs; `given` tells what a setting says."""
+    base = pod.VOLUME if pod.id_of(environ) else "."
+    outputs = given("SFT_OUTPUTS_DIR") or given("CKPT_ROOT") or f"{base}/outputs"
+    logs = given("SFT_LOGS_DIR") or f"{base}/logs"
+    return absolute(outputs), absolute(logs)
 
 
 def is_local(path: str) -> bool:

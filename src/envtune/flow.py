@@ -12,7 +12,6 @@ from envtune import (
     ending,
     facts,
     hardware,
-    pod,
     quantisable,
     rendezvous,
     retired,
@@ -59,7 +58,7 @@ def configure(
     if not wrong:
         layout, wrong = _layout(given, seen, where)
         seen = replace(seen, parallel=layout)
-    outputs, logs = folders(given, inputs.environ)
+    outputs, logs = facts.folders(given.get, inputs.environ)
     written = {_outputs_name(given): outputs, "SFT_LOGS_DIR": logs}
     if named := given.axolotl.get("output_dir"):
         written[named.name] = str(named.value)
@@ -84,14 +83,6 @@ def meant(loaded: Settings) -> Settings:
 
 def _untrusted(given: Settings) -> list[Problem]:
     return [*trust.problems(given.get(CA_BUNDLE), off=given.get(INSECURE))]
-
-
-def folders(given: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The absolute folders of the runs and of the logs."""
-    base = pod.VOLUME if environ.get("RUNPOD_POD_ID") else "."
-    outputs = given.get("SFT_OUTPUTS_DIR") or given.get("CKPT_ROOT") or f"{base}/outputs"
-    logs = given.get("SFT_LOGS_DIR") or f"{base}/logs"
-    return facts.absolute(outputs), facts.absolute(logs)
 
 
 def _outputs_name(given: Settings) -> str:

@@ -61,8 +61,8 @@ def announced(folder: Path) -> Launch | None:
 
 
 def _told_since(folder: Path) -> bool:
-    """Whether node 0 has announced something since this node's container began. An older end is
-    that of an earlier start, which node 0 may be about to try again."""
+    """Whether node 0 has announced something since this process began. An older end may be that
+    of an earlier start, which node 0 is about to try again."""
     ticks = int(stamp().split(":")[1])
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return (folder / _FILE).stat().st_mtime > time.time() - age

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from envtune import files, flow, settings, sources, tables
+from envtune import facts, files, flow, settings, sources, tables
 from envtune.errors import Exit, Problem, Refused
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _start(args: argparse.Namespace) -> "stages.Start":
         raise Refused([Problem(names[1], "one run at a time")])
     inputs = sources.read([word for word in args.words if "=" in word])
     given = _given(inputs)
-    outputs, _ = flow.folders(given, inputs.environ)
+    outputs, _ = facts.folders(given.get, inputs.environ)
     found = runs.named(Path(outputs), next(iter(names), None))
     return stages.Start(found, inputs.passed_on, inputs.secrets, given.own)
 
@@ -227,7 +227,7 @@ def health(args: argparse.Namespace) -> Result:
     from envtune import health as checks
 
     inputs = sources.read()
-    well, line = checks.look(Path(flow.folders(_given(inputs), inputs.environ)[0]))
+    well, line = checks.look(Path(facts.folders(_given(inputs).get, inputs.environ)[0]))
     show(line)
     return (Exit.DONE if well else Exit.CONFIG), ""
 
@@ -238,7 +238,7 @@ def state() -> str:
 
     try:
         inputs = sources.read()
-        return welcome.text(Path(flow.folders(_given(inputs), inputs.environ)[0]))
+        return welcome.text(Path(facts.folders(_given(inputs).get, inputs.environ)[0]))
     except Refused as refused:
         return welcome.refused(refused)
 

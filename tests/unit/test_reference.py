@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from envtune import checks, dialects, flow, runtime, settings, sources, upstream
+from envtune import checks, dialects, facts, runtime, settings, sources, upstream
 from envtune.contract import OWN, SERVE_FLAG
 from envtune.dialects.rules import Becomes
 from envtune.errors import Exit, Refused
@@ -191,5 +191,5 @@ def test_the_pods_template_is_a_configuration_that_ends_its_pod() -> None:
     assert not given.warnings
     assert not checks.before_facts(given)
     assert template["ports"] == []
-    outputs, _ = flow.folders(given, {"RUNPOD_POD_ID": "pod"})
+    outputs, _ = facts.folders(given.get, {"RUNPOD_POD_ID": "pod"})
     assert outputs.startswith(template["volumeMountPath"])

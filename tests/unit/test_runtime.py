@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from envtune import facts, flow, runtime, sources
+from envtune import facts, runtime, sources
 from envtune.runtime import RENAMED
 from tests.unit.builders import MODEL_AND_DATA, load
 
@@ -72,7 +72,7 @@ def test_a_relative_path_is_looked_up_under_data_root_too(
 def test_the_runs_go_under_ckpt_root_where_nothing_stronger_says(
     environ: dict[str, str], outputs: str
 ) -> None:
-    assert flow.folders(load(environ), environ)[0] == str(Path(outputs).absolute())
+    assert facts.folders(load(environ).get, environ)[0] == str(Path(outputs).absolute())
 
 
 def test_a_name_of_the_hub_stays_one_with_a_data_root(tmp_path: Path) -> None:

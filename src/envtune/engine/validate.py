@@ -37,9 +37,10 @@ def validate(config: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
         prepare_plugins(DictDefault(config))
     except Exception as error:
         return {"problems": _told(error), "warnings": heard.warnings}
-    problems = refusals(config, machine)
-    logging.getLogger("axolotl").removeHandler(heard)
-    return {"problems": problems, "warnings": heard.warnings}
+    else:
+        return {"problems": refusals(config, machine), "warnings": heard.warnings}
+    finally:
+        logging.getLogger("axolotl").removeHandler(heard)
 
 
 def refusals(config: dict[str, Any], machine: dict[str, Any]) -> list[dict[str, Any]]:
