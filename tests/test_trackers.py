@@ -74,7 +74,7 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server(tmp_path_factory.mktemp("mlflow"))
     try:
@@ -121,6 +121,7 @@ def test_all_trackers_have_the_run_each_by_its_own_variable(
 def test_a_server_that_dies_in_the_middle_costs_no_run(
     entrypoint: Entrypoint, server: Server
 ) -> None:
+    """The last test of this server."""
     start = entrypoint.start(MLFLOW_TRACKING_URI=server.url, AXOLOTL_MAX_STEPS="12")
     start.until_step(2)
     server.kill()
