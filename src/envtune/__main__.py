@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--output", metavar="FILE", help="write the YAML there only")
             sub.add_argument("--check", action="store_true", help="write nothing")
         if name == "run":
-            sub.add_argument("--folder", metavar="DIR", help="a run folder made by configure")
+            sub.add_argument(
+                "--folder", metavar="DIR", type=Path, help="a run folder made by configure"
+            )
         if name == "print-runtime":
             sub.add_argument("--format", choices=("json", "env"), default="json")
     return parser

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> Result:
         what = "a run folder has its configuration; leave the NAME=VALUE out, or --folder"
         raise Refused([Problem(args.overrides[0].split("=")[0], what)])
     if args.folder:
-        claimed, own = runs.open_run(Path(args.folder).resolve()), _given(inputs).own
+        claimed, own = runs.open_run(args.folder.resolve()), _given(inputs).own
     else:
         made = flow.configure(args.overrides)
         _warn(made)
