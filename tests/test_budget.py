@@ -12,7 +12,7 @@ def _step(entrypoint: Entrypoint) -> int:
 
 
 def test_a_limit_saves_ends_with_7_and_counts_every_start(entrypoint: Entrypoint) -> None:
-    """The first is over before it trains. One that was too slow to is followed by another."""
+    """The first start is over before it trains; one that is too slow is followed by another."""
     many = {"AXOLOTL_NUM_EPOCHS": "200"}
     starts, step = 0, 0
     for seconds in (4, 60, 180, 420):

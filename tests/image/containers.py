@@ -26,7 +26,8 @@ _COMPLAINT = re.compile(
 
 
 def _engine() -> list[str]:
-    docker = shutil.which("docker")
+    """The one that scripts/image.sh has built with."""
+    docker = shutil.which("docker") if os.environ.get("ENGINE", "docker") == "docker" else None
     if docker and not subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
         return [docker]
     return ["podman", "--log-level", "fatal"]

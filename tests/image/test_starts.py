@@ -301,7 +301,9 @@ def test_a_secret_of_the_build_is_in_no_layer_and_in_no_step() -> None:
     told = engine("image", "inspect", IMAGE).stdout
     assert planted not in told
     [image] = json.loads(told)
-    data = image["GraphDriver"]["Data"]  # of overlay: a folder for each layer
+    data = image.get("GraphDriver", {}).get("Data") or {}
+    if "UpperDir" not in data:
+        pytest.skip("this engine's storage is not overlay's, with a folder for each layer")
     layers = [data["UpperDir"], *filter(None, data.get("LowerDir", "").split(":"))]
     assert len(layers) == len(image["RootFS"]["Layers"])
     found = subprocess.run(
