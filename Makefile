@@ -94,8 +94,8 @@ check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, hadolint, 
 	git --no-pager diff --exit-code -- $(REFERENCE) || { echo 'git add what `make generate` wrote'; exit 1; }
 
 generate: $(VENV)/.installed ## write the snapshots of upstream, then the reference made from them
-	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 $(BIN)/python -m envtune.engine.snapshot
-	if [ -x $(VENV_SERVE)/bin/python ]; then $(VENV_SERVE)/bin/python -m envtune.engine.vllm_flags; fi
+	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 $(BIN)/python -m envtune.engine.snapshots.axolotl_schema
+	if [ -x $(VENV_SERVE)/bin/python ]; then $(VENV_SERVE)/bin/python -m envtune.engine.snapshots.vllm_flags; fi
 	$(MAKE) --no-print-directory reference
 
 reference: $(VENV)/.installed

@@ -11,8 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from envtune import flow, render
+from envtune.cli import configuration
 from envtune.errors import Refused
+from envtune.render import yaml_files
 from tests.environments import Environment, environment, furnish
 
 COUNT = 2_000
@@ -22,7 +23,7 @@ def seconds(given: Environment) -> tuple[str, float]:
     """How an environment ended, and the CPU seconds until then."""
     started, end = time.process_time(), "made"
     try:
-        render.render_axolotl(flow.configure((), given).config)
+        yaml_files.render_axolotl(configuration.configure((), given).config)
     except Refused:
         end = "refused"
     return end, time.process_time() - started

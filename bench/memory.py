@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from merge import BIN, largest, measure
 
+from envtune.render import launch
+
 VOCABULARY, HIDDEN, ADDED = 128 * 1024, 1024, 3
 LAYERS = (2, 44)
 LINEAR = ["q_proj", "v_proj", "down_proj"]
@@ -62,7 +64,7 @@ def command(module: str, folder: Path, adapter: str) -> list[str]:
     }  # fmt: skip
     path = folder / "order.json"
     path.write_text(json.dumps(order))
-    return [str(BIN / "python"), "-m", f"envtune.engine.{module}", str(path)]
+    return [str(BIN / "python"), "-m", launch.ENGINE[module], str(path)]
 
 
 def main() -> None:

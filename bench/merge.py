@@ -106,7 +106,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return {
         "copy with fsync": [python, "-c", COPY, inputs["base"], str(folder / "copy")],
         "axolotl merge-lora": [str(BIN / "axolotl"), "merge-lora", str(config)],
-        "envtune.engine.merge": [python, "-m", "envtune.engine.merge", str(order)],
+        "envtune.engine.export.merge": [python, "-m", "envtune.engine.export.merge", str(order)],
     }
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from envtune import settings, upstream
-from envtune.contract import OWN
+from envtune.settings import loading, upstream
+from envtune.settings.own import OWN
 from tests.plausible import AWKWARD, WORDS, spelled, value
 from tests.unit.builders import write_model
 
-TYPES = settings.schema()
+TYPES = loading.schema()
 KEYS = sorted(TYPES.fields)
 Environment = dict[str, str]
 

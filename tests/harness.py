@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
 
-from envtune import ports
+from envtune.machine import ports
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTORUN = ROOT / "scripts" / "autorun.sh"

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from envtune.schema import Node, Schema
+from envtune.settings.schema import Node, Schema
 
 # Texts that a careless reader of YAML, JSON or Jinja takes for something else.
 AWKWARD = (

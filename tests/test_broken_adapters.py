@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from envtune.engine.export import RECORD
+from envtune.engine.export.export import RECORD
 from envtune.errors import Exit
+from envtune.render import launch
 from tests.harness import Result, clean_environ, execute, read
 from tests.test_export import bases, edit, kind_of, trained, weights  # noqa: F401
 
@@ -141,7 +142,7 @@ def start(module: str, folder: Path, adapter: Path, base: Path) -> Result:
     told = {"adapter": adapter, "base": base, "base_folder": base, targets[module]: folder / "made"}
     path = folder / f"{module}.json"
     path.write_text(json.dumps({name: str(value) for name, value in told.items()}))
-    command = [sys.executable, "-m", f"envtune.engine.{module}", str(path)]
+    command = [sys.executable, "-m", launch.ENGINE[module], str(path)]
     return execute(command, folder, clean_environ())
 
 

@@ -1,6 +1,6 @@
 """A limit that is reached while a run trains: saved, told, counted over the starts."""
 
-from envtune import checkpoints
+from envtune.artifacts import checkpoints
 from tests.harness import Entrypoint, Result, metrics, read
 
 

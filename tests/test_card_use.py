@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from envtune import card, outgoing, publishing
-from envtune.engine.export import RECORD, export
+from envtune.engine.export.export import RECORD, export
+from envtune.stages import model_card, publishing
+from envtune.transfer import outgoing
 from tests.harness import contents, read
 from tests.test_export import answers, bases, kind_of, order, trained  # noqa: F401
 from tests.unit.builders import run_config
-from tests.unit.test_card import RECORD as RUN
-from tests.unit.test_card import REPORT
+from tests.unit.stages.test_card import RECORD as RUN
+from tests.unit.stages.test_card import REPORT
 
 CASES = [
     ("plain", "auto", "adapter"),
@@ -41,14 +42,14 @@ def test_the_python_of_a_card_loads_what_was_published(
     serving = read(run / "serving" / RECORD)
     artifact = outgoing.choose(run, what, serving, awq=False)
     assert artifact.kind == kind
-    told = card.Told(
+    told = model_card.Told(
         RUN,
         run_config({"base_model": str(base)}),
         REPORT,
         serving=serving,
         resized=publishing.grown(adapter, base),
     )
-    text = card.render(told, artifact, str(tmp_path / "out"))
+    text = model_card.render(told, artifact, str(tmp_path / "out"))
     outgoing.lay_out(artifact, text, tmp_path / "out")
     for path, content in contents(tmp_path / "out").items():
         assert path == "README.md" or str(tmp_path.parent).encode() not in content

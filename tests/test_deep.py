@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from envtune import hardware, retired, settings, upstream, validation
+from envtune.checks import axolotl_validation
 from envtune.engine import validate
-from envtune.schema import Node
+from envtune.machine import hardware
+from envtune.settings import loading, retired, upstream
+from envtune.settings.schema import Node
 from tests.harness import ROOT, clean_environ, envtune
 from tests.unit.builders import load, make_facts, resolved, values
-from tests.unit.test_checks import ALLOWED
+from tests.unit.checks.test_checks import ALLOWED
 
-SCHEMA = settings.schema()
+SCHEMA = loading.schema()
 MACHINES = ("cpu", "t4", "v100", "a100", "l4", "h100x8", "b200")
 HOPPER = {"bf16": True, "tf32": True, "fp8": True, "n_gpu": 1, "compute_capability": "sm_90"}
 BARE = {"base_model": "a/b", "learning_rate": 1e-4, "datasets": [{"path": "x", "type": "alpaca"}]}
@@ -35,7 +37,7 @@ def question(environ: dict[str, str], name: str) -> Question:
     named = {f"AXOLOTL_{key}": text for key, text in environ.items()}
     config = resolved(named, make_facts(machine(name)))
     plain = json.loads(json.dumps(config.plain()))
-    return plain, validation.capabilities(config, machine(name))
+    return plain, axolotl_validation.capabilities(config, machine(name))
 
 
 def bare(key: str, value: Any) -> Question:
@@ -238,15 +240,19 @@ def test_a_refusal_names_the_variable_that_the_user_can_change(
     told: dict[str, Any], line: str
 ) -> None:
     config = resolved({"AXOLOTL_FP8": "true", "AXOLOTL_LORA_R": "8"}, make_facts(machine("t4")))
-    assert str(validation.problem(config, **told)).startswith(line)
-    assert len(str(validation.problem(config, **told))) < 450
+    assert str(axolotl_validation.problem(config, **told)).startswith(line)
+    assert len(str(axolotl_validation.problem(config, **told))) < 450
 
 
 def test_a_refusal_that_names_no_key_is_about_the_key_without_which_it_is_gone() -> None:
     config = resolved({"AXOLOTL_RELORA": "true", "AXOLOTL_SEED": "7"})
-    [said] = validate.refusals(config.plain(), validation.capabilities(config, machine("cpu")))
+    [said] = validate.refusals(
+        config.plain(), axolotl_validation.capabilities(config, machine("cpu"))
+    )
     assert said["keys"] == ["relora"]
-    assert str(validation.problem(config, **said)).startswith("AXOLOTL_RELORA: Axolotl refuses it")
+    assert str(axolotl_validation.problem(config, **said)).startswith(
+        "AXOLOTL_RELORA: Axolotl refuses it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,7 +267,7 @@ def test_a_refusal_that_names_no_key_is_about_the_key_without_which_it_is_gone()
 )
 def test_a_machine_is_told_in_axolotls_words(name: str, told: tuple[Any, ...]) -> None:
     config = resolved(facts=make_facts(machine(name)))
-    said = validation.capabilities(config, machine(name))
+    said = axolotl_validation.capabilities(config, machine(name))
     assert (said["bf16"], said["tf32"], said["fp8"], said["compute_capability"]) == told
     assert said["n_gpu"] == config.parallel.world
 

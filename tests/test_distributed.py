@@ -180,9 +180,9 @@ def test_a_node_ends_with_what_node_0_has_ended_with_before_it_trained(
 LATE = """
 import sys, threading, time
 from pathlib import Path
-from envtune import nodes
-from envtune.rendezvous import Rendezvous
-from tests.unit.test_place import _context
+from envtune.supervise import nodes
+from envtune.machine.rendezvous import Rendezvous
+from tests.unit.supervise.test_place import _context
 hosts = Path("/etc/hosts")
 add = lambda: hosts.write_text(hosts.read_text() + "127.0.0.1 node-0.late\\n")
 threading.Timer(1.5, add).start()

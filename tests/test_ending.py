@@ -188,7 +188,7 @@ def test_a_server_that_was_stopped_ends_well_and_its_pod_is_left_to_who_stopped_
     script = (
         "import signal, sys\n"
         "from envtune import __main__ as main\n"
-        "from envtune.stops import StopSignals\n"
+        "from envtune.supervise.signals import StopSignals\n"
         "def serve(args):\n"
         "    stops = StopSignals().install()\n"
         "    signal.raise_signal(signal.SIGTERM) if 'stop' in sys.argv else None\n"

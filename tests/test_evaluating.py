@@ -19,11 +19,11 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from envtune import tasks
-from envtune.engine import generation, prompting
-from envtune.engine.benchmarks import Tasks
+from envtune.checks import lm_eval_tasks
+from envtune.engine.evaluate import generation, prompting
+from envtune.engine.evaluate.benchmarks import Tasks
 from envtune.errors import Refused
-from envtune.prompts import Prompt
+from envtune.settings.prompts import Prompt
 from tests.harness import Entrypoint, Result, clean_environ, execute, kill, read
 
 ASKED = [
@@ -89,7 +89,7 @@ def measure(run: Path, into: Path, **order: Any) -> tuple[Result, dict[str, Any]
     whole = {**nothing, "config": "config/axolotl.yaml", "artifact": str(run / artifact)}
     whole |= {"results": str(into / "results.json"), **order}
     (into / "order.json").write_text(json.dumps(whole))
-    command = [sys.executable, "-m", "envtune.engine.evaluate", str(into / "order.json")]
+    command = [sys.executable, "-m", "envtune.engine.evaluate.evaluate", str(into / "order.json")]
     environ = clean_environ(AXOLOTL_DO_NOT_TRACK="1", AXOLOTL_TEE_STDOUT="0")
     done = execute(command, run, environ)
     return done, read(into / "results.json") if done.code == 0 else {}
@@ -237,7 +237,7 @@ def test_an_evaluation_that_failed_or_was_killed_is_repeated_alone(entrypoint: E
 
 
 def test_the_names_of_tasks_are_those_of_the_installed_lm_eval() -> None:
-    assert set(TaskManager().all_tasks) - tasks.names() == set()
+    assert set(TaskManager().all_tasks) - lm_eval_tasks.names() == set()
 
 
 ALPACA = "### Instruction:\nSay it.\n\n### Response:\n"
@@ -313,7 +313,7 @@ def test_tasks_change_nothing_of_a_model_whose_twins_were_trained_apart(
 LOADED = """
 from pathlib import Path
 import torch
-from envtune.engine.trained import read
+from envtune.engine.evaluate.trained import read
 trained = read(Path("config/axolotl.yaml"), Path("adapter").resolve(), None)
 trained.cfg.rl = "dpo"
 prompt = torch.arange(5, 25).unsqueeze(0)

@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envtune.engine.export import RECORD, Order, export
+from envtune.engine.export.export import RECORD, Order, export
 from envtune.errors import Exit, Refused
 from tests.harness import clean_environ, execute, read
 
@@ -327,7 +327,7 @@ def command(folder: Path, ordered: Order) -> list[str]:
         name: str(getattr(ordered, name)) for name in ("adapter", "base", "base_folder", "serving")
     }
     path.write_text(json.dumps({**told, "new_embeddings": ordered.new_embeddings}))
-    return [sys.executable, "-m", "envtune.engine.export", str(path)]
+    return [sys.executable, "-m", "envtune.engine.export.export", str(path)]
 
 
 def weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:

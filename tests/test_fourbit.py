@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from envtune.engine import merge as merging
-from envtune.engine.export import RECORD, export
-from envtune.engine.lora import Unmergeable
+from envtune.engine.export import merge as merging
+from envtune.engine.export.export import RECORD, export
+from envtune.engine.export.lora import Unmergeable
 from envtune.errors import Refused
 from tests.harness import clean_environ, read
 from tests.test_export import edit, one_thread, order  # noqa: F401

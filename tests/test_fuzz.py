@@ -11,18 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from envtune import flow, render, settings, validation
-from envtune.contract import OWN
+from envtune.checks import axolotl_validation
+from envtune.cli import configuration
+from envtune.cli.configuration import Configuration
 from envtune.engine import validate
 from envtune.errors import Problem, Refused
-from envtune.flow import Configuration
+from envtune.render import yaml_files
+from envtune.settings import loading
+from envtune.settings.own import OWN
 from tests.environments import Environment, environment, furnish
 
 COUNT = 10_000
 # What Axolotl's rules over several keys may still refuse after us, of all environments.
 LEFT_TO_AXOLOTL = 0.02
 
-NAMES = {*(f"AXOLOTL_{key.upper()}" for key in settings.schema().fields), *OWN}
+NAMES = {*(f"AXOLOTL_{key.upper()}" for key in loading.schema().fields), *OWN}
 
 
 @pytest.fixture
@@ -50,9 +53,9 @@ def refusals(made: Configuration) -> list[Problem]:
 
     The YAML was read back and compared by `render`: the values are those of the file.
     """
-    machine = validation.capabilities(made.config, made.facts.machine)
+    machine = axolotl_validation.capabilities(made.config, made.facts.machine)
     said = validate.refusals(made.config.plain(), machine)
-    return [validation.problem(made.config, **problem) for problem in said]
+    return [axolotl_validation.problem(made.config, **problem) for problem in said]
 
 
 @pytest.mark.usefixtures("quiet")
@@ -65,8 +68,8 @@ def test_any_environment_is_accepted_by_axolotl_or_refused_in_lines(
     for _ in range(COUNT):
         given = environment(dice, tmp_path)
         try:
-            made = flow.configure((), given)
-            render.render_axolotl(made.config).encode()
+            made = configuration.configure((), given)
+            yaml_files.render_axolotl(made.config).encode()
             problems = refusals(made)
             ends["left to Axolotl" if problems else "accepted"] += 1
             left.update(problem.message[:100] for problem in problems[:1])

@@ -25,6 +25,7 @@ import pytest
 import torch
 import transformers
 
+from envtune.render import launch
 from tests.harness import clean_environ
 
 DRILL = bool(os.environ.get("DRILL"))
@@ -162,7 +163,7 @@ def ordered(module: str, inputs: Path, folder: Path) -> Iterator[Work]:
     text = json.dumps({name: str(value) for name, value in told.items()} | {"new_embeddings": True})
     order.write_text(text)
     aside = folder / {"export": ".made.partial", "merge": ".made.merging"}[module]
-    command = [sys.executable, "-c", STARTER, f"envtune.engine.{module}", str(folder), str(order)]
+    command = [sys.executable, "-c", STARTER, launch.ENGINE[module], str(folder), str(order)]
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, env=clean_environ(), stdin=pipe, stdout=pipe, text=True

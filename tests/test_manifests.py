@@ -14,10 +14,12 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from envtune import checks, rendezvous, sources
-from envtune import settings as config
-from envtune.contract import OWN
+from envtune.checks import preflight
 from envtune.errors import Exit
+from envtune.machine import rendezvous
+from envtune.settings import loading as config
+from envtune.settings import sources
+from envtune.settings.own import OWN
 from tests.harness import ROOT
 from tests.manifests import VERSIONS, Unfit, judge, templates
 
@@ -156,7 +158,7 @@ def test_the_variables_are_settings_and_enough_to_train(way: str, tmp_path: Path
     if way == "serve":  # what was trained is in the run
         assert not loaded.axolotl
     else:
-        assert not list(checks.before_facts(loaded))
+        assert not list(preflight.before_facts(loaded))
 
 
 def decision(policy: dict[str, Any], code: int) -> str:

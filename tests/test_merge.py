@@ -16,9 +16,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from envtune.engine import lora
-from envtune.engine import merge as merging
-from envtune.engine.lora import Unmergeable
+from envtune.engine.export import lora
+from envtune.engine.export import merge as merging
+from envtune.engine.export.lora import Unmergeable
 from tests.harness import Result, clean_environ, read
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -205,7 +205,7 @@ def start(base: Path, adapter: Path, target: Path) -> subprocess.Popen[str]:
     order.write_text(
         json.dumps({"base": str(base), "adapter": str(adapter), "target": str(target)})
     )
-    command = [sys.executable, "-m", "envtune.engine.merge", str(order)]
+    command = [sys.executable, "-m", "envtune.engine.export.merge", str(order)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=clean_environ(), stdout=pipe, stderr=pipe, text=True)
 

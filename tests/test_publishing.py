@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from envtune.stores import Objects
+from envtune.transfer.stores import Objects
 from tests.harness import (
     NOWHERE,
     Entrypoint,

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from envtune import hubstore, push
-from envtune.hub import Hub as Asked
-from envtune.stores import Denied, Objects, Unreached
+from envtune.transfer import hubstore, upload
+from envtune.transfer.hub import Hub as Asked
+from envtune.transfer.stores import Denied, Objects, Unreached
 from tests.harness import ROOT, contents, free_port
 from tests.hub_standin import Hub
 from tests.stores import ADA, requests, server
@@ -44,7 +44,7 @@ def repository(hub: Hub, id_: str = "ada/new", token: str = ADA, **more: Any) ->
 def test_a_repository_is_made_private_and_gets_everything_in_one_commit(
     new_hub: Hub, result: Path
 ) -> None:
-    told = push.push(repository(new_hub), result, QUICK)
+    told = upload.push(repository(new_hub), result, QUICK)
     assert told["url"] == f"{new_hub.url}/ada/new"
     assert (told["files"], told["bytes"]) == (3, told["sent_bytes"])
     disk = new_hub.disk
@@ -56,13 +56,13 @@ def test_a_repository_is_made_private_and_gets_everything_in_one_commit(
 
 
 def test_what_is_there_is_not_sent_again_and_a_change_is(new_hub: Hub, result: Path) -> None:
-    push.push(repository(new_hub), result, QUICK)
+    upload.push(repository(new_hub), result, QUICK)
     new_hub.seen.clear()
-    assert push.push(repository(new_hub), result, QUICK)["sent_bytes"] == 0
+    assert upload.push(repository(new_hub), result, QUICK)["sent_bytes"] == 0
     assert not requests(new_hub, "PUT")
     assert not requests(new_hub, "POST /api/models")
     (result / "adapter_config.json").write_text('{"r": 17}')
-    assert push.push(repository(new_hub), result, QUICK)["sent_bytes"] == len('{"r": 17}')
+    assert upload.push(repository(new_hub), result, QUICK)["sent_bytes"] == len('{"r": 17}')
     assert new_hub.disk is not None
     assert new_hub.disk.commits[-1] == ("ada/new", ["adapter_config.json"])
 
@@ -75,14 +75,14 @@ def test_what_another_artifact_left_goes_and_what_people_wrote_stays(
     there.mkdir(parents=True)
     for name in ("model-00001-of-00002.safetensors", "config.json", "NOTES.md", "eval.json"):
         (there / name).write_text(name)
-    push.push(repository(new_hub, "acme/tuned"), result, QUICK)
+    upload.push(repository(new_hub, "acme/tuned"), result, QUICK)
     assert sorted(contents(there)) == sorted([*contents(result), "NOTES.md", "eval.json"])
 
 
 def test_a_revision_is_made_and_a_name_without_an_owner_is_the_tokens(
     new_hub: Hub, result: Path
 ) -> None:
-    told = push.push(repository(new_hub, "mine", revision="v2"), result, QUICK)
+    told = upload.push(repository(new_hub, "mine", revision="v2"), result, QUICK)
     assert told["url"] == f"{new_hub.url}/ada/mine/tree/v2"
     assert new_hub.disk is not None
     assert new_hub.disk.branches == {"v2"}
@@ -102,7 +102,7 @@ def test_a_hub_that_fails_for_a_while_is_asked_again(
     faults: list[tuple[str, str]], new_hub: Hub, result: Path
 ) -> None:
     new_hub.faults = list(faults)
-    push.push(repository(new_hub), result, QUICK)
+    upload.push(repository(new_hub), result, QUICK)
     assert not new_hub.faults, "the fault was not met"
     assert new_hub.disk is not None
     assert contents(new_hub.disk.folder("ada/new")) == contents(result)
@@ -113,7 +113,7 @@ def test_weights_that_arrived_before_a_commit_failed_are_not_sent_again(
     new_hub: Hub, result: Path
 ) -> None:
     new_hub.faults = [("POST /api/models/ada/new/commit", "cut")]
-    push.push(repository(new_hub), result, QUICK)
+    upload.push(repository(new_hub), result, QUICK)
     assert len(requests(new_hub, "PUT /lfs/")) == 1
 
 
@@ -122,14 +122,14 @@ def test_a_token_that_may_not_write_is_told_at_once(
     id_: str, token: str, new_hub: Hub, result: Path
 ) -> None:
     with pytest.raises(Denied, match=r"answers 40[13]"):
-        push.push(repository(new_hub, id_, token), result, QUICK)
+        upload.push(repository(new_hub, id_, token), result, QUICK)
     assert len(requests(new_hub, "POST")) == 1
 
 
 def test_a_listing_that_lacks_a_file_is_no_success(new_hub: Hub, result: Path) -> None:
     new_hub.hidden = {"adapter_model.safetensors"}
     with pytest.raises(Unreached, match=r"adapter_model.safetensors is not there as it was sent"):
-        push.push(repository(new_hub), result, QUICK)
+        upload.push(repository(new_hub), result, QUICK)
     assert len(requests(new_hub, "PUT /lfs/")) == 1
 
 
@@ -190,14 +190,14 @@ def test_a_store_gets_what_it_lacks_and_nothing_else(store: Store, result: Path)
     to = Objects(f"{url}/run1", environ)
     to.probe()
     assert to.listing() == {}
-    assert push.push(to, result, QUICK)["sent_bytes"] > 300_000
-    assert push.push(to, result, QUICK)["sent_bytes"] == 0
+    assert upload.push(to, result, QUICK)["sent_bytes"] > 300_000
+    assert upload.push(to, result, QUICK)["sent_bytes"] == 0
     (result / "adapter_config.json").write_text('{"r": 32}')
-    assert push.push(to, result, QUICK)["sent_bytes"] == len('{"r": 32}')
+    assert upload.push(to, result, QUICK)["sent_bytes"] == len('{"r": 32}')
     to._files.pipe_file(f"{to._root}/README.md", b"x" * (result / "README.md").stat().st_size)
     to._files.pipe_file(f"{to._root}/config.json", b"{}")
     to._files.pipe_file(f"{to._root}/NOTES.md", b"mine")
-    told = push.push(to, result, QUICK)
+    told = upload.push(to, result, QUICK)
     assert told["sent_bytes"] == (result / "README.md").stat().st_size
     got = {name: to._files.cat_file(f"{to._root}/{name}") for name in to.listing()}
     assert got.pop("NOTES.md") == b"mine"
@@ -259,7 +259,7 @@ def test_a_connection_cut_in_the_middle_of_a_file_is_no_loss(
     for name, value in {**s3, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
         monkeypatch.setenv(name, value)
     to = Objects("s3://bucket/cut", s3)
-    push.push(to, result, QUICK)
+    upload.push(to, result, QUICK)
     assert len(proxy.cuts) < 12, "nothing was cut"
     got = {name: to._files.cat_file(f"{to._root}/{name}") for name in to.listing()}
     assert got == contents(result)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from envtune.engine.quantise import Order, read_rows
+from envtune.engine.quantise.quantise import Order, read_rows
 from tests.harness import ROOT, Entrypoint, Result, clean_environ, execute, read
 from tests.test_vllm import VLLM, serving
 
@@ -43,7 +43,7 @@ def order(run: Path, target: Path, **changes: Any) -> Path:
 
 
 def command(path: Path) -> list[str]:
-    return [str(PYTHON), "-m", "envtune.engine.quantise", str(path)]
+    return [str(PYTHON), "-m", "envtune.engine.quantise.quantise", str(path)]
 
 
 def carry_out(path: Path) -> Result:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from envtune import breaker, sources
 from envtune.errors import Exit
+from envtune.settings import sources
+from envtune.supervise import restarts
 from tests import runpod_standin
 from tests.harness import AUTORUN, Entrypoint, Result, clean_environ, execute, read
 
@@ -37,7 +38,7 @@ def failed(entrypoint: Entrypoint) -> Path:
 
 
 def _fail(folder: Path, environ: dict[str, str]) -> None:
-    starts = breaker.Starts(folder, sources.read((), environ))
+    starts = restarts.Starts(folder, sources.read((), environ))
     starts.begin()
     starts.end(Exit.DATA, LINE)
 
@@ -140,7 +141,7 @@ def test_a_restart_of_another_node_than_node_0_gives_up_too(
 
 NAMES = """
 import sys
-from envtune import hardware
+from envtune.machine import hardware
 print(hardware.container(dict(pair.split("=") for pair in sys.argv[1:])))
 """
 
@@ -173,7 +174,7 @@ def test_a_container_that_is_killed_again_and_again_gives_up(
     [count] = failed.glob(".starts-*")
     count.unlink()
     for _ in range(4):
-        breaker.Starts(failed, sources.read((), environ)).begin()
+        restarts.Starts(failed, sources.read((), environ)).begin()
     killed = subprocess.Popen(
         [*AS_PROCESS_1, str(AUTORUN)],
         cwd=entrypoint.folder,

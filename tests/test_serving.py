@@ -11,7 +11,7 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from envtune import upstream
+from envtune.settings import upstream
 from tests.harness import (
     ROOT,
     Entrypoint,
@@ -184,6 +184,6 @@ def test_an_adapter_that_answers_otherwise_is_not_complete(serving: Served) -> N
 def test_the_flags_are_those_of_the_installed_vllm(tmp_path: Path) -> None:
     python = str(ROOT / ".venv-serve" / "bin" / "python")
     shown = execute(
-        [python, "-m", "envtune.engine.vllm_flags", "--show"], tmp_path, clean_environ()
+        [python, "-m", "envtune.engine.snapshots.vllm_flags", "--show"], tmp_path, clean_environ()
     )
     assert json.loads(shown.out) == upstream.vllm(), "`make generate` writes them"

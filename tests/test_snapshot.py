@@ -5,24 +5,24 @@ import random
 import accelerate
 import transformers
 
-from envtune import upstream
-from envtune.engine import launcher_flags, snapshot
+from envtune.engine.snapshots import accelerate_flags, axolotl_schema
+from envtune.settings import upstream
 
 
 def test_the_snapshot_is_what_the_installed_axolotl_has() -> None:
-    committed = (snapshot.UPSTREAM / "axolotl.json").read_text()
-    assert snapshot.encode(snapshot.derive()) == committed, "run `make generate`"
+    committed = (axolotl_schema.UPSTREAM / "axolotl.json").read_text()
+    assert axolotl_schema.encode(axolotl_schema.derive()) == committed, "run `make generate`"
 
 
 def test_every_setting_and_every_reserved_variable_is_in_it() -> None:
-    derived = snapshot.derive()
+    derived = axolotl_schema.derive()
     assert len(derived["fields"]) == 390
     assert {"AXOLOTL_DO_NOT_TRACK", "AXOLOTL_NCCL_TIMEOUT"} <= set(derived["reserved"])
 
 
 def test_the_flags_are_those_of_the_installed_accelerate() -> None:
-    committed = (snapshot.UPSTREAM / "accelerate.json").read_text()
-    assert snapshot.encode(launcher_flags.accelerate()) == committed, "run `make generate`"
+    committed = (axolotl_schema.UPSTREAM / "accelerate.json").read_text()
+    assert axolotl_schema.encode(accelerate_flags.accelerate()) == committed, "run `make generate`"
     assert upstream.accelerate()["version"] == accelerate.__version__
 
 
@@ -32,4 +32,4 @@ def test_the_layers_are_those_of_the_installed_transformers(dice: random.Random)
     assert snapshot_["version"] == transformers.__version__
     known = snapshot_["layers"]
     for kind in ("llama", "gemma4_text", "qwen3_5", "jamba", *dice.sample(sorted(known), 5)):
-        assert launcher_flags.layers(kind) == known[kind], kind
+        assert accelerate_flags.layers(kind) == known[kind], kind

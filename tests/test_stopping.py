@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from envtune import checkpoints, control
+from envtune import channel
+from envtune.artifacts import checkpoints
 from tests.harness import Entrypoint, Start, kill, losses, metrics, read
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
@@ -65,7 +66,7 @@ def test_sigterm_before_the_first_step_leaves_nothing_behind(
 
 def _loads_the_model(start: Start) -> bool:
     """Whether it is this far, and its first step soon to come."""
-    outcome = control.read_outcome(start.only_run())
+    outcome = channel.read_outcome(start.only_run())
     return outcome is not None and outcome.state == "model"
 
 

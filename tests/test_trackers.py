@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from envtune import trackers
+from envtune.supervise import trackers
 from tests.harness import (
     Entrypoint,
     Quiet,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from envtune import trust
-from envtune.sources import read
+from envtune.machine import certificates
+from envtune.settings.sources import read
 from tests.harness import Entrypoint, Quiet, Result, clean_environ, execute
 
 # What a client says, and nothing else, when it has been answered.
@@ -125,7 +125,7 @@ def test_a_toggle_of_old_is_told_and_not_followed(entrypoint: Entrypoint) -> Non
     assert " WARNING " in line
     assert all(name in line for name in OFF)
     assert "SFT_CA_BUNDLE" in line
-    assert set(OFF) == set(trust.TOGGLES)
+    assert set(OFF) == set(certificates.TOGGLES)
 
 
 def test_no_verification_is_told_at_every_start(entrypoint: Entrypoint) -> None:

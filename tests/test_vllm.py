@@ -18,8 +18,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from envtune.engine.export import export
-from envtune.engine.merge import merge
+from envtune.engine.export.export import export
+from envtune.engine.export.merge import merge
 from tests.harness import ROOT, clean_environ, envtune, free_port, read
 from tests.test_export import Kind, bases, kind_of, order, trained  # noqa: F401
 

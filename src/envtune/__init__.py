@@ -1,0 +1,1 @@
+"""envtune: environment variables in, a fine-tuned model out."""

@@ -14,10 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from envtune import ending, sources, tables, trust
+from envtune.cli import output
+from envtune.cli.verbs import LONE, VERBS, Result, ended_with, show, state
 from envtune.errors import Exit, NothingSet, Refused, of_file
-from envtune.stops import StopSignals
-from envtune.verbs import LONE, VERBS, Result, ended_with, show, state
+from envtune.machine import certificates
+from envtune.settings import sources
+from envtune.supervise import finish
+from envtune.supervise.signals import StopSignals
 
 LOG = logging.getLogger("envtune")
 _MESSAGE_LIMIT = 4096
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     args = _parser().parse_args(argv)
     if args.version:
-        from envtune import record
+        from envtune.runs import record
 
         show("\n".join(f"{name} {version}" for name, version in record.versions().items()))
         return Exit.DONE
@@ -82,23 +85,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb == "finish":
         exit_ = ended_with(args.code)  # it has been told, whatever else is wrong
     stops = StopSignals().install()  # a stop from here on changes the end, not its code
-    if message and not message.startswith(tables.NOTHING_SET):
+    if message and not message.startswith(output.NOTHING_SET):
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
     if message and (args.verb in ("run", "serve") or exit_ != Exit.DONE):
         terminate(message)
     if args.verb in ("run", "serve", "finish"):
-        _end(ending.End(exit_, message, getattr(args, "folder", None)), args, stops)
+        _end(finish.End(exit_, message, getattr(args, "folder", None)), args, stops)
     return int(exit_)
 
 
 def _usage() -> str:
-    return tables.usage(os.environ.get("FLAVOR", ""))
+    return output.usage(os.environ.get("FLAVOR", ""))
 
 
-def _end(end: ending.End, args: argparse.Namespace, stops: StopSignals) -> None:
+def _end(end: finish.End, args: argparse.Namespace, stops: StopSignals) -> None:
     """Does what is to be done when the container's work is over. Never changes the exit code."""
     words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
-    ending.act(end, [word for word in words if "=" in word], state, stops)
+    finish.act(end, [word for word in words if "=" in word], state, stops)
 
 
 def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Result]:
@@ -106,7 +109,7 @@ def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Resul
 
     def run_verb(args: argparse.Namespace) -> Result:
         inputs = sources.read()
-        trust.adopt(inputs.environ)
+        certificates.adopt(inputs.environ)
         level = logging.getLevelName(inputs.environ.get("SFT_LOG_LEVEL", "INFO"))
         LOG.setLevel(level if isinstance(level, int) else logging.INFO)
         exit_, message = _guarded(verb, args)

@@ -22,19 +22,24 @@ from typing import Any
 
 import envtune
 from envtune.__main__ import main
-from envtune.contract import OWN
+from envtune.settings.own import OWN
 from tests.environments import _COMMON, environment, furnish
 from tests.harness import NOWHERE, ROOT
 from tests.replay import test_compose, test_industrial, test_pod, test_trainer
 from tests.replay.conftest import encoded
-from tests.unit.test_mutations import NAMES, SLIPS
+from tests.unit.settings.test_mutations import NAMES, SLIPS
 
 KEPT = Path(__file__).with_suffix(".jsonl.xz")
 # Of one length everywhere, since tables are laid out by it.
 _PREFIX, _HERE = "envtune-recorded-", "{HERE}"
 _LONGEST = 4000
 # The engine's side, and what does something when it is imported.
-_APART = ("envtune.engine", "envtune.unverified", "envtune.reference.__main__", "envtune.__main__")
+_APART = (
+    "envtune.engine",
+    "envtune.machine.unverified",
+    "envtune.reference.__main__",
+    "envtune.__main__",
+)
 _CHANGING = (
     (re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.MULTILINE), ""),
     (re.compile(r"\d+ cores, \d+ GiB memory"), "{MACHINE}"),
@@ -198,10 +203,8 @@ def _is_ours(path: Path) -> bool:
 def _settled(text: str, place: Path) -> str:
     """Without what differs from start to start; a line of the log begins after its time."""
     made = json.loads(text.replace(str(place), _HERE).replace(str(ROOT), "{ROOT}"))
-    for name, content in made["left"].items():
-        for pattern, word in _CHANGING:
-            content = pattern.sub(word, content)
-        made["left"][name] = content
+    for pattern, word in _CHANGING:
+        made["left"] = {name: pattern.sub(word, said) for name, said in made["left"].items()}
     return json.dumps(made)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune import retired, settings, sources
-from envtune.config import Facts, RunConfig, Tracking, Value
-from envtune.contract import OWN
 from envtune.errors import Refused
-from envtune.facts import DataFacts, ModelFacts
-from envtune.hardware import Gpu, Machine
-from envtune.resolve import resolve
-from envtune.settings import Settings
+from envtune.machine.hardware import Gpu, Machine
+from envtune.resolve.config import Facts, RunConfig, Tracking, Value
+from envtune.resolve.facts import DataFacts, ModelFacts
+from envtune.resolve.rules import resolve
+from envtune.settings import loading, retired, sources
+from envtune.settings.loading import Settings
+from envtune.settings.own import OWN
 
 GIB = 2**30
 CPU = Machine((), 4, 16 * GIB)
@@ -30,7 +30,7 @@ MODEL_AND_DATA = {
 
 def load(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Settings:
     """The settings of an environment and a command line."""
-    return settings.load(sources.read(arguments, environ))
+    return loading.load(sources.read(arguments, environ))
 
 
 def values(environ: Mapping[str, str], arguments: Sequence[str] = ()) -> dict[str, Any]:

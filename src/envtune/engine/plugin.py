@@ -18,11 +18,13 @@ import torch
 from axolotl.integrations.base import BasePlugin
 from transformers import TrainerCallback, set_seed
 
-from envtune import checkpoints, control, files, sources
-from envtune.control import Outcome
+from envtune import channel, files
+from envtune.artifacts import checkpoints
+from envtune.channel import Outcome
 from envtune.engine import tracking
-from envtune.sources import redact
-from envtune.trackers import KEYS
+from envtune.settings import sources
+from envtune.settings.sources import redact
+from envtune.supervise.trackers import KEYS
 
 _EVALUATIONS = Path("eval") / "metrics.jsonl"
 # Seconds between two steps shown in outcome.json.
@@ -36,13 +38,13 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
 
     def __init__(self) -> None:
         super().__init__()
-        self.account = Account(Path(os.environ.get(control.RUN_DIR, ".")))
+        self.account = Account(Path(os.environ.get(channel.RUN_DIR, ".")))
 
     def register(self, cfg: dict[str, Any]) -> None:
         """The first hook, before the configuration is validated."""
         self.account.update(state="starting")
         _report_exceptions(self.account)
-        if resume := os.environ.get(control.RESUME):
+        if resume := os.environ.get(channel.RESUME):
             cfg["resume_from_checkpoint"] = resume
         for key in KEYS:  # where the tracker did not answer
             if cfg.get(key) and (value := os.environ.get(key.upper())):
@@ -80,7 +82,7 @@ class Account:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.outcome = Outcome(owner=os.environ.get(control.OWNER, ""))
+        self.outcome = Outcome(owner=os.environ.get(channel.OWNER, ""))
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.shown = 0.0
 
@@ -103,7 +105,7 @@ def _report_exceptions(account: Account) -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        seen = control.read_outcome(account.run_dir)
+        seen = channel.read_outcome(account.run_dir)
         if kind is not KeyboardInterrupt and (seen is None or seen.state != "failed"):
             module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
             text = redact(f"{module}{kind.__qualname__}: {error}", sources.read().secrets)
@@ -121,8 +123,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self.metrics = account.run_dir / control.METRICS
-        self.supervisor = os.environ.get(control.SUPERVISOR)
+        self.metrics = account.run_dir / channel.METRICS
+        self.supervisor = os.environ.get(channel.SUPERVISOR)
         self.stopping = False
         self.started = time.monotonic()
 
@@ -171,9 +173,9 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _asked(self) -> bool:
         """A stop file, or no supervisor left that could write one."""
-        if control.stop_requested(self.account.run_dir):
+        if channel.stop_requested(self.account.run_dir):
             return True
-        return self.supervisor is not None and not control.alive(self.supervisor)
+        return self.supervisor is not None and not channel.alive(self.supervisor)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Every rank's files are written; the manifest makes it one to resume from."""

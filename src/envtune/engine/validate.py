@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from envtune import files, upstream
+from envtune import files
+from envtune.settings import upstream
 
 CONFIG, MACHINE, VERDICT = "axolotl.yaml", "machine.json", "verdict.json"
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from envtune import settings, upstream
-from envtune.contract import OWN
 from envtune.reference.groups import EARLY
+from envtune.settings import loading, upstream
+from envtune.settings.own import OWN
 
 _NAMED_GROUP = re.compile(r"\(\?P<\w+>")
 _MANY = ("anyOf", "prefixItems")
@@ -24,7 +24,7 @@ def schema() -> dict[str, Any]:
 
     Stricter than envtune in one thing: a number in quotes is text here.
     """
-    types = settings.schema()
+    types = loading.schema()
     fields = {key: _closed(node) for key, node in types.fields.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

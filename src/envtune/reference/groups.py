@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from envtune.contract import OWN
-from envtune.contract.place import CA_BUNDLE, ENDING, INSECURE, NETWORK
+from envtune.settings.own import OWN
+from envtune.settings.own.place import CA_BUNDLE, ENDING, INSECURE, NETWORK
 
 # Read from the environment alone: they name what the other settings come from.
 SOURCES = (

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from envtune import settings, sources
-from envtune.contract import OWN
-from envtune.contract.place import ON_FINISH
 from envtune.reference import commented, pods
 from envtune.reference.example import REQUIRED
 from envtune.reference.pods import NAME, Node
+from envtune.settings import loading, sources
+from envtune.settings.own import OWN
+from envtune.settings.own.place import ON_FINISH
 
 _NODES = 2
 _RETRIES = 3
@@ -81,7 +81,7 @@ def pod() -> list[Node]:
 
 
 def _typed(environ: Mapping[str, str]) -> Node:
-    loaded = settings.load(sources.read((), environ)).axolotl
+    loaded = loading.load(sources.read((), environ)).axolotl
     return {key: setting.value for key, setting in loaded.items()}
 
 

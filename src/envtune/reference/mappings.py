@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from envtune.dialects import trainer
-from envtune.dialects.rules import Becomes, Noted, Outcome, Refused, Rule, Table
 from envtune.reference import words
+from envtune.settings.dialects import trainer
+from envtune.settings.dialects.rules import Becomes, Noted, Outcome, Refused, Rule, Table
 
 # Values that show what a name does, where `_USUAL` would not be allowed or say little.
 _EXAMPLES: Mapping[str, Any] = {

@@ -8,16 +8,16 @@ from typing import Any
 
 import jinja2
 
-from envtune import dialects, profiles, resolve, retired, runtime, settings, sources, upstream
-from envtune.config import Facts, Value
-from envtune.contract import OWN, PLUGIN_KEYS
 from envtune.errors import FAILURES, Exit
-from envtune.facts import DataFacts, ModelFacts
-from envtune.hardware import Gpu, Machine
+from envtune.machine.hardware import Gpu, Machine
 from envtune.reference import groups, mappings, words
-from envtune.render import TEMPLATES
-from envtune.resolve import owned
-from envtune.schema import Node, Schema
+from envtune.render.yaml_files import TEMPLATES
+from envtune.resolve import owned, rules
+from envtune.resolve.config import Facts, Value
+from envtune.resolve.facts import DataFacts, ModelFacts
+from envtune.settings import dialects, loading, retired, runtime, sources, upstream
+from envtune.settings.own import OWN, PLUGIN_KEYS, profiles
+from envtune.settings.schema import Node, Schema
 
 _LAYERS = {
     "profile": "the set of values that `SFT_PROFILE` names",
@@ -86,7 +86,7 @@ def text() -> str:
 
 
 def _content() -> dict[str, Any]:
-    snapshot, types, past = upstream.axolotl(), settings.schema(), _past()
+    snapshot, types, past = upstream.axolotl(), loading.schema(), _past()
     return {
         "version": snapshot["version"],
         "trainer_version": upstream.trainer()["version"],
@@ -117,7 +117,7 @@ def _content() -> dict[str, Any]:
 
 def _written() -> Iterator[tuple[str, str, str]]:
     for name, value, note in _WRITTEN:
-        read = settings.load(sources.read((), {name: value})).axolotl
+        read = loading.load(sources.read((), {name: value})).axolotl
         shown = ", ".join(f"{key}: {json.dumps(s.value)}" for key, s in read.items())
         yield f"`{name}={value}`", f"`{shown}`" if shown else "", note
 
@@ -167,9 +167,9 @@ def _chosen(machine: Machine) -> dict[str, Value]:
         device="cuda" if machine.gpus else "cpu",
     )
     given = {"AXOLOTL_BASE_MODEL": "model", "AXOLOTL_DATASETS__0__PATH": "rows.jsonl"}
-    config = resolve.resolve(settings.load(sources.read((), given)), facts)
-    ruled = dict(resolve.RULES)
-    return {k: v for k, v in config.axolotl.items() if k in ruled and v.source == resolve.DEFAULT}
+    config = rules.resolve(loading.load(sources.read((), given)), facts)
+    ruled = dict(rules.RULES)
+    return {k: v for k, v in config.axolotl.items() if k in ruled and v.source == rules.DEFAULT}
 
 
 def _table(rows: Table, *head: str) -> str:

@@ -8,9 +8,9 @@ import json
 from importlib import metadata
 from typing import Any
 
-from envtune.contract.place import MAX_HOURS, ON_FAIL, ON_FINISH
-from envtune.pod import VOLUME
+from envtune.machine.runpod import VOLUME
 from envtune.reference import example
+from envtune.settings.own.place import MAX_HOURS, ON_FAIL, ON_FINISH
 
 # RunPod's volumes are root's, and its templates name no user.
 IMAGE = f"ghcr.io/envtune/envtune:{metadata.version('envtune')}-cuda-root"

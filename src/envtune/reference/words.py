@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from envtune.schema import Node
+from envtune.settings.schema import Node
 
 # An enumeration with more members is named by their number; the page lists them apart.
 LISTED = 8

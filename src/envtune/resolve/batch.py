@@ -2,7 +2,7 @@
 
 import math
 
-from envtune.config import Choice, Chosen, Facts, RunConfig
+from envtune.resolve.config import Choice, Chosen, Facts, RunConfig
 
 _SEQUENCE = 2048
 _GLOBAL = 16

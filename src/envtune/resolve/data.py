@@ -4,8 +4,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from envtune.config import Choice, Facts, Value
-from envtune.facts import DataFacts
+from envtune.resolve.config import Choice, Facts, Value
+from envtune.resolve.facts import DataFacts
 
 # The type of rows that are laid out or masked by a template.
 ROWS = "envtune.engine.rows"

@@ -1,6 +1,6 @@
 """What is trained, and how fast it learns."""
 
-from envtune.config import Choice, Chosen, Facts
+from envtune.resolve.config import Choice, Chosen, Facts
 
 _LORA = ("lora", "qlora")
 # Axolotl refuses an adapter beside these.

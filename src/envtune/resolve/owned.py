@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from envtune import upstream
-from envtune.config import Value
 from envtune.errors import Problem
-from envtune.settings import Settings
+from envtune.resolve.config import Value
+from envtune.settings import upstream
+from envtune.settings.loading import Settings
 
 PLUGIN = "envtune.engine.plugin.EnvtunePlugin"
 

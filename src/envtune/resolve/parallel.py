@@ -7,12 +7,12 @@ Axolotl's keys for sharding. Else each visible GPU gets a process, and several G
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from envtune import upstream
-from envtune.config import Facts, Parallel, Value
 from envtune.errors import Problem
-from envtune.hardware import Machine
-from envtune.rendezvous import FLAGS, Rendezvous
-from envtune.settings import Settings
+from envtune.machine.hardware import Machine
+from envtune.machine.rendezvous import FLAGS, Rendezvous
+from envtune.resolve.config import Facts, Parallel, Value
+from envtune.settings import upstream
+from envtune.settings.loading import Settings
 
 PRESET = "SFT_ACCELERATE_PRESET"
 ZERO = ("zero2", "zero3")

@@ -1,6 +1,6 @@
 """Number formats, attention, kernels and recompute, by what the device can do."""
 
-from envtune.config import Choice, Chosen, Facts
+from envtune.resolve.config import Choice, Chosen, Facts
 
 _AMPERE = (8, 0)
 

@@ -1,6 +1,6 @@
 """How often to log and to save."""
 
-from envtune.config import Choice, Chosen, Facts
+from envtune.resolve.config import Choice, Chosen, Facts
 
 # Steps between two saves where max_steps is large.
 _SAVE_EVERY = 200

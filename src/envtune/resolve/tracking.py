@@ -1,6 +1,6 @@
 """Trackers: each is on by its own variable, else off. Never a prompt."""
 
-from envtune.config import Choice, Chosen, Facts
+from envtune.resolve.config import Choice, Chosen, Facts
 
 _PROJECT = "envtune"
 

@@ -1,0 +1,1 @@
+"""What is a model, an adapter or a checkpoint on disk, and is it whole?"""

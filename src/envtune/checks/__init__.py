@@ -1,0 +1,1 @@
+"""What is wrong, all at once and before anything starts?"""

@@ -1,0 +1,86 @@
+"""What would end a stage after training, told before any GPU time is spent on it."""
+
+from collections.abc import Iterator
+
+from envtune import venvs
+from envtune.checks import lm_eval_tasks, quantisable
+from envtune.errors import Exit, Problem
+from envtune.machine import ports
+from envtune.resolve import data as data_types
+from envtune.resolve.facts import read_data
+from envtune.serve import vllm_config
+from envtune.settings import prompts
+from envtune.settings.loading import Settings
+from envtune.settings.own import SERVE_FLAGS
+from envtune.settings.own.stages import EVALUATED
+
+# What vLLM's two queues between its processes take of /dev/shm, with room beside them, in bytes.
+_QUEUES = 2**29
+
+
+def problems(settings: Settings) -> list[Problem]:
+    """Of the stages that these settings ask for."""
+    here = [] if settings.get("SFT_PRETEND_GPU") else [*_vllm(settings), *_port(settings)]
+    return [
+        *here,
+        *vllm_config.owned(settings.get(SERVE_FLAGS) or {}),
+        *quantisable.problems(settings),
+        *_evaluation(settings),
+        *prompts.problems(settings),
+        *lm_eval_tasks.problems(settings),
+    ]
+
+
+def _vllm(settings: Settings) -> Iterator[Problem]:
+    wanted = {"SFT_SERVE": settings.get("SFT_SERVE")}
+    wanted["SFT_PARITY=require"] = settings.get("SFT_PARITY") == "require"
+    named = settings.get("SFT_VLLM_VENV")
+    if venvs.find(named, vllm_config.ENVIRONMENT):
+        return
+    if named:
+        yield Problem("SFT_VLLM_VENV", f"{named} holds no environment (no bin/python)")
+        return
+    for name in (name for name, on in wanted.items() if on):
+        fix = "`make setup-serve` makes one, or SFT_VLLM_VENV names its folder"
+        yield Problem(name, f"needs vLLM in an environment of its own; {fix}")
+
+
+def shared_memory(settings: Settings, device: str, shm: int | None) -> Iterator[Problem]:
+    """What vLLM would miss of /dev/shm on a CPU; one GPU alone does without its queues."""
+    asked = [
+        name for name in ("SFT_SERVE", "SFT_PARITY") if settings.get(name) not in (False, "off")
+    ]
+    there = venvs.find(settings.get("SFT_VLLM_VENV"), vllm_config.ENVIRONMENT)
+    if device == "cpu" and asked and there and shm is not None and shm < _QUEUES:
+        yield Problem(
+            asked[0],
+            f"vLLM needs {_QUEUES // 2**20} MiB of /dev/shm on a CPU and {shm // 2**20} are there; "
+            "start the container with --shm-size=1g, or set SFT_PARITY=off and leave the proof out",
+        )
+
+
+def _port(settings: Settings) -> Iterator[Problem]:
+    if not settings.get("SFT_SERVE"):
+        return
+    flags = {
+        "host": vllm_config.HOST,
+        "port": vllm_config.PORT,
+        **(settings.get(SERVE_FLAGS) or {}),
+    }
+    if why := ports.in_use(flags["host"], flags["port"]):
+        yield Problem("SFT_SERVE_PORT", f"{flags['port']} {why}; choose another port")
+
+
+def _evaluation(settings: Settings) -> Iterator[Problem]:
+    """An evaluation that has nothing to measure, or a data file that it cannot read."""
+    asked, given = settings.own.get("SFT_EVALUATE"), settings.own.get("SFT_EVAL_DATASET")
+    if given and given.value and (problem := read_data([{"path": given.value}])[0].problem):
+        yield Problem(given.name, problem, Exit.DATA)
+    if given and given.value and "datasets" not in settings.axolotl:
+        yield Problem(given.name, "reads like the first of AXOLOTL_DATASETS, which is not set")
+    held_back = (*data_types.EVALUATES, "val_set_size", "test_datasets")
+    values = [settings.axolotl[key].value for key in held_back if key in settings.axolotl]
+    named = [settings.get(name) for name in EVALUATED]
+    if asked and asked.value and not any([*values, *named]):
+        what = "has nothing to measure; set SFT_EVAL_PROMPTS, or hold rows back for the loss: "
+        yield Problem(asked.name, f"{what}AXOLOTL_VAL_SET_SIZE=0.05")

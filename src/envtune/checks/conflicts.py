@@ -1,0 +1,204 @@
+"""Settings that exclude or need each other, told by the user's settings alone.
+
+What is here is common, and either passes Axolotl's validation and fails or misleads later,
+or is refused there only after torch is imported. The rest is for `check --deep`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from envtune.errors import Problem
+from envtune.resolve import batch as batches
+from envtune.resolve.data import EVALUATES, STREAMS
+from envtune.resolve.rules import passes_through
+from envtune.settings import upstream
+from envtune.settings.loading import Settings
+from envtune.settings.schema import nearest
+
+_ONE_OF = (
+    ("bf16", "fp16"),
+    ("load_in_4bit", "load_in_8bit"),
+    ("deepspeed", "fsdp"),
+    ("deepspeed", "fsdp_config"),
+    ("warmup_steps", "warmup_ratio"),
+    ("gradient_accumulation_steps", "batch_size"),
+    ("saves_per_epoch", "save_steps"),
+    ("evals_per_epoch", "eval_steps"),
+    ("val_set_size", "test_datasets"),
+    ("max_memory", "gpu_memory_limit"),
+    ("cut_cross_entropy", "chunked_cross_entropy"),
+    ("cut_cross_entropy", "liger_cross_entropy"),
+    ("cut_cross_entropy", "liger_fused_linear_cross_entropy"),
+    ("liger_cross_entropy", "liger_fused_linear_cross_entropy"),
+)
+# A key, the value that needs something (None: any that is on), and the keys of which one is
+# needed.
+_NEEDS = (
+    ("chat_template", "jinja", ("chat_template_jinja",)),
+    ("peft_layers_pattern", None, ("peft_layers_to_transform",)),
+    ("push_dataset_to_hub", None, ("hf_use_auth_token",)),
+    ("do_bench_eval", None, ("eval_steps", "evals_per_epoch")),
+    ("dpo_loss_type", None, ("rl",)),
+    ("dpo_loss_weights", None, ("rl",)),
+)
+_QUANTISED = ("load_in_4bit", "load_in_8bit")
+_ADAPTERS = ("lora", "qlora", "llama-adapter")
+_CPU_ATTENTION = ("eager", "sdpa", None)
+_GPU_ONLY = (
+    "fp8", "tf32", "deepspeed", "fsdp", "fsdp_config", "lora_mlp_kernel", "lora_qkv_kernel",
+    "lora_o_kernel", "lora_embedding_kernel", "cut_cross_entropy", "liger_",
+)  # fmt: skip
+
+
+def problems(settings: Settings) -> Iterator[Problem]:
+    """Every contradiction within the settings."""
+    given = _Given(settings)
+    for one, other in _ONE_OF:
+        # bf16: auto gives way to fp16.
+        if given.on(one) and given.on(other) and "auto" not in (given[one], given[other]):
+            what = f"is set and so is {given.name(one)}; choose one of the two"
+            yield Problem(given.name(other), what)
+    for key, value, needed in _NEEDS:
+        asks = given.on(key) if value is None else given[key] == value
+        if asks and not any(map(given.on, needed)):
+            yield Problem(given.name(key), f"needs {' or '.join(map(given.name, needed))}, not set")
+    yield from _adapter(given, tuned=not passes_through(settings))
+    yield from _evaluation(given)
+    yield from _saving(given)
+    yield from _streaming(given)
+    yield from _packing(given)
+
+
+def on_cpu(settings: Settings) -> Iterator[Problem]:
+    """What needs a GPU."""
+    given = _Given(settings)
+    for key in ("bf16", "fp16"):
+        if given.on(key):
+            what = f"{given[key]!r} needs a GPU; training on the CPU is fp32: unset it"
+            yield Problem(given.name(key), what)
+    if given["attn_implementation"] not in _CPU_ATTENTION:
+        what = f"{given['attn_implementation']} needs a GPU; unset it, or choose sdpa or eager"
+        yield Problem(given.name("attn_implementation"), what)
+    for key in settings.axolotl:
+        if key.startswith(_GPU_ONLY) and given.on(key) and given[key] != "auto":
+            yield Problem(given.name(key), "needs a GPU; unset it to train on the CPU")
+
+
+def batch(settings: Settings, processes: int) -> Iterator[Problem]:
+    """A batch_size that micro batches on every process cannot make up."""
+    given = _Given(settings)
+    size, micro = (
+        given["batch_size"],
+        given["micro_batch_size"] or batches.micro(given["batch_size"], processes),
+    )
+    if size and size % (micro * processes):
+        what = f"{size} is no multiple of {micro} micro x {processes} world; choose one that is"
+        yield Problem(given.name("batch_size"), what)
+
+
+class _Given:
+    """The settings as a rule asks for them: None for what is not set."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.axolotl = settings.axolotl
+
+    def __getitem__(self, key: str) -> Any:
+        return self.axolotl[key].value if key in self.axolotl else None
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.axolotl
+
+    def on(self, key: str) -> bool:
+        return bool(self[key])
+
+    def off(self, key: str) -> bool:
+        """Whether the user turned it off; what is not set is neither on nor off."""
+        return key in self and not self[key]
+
+    def name(self, key: str) -> str:
+        return self.axolotl[key].name if key in self else f"AXOLOTL_{key.upper()}"
+
+
+def _adapter(given: _Given, *, tuned: bool) -> Iterator[Problem]:
+    quantised = [key for key in _QUANTISED if given.on(key)]
+    adapter = given["adapter"]
+    if adapter and not (adapter in _ADAPTERS or adapter in given or given.on("plugins")):
+        hint = nearest(adapter, _ADAPTERS)
+        what = f"{adapter!r} is no adapter of Axolotl's; allowed: {', '.join(_ADAPTERS)} or null"
+        yield Problem(given.name("adapter"), what + (f"; did you mean {hint}?" if hint else ""))
+    if quantised and not adapter and (given.off("adapter") or not tuned):
+        wanted = "qlora" if quantised[0] == "load_in_4bit" else "lora"
+        what = f"freezes the weights, and without an adapter nothing is left to train; set {wanted}"
+        yield Problem(given.name(quantised[0]), f"{what} as {given.name('adapter')}")
+    if adapter == "lora" and given.on("load_in_4bit"):
+        what = f"does nothing with lora in Axolotl; set {given.name('adapter')}=qlora"
+        yield Problem(given.name("load_in_4bit"), what)
+    if adapter == "qlora":
+        yield from _qlora(given)
+    if adapter in ("lora", "qlora") or (tuned and "adapter" not in given):
+        for key in ("lora_r", "lora_alpha"):
+            if given.off(key):
+                yield Problem(
+                    given.name(key), "is null and an adapter needs it; unset it or set 16"
+                )
+
+
+def _qlora(given: _Given) -> Iterator[Problem]:
+    adapter = given.name("adapter")
+    if given.off("load_in_4bit"):
+        what = f"is off and {adapter} is qlora, which is 4-bit; unset it or choose lora"
+        yield Problem(given.name("load_in_4bit"), what)
+    for key in ("load_in_8bit", "gptq"):
+        if given.on(key):
+            yield Problem(given.name(key), f"excludes qlora, which is 4-bit; set {adapter}=lora")
+
+
+def _evaluation(given: _Given) -> Iterator[Problem]:
+    wanting = [key for key in EVALUATES if given.on(key) and given[key] != "no"]
+    streams = any(given.on(key) for key in STREAMS)
+    if wanting and (given.off("val_set_size") or streams) and not given.on("test_datasets"):
+        ways = "AXOLOTL_TEST_DATASETS" if streams else "AXOLOTL_VAL_SET_SIZE=0.05"
+        yield Problem(given.name(wanting[0]), f"has no rows to evaluate on; set {ways}")
+    strategy = given["eval_strategy"]
+    for key in ("eval_steps", "evals_per_epoch"):
+        if strategy and strategy != "steps" and given.on(key):
+            what = f"is set and {given.name('eval_strategy')} is {strategy}; set it to steps"
+            yield Problem(given.name(key), what)
+    saves, evals = given["save_steps"], given["eval_steps"]
+    if given.on("early_stopping_patience") and not (saves and evals and saves % evals == 0):
+        what = "needs AXOLOTL_SAVE_STEPS and AXOLOTL_EVAL_STEPS, the first a multiple of the second"
+        yield Problem(given.name("early_stopping_patience"), what)
+
+
+def _saving(given: _Given) -> Iterator[Problem]:
+    strategy = given["save_strategy"]
+    if strategy and strategy != "steps" and given.on("save_steps"):
+        what = f"is set and {given.name('save_strategy')} is {strategy}; set it to steps"
+        yield Problem(given.name("save_steps"), what)
+    if strategy == "best" and not given.on("metric_for_best_model"):
+        what = "is best; say by which metric: AXOLOTL_METRIC_FOR_BEST_MODEL=eval_loss"
+        yield Problem(given.name("save_strategy"), what)
+
+
+def _streaming(given: _Given) -> Iterator[Problem]:
+    for key in STREAMS:
+        if given.on(key) and not given.on("max_steps"):
+            what = "does not tell how many rows there are; set AXOLOTL_MAX_STEPS"
+            yield Problem(given.name(key), what)
+        if given.on(key) and given.on("val_set_size"):
+            what = f"cannot split streamed rows ({given.name(key)}); set AXOLOTL_TEST_DATASETS"
+            yield Problem(given.name("val_set_size"), what)
+
+
+def _packing(given: _Given) -> Iterator[Problem]:
+    if not given.on("sample_packing"):
+        return
+    if given.on("rl"):
+        yield Problem(given.name("sample_packing"), "packs no rows of RL; unset it")
+    attention = given["attn_implementation"]
+    isolating = upstream.axolotl()["packing"]
+    # A kernel of the Hub may name a revision or a function: owner/name@v1:function.
+    base = str(attention).split(":", maxsplit=1)[0].split("@", maxsplit=1)[0]
+    if "attn_implementation" in given and base not in isolating:
+        what = f"is {attention}, which lets packed rows see each other; choose one of "
+        yield Problem(given.name("attn_implementation"), what + ", ".join(isolating))

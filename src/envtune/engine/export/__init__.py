@@ -1,0 +1,1 @@
+"""How does what was trained become what can be served?"""

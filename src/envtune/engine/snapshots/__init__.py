@@ -1,0 +1,1 @@
+"""What do the engines allow? Written as data by `make generate`."""

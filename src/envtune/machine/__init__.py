@@ -1,0 +1,1 @@
+"""What is there? GPUs, memory, ports, other nodes, the platform around the container."""

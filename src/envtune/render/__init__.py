@@ -1,0 +1,1 @@
+"""How is it written for Axolotl, accelerate and a child's command line?"""

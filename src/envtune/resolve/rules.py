@@ -1,0 +1,83 @@
+"""Settings and facts -> RunConfig, by ordered pure rules.
+
+The user's values are there first and no rule touches them. A rule looks at the facts and
+at what is chosen so far and returns a Choice, or None when it has nothing to say. The
+order of RULES is the order of the YAML.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking
+from envtune.resolve.config import Choice, Facts, RunConfig, Value
+from envtune.settings.loading import Settings
+from envtune.settings.own import OWN
+
+Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
+
+TUNING: tuple[tuple[str, Rule], ...] = (*method.RULES, *data.RULES, *batch.RULES)
+RUNNING: tuple[tuple[str, Rule], ...] = (*precision.RULES, *saving.RULES, *tracking.RULES)
+RULES = (*TUNING, *RUNNING)
+
+DEFAULT = "envtune"
+# Null means the base model's own; Axolotl trips over the null itself.
+NEVER_NULL = ("base_model_config", "tokenizer_config")
+_UNTUNED = ("rl", "reward_model", "process_reward_model", "processor_type")
+
+
+def resolve(settings: Settings, facts: Facts) -> RunConfig:
+    """Every value that the YAML will hold, each with its source."""
+    values = {
+        key: Value(s.value, s.name)
+        for key, s in settings.axolotl.items()
+        if s.value is not None or key not in NEVER_NULL
+    }
+    output_dir, resume_from = (
+        _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
+    )
+    values = data.with_types(values, facts, settings.get("SFT_SAMPLE_SIZE"))
+    for key, rule in RUNNING if passes_through(settings) else RULES:
+        if key not in values:
+            choice = rule(facts, {name: v.value for name, v in values.items()})
+            if choice is not None:
+                values[key] = Value(choice.value, DEFAULT, choice.reason)
+    if not passes_through(settings):
+        # Axolotl 0.19 accumulates one step where only the batch is given, whatever its size.
+        values.pop("batch_size", None)
+    values = parallel.with_keys(values, facts)
+    values |= owned.ours(values)
+    return RunConfig(
+        axolotl=_ordered(values),
+        own=_own(settings),
+        device=facts.device,
+        parallel=facts.parallel,
+        output_dir=output_dir,
+        resume_from=resume_from,
+        offline=facts.local,
+        warnings=settings.warnings,
+        notes=settings.notes,
+    )
+
+
+def passes_through(settings: Settings) -> bool:
+    """Whether the user runs one of Axolotl's RL or vision configurations: launched, not tuned."""
+    return any(key in settings.axolotl and settings.axolotl[key].value for key in _UNTUNED)
+
+
+def _taken(values: dict[str, Value], key: str) -> str | None:
+    """A value that leaves the YAML because another part of the run carries it."""
+    value = values.pop(key, None)
+    return str(value.value) if value is not None and value.value is not None else None
+
+
+def _own(settings: Settings) -> dict[str, Value]:
+    return {
+        name: Value(settings.get(name), name if name in settings.own else DEFAULT) for name in OWN
+    }
+
+
+def _ordered(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The rules' order first, then what no rule knows, by name."""
+    known = list(dict.fromkeys(["base_model", "datasets", *(key for key, _ in RULES)]))
+    rest = sorted(key for key in values if key not in known)
+    return {key: values[key] for key in [*known, *rest] if key in values}

@@ -1,0 +1,1 @@
+"""Which run is this, and what has it left?"""

@@ -1,0 +1,218 @@
+"""Run folders: finding the one of a key, claiming the next name, holding it.
+
+Two starts at once never train the same thing twice: finding and claiming happens under
+a lock on the outputs folder, and training under the run's own lease (`lease`).
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from envtune import files
+from envtune.errors import Problem, Refused
+from envtune.resolve.config import RunConfig
+from envtune.runs import naming
+from envtune.runs.lease import lock
+from envtune.runs.naming import RunName
+
+RECORD = "run.json"
+COMPLETE = ".complete"
+LATEST = "latest.txt"
+_KEYS = {"name", "prefix", "number", "key", "logs"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, the folder of its logs, its name and its key."""
+
+    name: str
+    folder: Path
+    logs: Path
+    key: str
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / COMPLETE).exists()
+
+    def log(self, stage: str, node: int = 0) -> Path:
+        """The log of a stage on a node; its folder is there afterwards."""
+        folder = self.logs / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / (f"node{node}.log" if node else "run.log")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json, or nothing where there is none or one that is not ours."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(record, dict) and record.keys() >= _KEYS
+    return record if ours else {}
+
+
+def open_run(folder: Path, logs: Path | None = None) -> Run:
+    """The run that a folder holds, with its logs below `logs`, else where they were.
+
+    Raises Refused when it holds none.
+    """
+    record = read_record(folder)
+    if not record:
+        raise Refused([Problem("", f"{folder} holds no run ({RECORD} is missing or damaged)")])
+    name = record["name"]
+    return Run(name, folder, logs / name if logs else Path(record["logs"]), record["key"])
+
+
+def named(outputs: Path, name: str | None) -> Run:
+    """The run of a name below the outputs or of a folder, else the newest.
+
+    Raises Refused where there is none; nothing is made.
+    """
+    if name is None:
+        try:
+            name = (outputs / LATEST).read_text().strip()
+        except OSError:
+            text = f"there is no run below {outputs}; name one, or set SFT_OUTPUTS_DIR"
+            raise Refused([Problem("", text)]) from None
+    below = outputs / name
+    return open_run(below if below.is_dir() else Path(name).resolve())
+
+
+def find(config: RunConfig, key: str, outputs: Path) -> Path | None:
+    """The newest folder with this key, or None."""
+    if config.output_dir is not None:
+        return Path(config.output_dir) if read_record(Path(config.output_dir)) else None
+    records = {path.parent: read_record(path.parent) for path in outputs.glob(f"*/{RECORD}")}
+    mine = [f for f, r in records.items() if r.get("key") == key and _named(config, r)]
+    return max(mine, key=lambda folder: records[folder]["number"], default=None)
+
+
+def _named(config: RunConfig, record: dict[str, Any]) -> bool:
+    """Whether a run has the name that the user insists on, if any."""
+    if config.setting("USE_LEGACY_NAMING"):
+        wanted = config.setting("LEGACY_RUN_NAME") or naming.legacy_name(config)
+        return bool(record["name"] == wanted)
+    name, index = config.setting("FORCE_RUN_NAME"), config.setting("FORCE_RUN_INDEX")
+    if name is not None:
+        return bool(record["name"] == name)
+    return index is None or record["number"] == index
+
+
+def preview(config: RunConfig, key: str, outputs: Path, logs: Path) -> tuple[RunName, Path]:
+    """The name and folder that the next start would use. Creates nothing."""
+    existing = find(config, key, outputs)
+    reuse = existing is not None and _reusable(config, key, existing)
+    name = _next(config, outputs, logs) if not reuse else _recorded(config, existing)
+    folder = Path(config.output_dir) if config.output_dir else outputs / name.name
+    return name, folder
+
+
+def claim(config: RunConfig, key: str, outputs: Path, logs: Path) -> Run:
+    """The unfinished or finished run of this key, or a new one under the next name."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    with _locked(outputs / ".lock"):
+        existing = find(config, key, outputs)
+        if existing is not None and _reusable(config, key, existing):
+            return open_run(existing, logs)
+        while True:
+            name = _next(config, outputs, logs)
+            folder = Path(config.output_dir) if config.output_dir else outputs / name.name
+            if _made(folder, chosen=bool(config.output_dir) or name.name in _insisted(config)):
+                break
+        run = Run(name.name, folder, logs / name.name, key)
+        run.logs.mkdir(parents=True, exist_ok=True)  # takes the name there too
+        files.write_json(folder / RECORD, _first_record(run, name))
+        for base, target in ((outputs, folder), (logs, run.logs)):
+            base.mkdir(parents=True, exist_ok=True)
+            files.write_text(base / LATEST, f"{_pointer(base, target)}\n")
+        return run
+
+
+def _reusable(config: RunConfig, key: str, folder: Path) -> bool:
+    """Whether a start goes on with what is in `folder`. Raises Refused where it cannot."""
+    record = read_record(folder)
+    finished = (folder / COMPLETE).exists()
+    rerun = config.setting("SFT_RERUN") and finished
+    if record.get("key") == key and not rerun:
+        return True
+    if config.output_dir is not None:
+        why = "a finished run" if rerun else "a run of another configuration"
+        raise Refused([Problem("AXOLOTL_OUTPUT_DIR", f"{folder} holds {why}; name another folder")])
+    return False
+
+
+def _next(config: RunConfig, outputs: Path, logs: Path) -> RunName:
+    bases = [base for base in (outputs, logs) if base.is_dir()]
+    existing = {entry.name for base in bases for entry in base.iterdir() if entry.is_dir()}
+    name = naming.next_name(config, existing, datetime.now())
+    if not config.output_dir and read_record(outputs / name.name):
+        setting = "LEGACY_RUN_NAME" if config.setting("USE_LEGACY_NAMING") else "FORCE_RUN_NAME"
+        raise Refused(
+            [
+                Problem(
+                    setting, f"{name.name} exists with another configuration; choose another name"
+                )
+            ]
+        )
+    return name
+
+
+def _recorded(config: RunConfig, folder: Path | None) -> RunName:
+    assert folder is not None
+    record = read_record(folder)
+    return RunName(record["name"], record["prefix"], record["number"], *naming.parts(config))
+
+
+def _insisted(config: RunConfig) -> set[str]:
+    """The names that the user chose whole, for which no other will do."""
+    legacy = config.setting("LEGACY_RUN_NAME") or naming.legacy_name(config)
+    names = {config.setting("FORCE_RUN_NAME")}
+    return names | {legacy} if config.setting("USE_LEGACY_NAMING") else names
+
+
+def _made(folder: Path, *, chosen: bool) -> bool:
+    """Makes the folder; False when another start was faster. A chosen one may be there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=chosen)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise Refused([Problem("", f"{folder} is a file; the run needs its name")]) from None
+        return False
+    ours = {"adapter", "model", "checkpoints", "config", "data"}
+    if taken := sorted(ours & {entry.name for entry in folder.iterdir()}):
+        raise Refused(
+            [
+                Problem(
+                    "AXOLOTL_OUTPUT_DIR",
+                    f"{folder} has {', '.join(taken)} in it and no {RECORD}; name an empty folder",
+                )
+            ]
+        )
+    return True
+
+
+def _first_record(run: Run, name: RunName) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "prefix": name.prefix,
+        "number": name.index,
+        "key": run.key,
+        "logs": str(run.logs),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _pointer(base: Path, target: Path) -> str:
+    """Relative where it can be, so that it holds in a container and on its host."""
+    return target.name if target.parent == base else str(target)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as stream:
+        lock(stream)
+        yield

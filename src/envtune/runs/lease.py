@@ -1,0 +1,151 @@
+"""The right to write a run's folder: a lock that dies with its holder, and a beat.
+
+The lock tells the processes of one machine apart, also across containers. Between machines
+it may tell nothing, and some volumes have none at all, so the holder touches the file every
+ten seconds and a lease that has not been touched for a minute is dead.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from envtune.channel import alive, process_stamp
+from envtune.errors import Exit, Problem, Refused
+
+LOG = logging.getLogger("envtune")
+
+# Seconds without a beat after which another machine's lease is dead.
+STALE = 60.0
+_LEASE = "lease"
+_BEAT = 10.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def lock(stream: TextIO, flags: int = fcntl.LOCK_EX) -> None:
+    """flock(2), or nothing on a volume that has no locks. Raises BlockingIOError."""
+    try:
+        fcntl.flock(stream, flags)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def holder(folder: Path) -> str:
+    """The stamp of the process that holds a folder's lease on any machine; empty for none."""
+    stamp, age = last(folder)
+    return stamp if age <= STALE else ""
+
+
+def last(folder: Path) -> tuple[str, float]:
+    """Who last held a folder's lease, empty where it was given back, and its silence in s."""
+    path = folder / _LEASE
+    try:
+        age = time.time() - path.stat().st_mtime
+        return str(json.loads(path.read_text())["stamp"]), age
+    except (OSError, ValueError, LookupError, TypeError):
+        return "", 0.0  # nobody yet, or half a line that the next look finds whole
+
+
+class Lease:
+    """Held while a run's folder is worked on. Raises Refused when somebody else holds it."""
+
+    def __init__(self, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self.path = folder / _LEASE
+        self.cancelled = cancelled
+        self.stream: TextIO | None = None
+        self.done = threading.Event()
+
+    def __enter__(self) -> "Lease":
+        self.stream = self.path.open("a+")
+        try:
+            lock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._wait_for_others()
+        except BlockingIOError:
+            self.stream.close()
+            raise Refused([self._held()]) from None
+        except Refused:
+            self.stream.close()
+            raise
+        self.mine = {
+            "machine": _machine(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "stamp": process_stamp(os.getpid()),
+        }
+        self.stream.truncate(0)
+        self.stream.write(json.dumps(self.mine))
+        self.stream.flush()
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Empties the file. Removing it would let two others lock two files of that name."""
+        assert self.stream is not None
+        self.done.set()
+        self.stream.truncate(0)
+        self.stream.close()
+
+    def _beat(self) -> None:
+        """Shows other machines that the holder lives, and stops it when one took over."""
+        while not self.done.wait(_BEAT):
+            try:
+                os.utime(self.path)
+                holder = self._holder()
+            except OSError as error:
+                LOG.warning("the lease %s cannot be touched: %s", self.path, error.strerror)
+                continue
+            if holder and holder != self.mine and not self.done.is_set():
+                LOG.error("%s is trained by %s now; stopping", self.path.parent, holder["host"])
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    def _wait_for_others(self) -> None:
+        """Until a lease of another machine is stale. Raises Refused when cancelled."""
+        if self._alive_elsewhere():
+            LOG.info("waiting up to %.0f s for the lease of %s", STALE, self._holder()["host"])
+        while self._alive_elsewhere():
+            if self.cancelled():
+                raise Refused([replace(self._held(), exit=Exit.STOPPED)])
+            time.sleep(0.5)
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            holder = json.loads(self.path.read_text())
+        except ValueError:
+            return {}
+        return holder if isinstance(holder, dict) else {}
+
+    def _alive_elsewhere(self) -> bool:
+        """Whether a holder lives whom the lock did not tell of."""
+        holder = self._holder()
+        if not holder or time.time() - self.path.stat().st_mtime > STALE:
+            return False
+        if holder.get("machine") != _machine():
+            return True
+        return bool(holder.get("stamp")) and alive(holder["stamp"])
+
+    def _held(self) -> Problem:
+        holder = self._holder()
+        return Problem(
+            "",
+            f"{self.path.parent} is being trained by process {holder.get('pid', '?')} on "
+            f"{holder.get('host', '?')}; wait for it or end it",
+        )
+
+
+def _machine() -> str:
+    """The running kernel: containers of one host share it, and with it its locks."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()

@@ -1,0 +1,127 @@
+"""What a run leaves for its readers: run.json, report.json and `.complete`.
+
+run.json is the record of everything that decided the run; report.json the figures that
+a script wants; `.complete` comes last and holds the digest of run.json.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from envtune import channel, files
+from envtune.resolve.config import Parallel, RunConfig, Value
+from envtune.runs import folders
+from envtune.runs.folders import Run
+from envtune.settings.loading import Setting
+from envtune.settings.own import OWN
+
+_PACKAGES = (
+    "envtune", "axolotl", "torch", "transformers", "peft", "accelerate", "trl", "datasets",
+    "tokenizers", "safetensors",
+)  # fmt: skip
+_TAIL = 8192
+
+
+def versions() -> dict[str, str]:
+    """The versions of what trains, read from metadata without an import."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def resolved(config: RunConfig, contents: dict[str, str]) -> dict[str, Any]:
+    """config/resolved.json: the RunConfig, each value with its source and reason."""
+    return {
+        "axolotl": {key: _told(value) for key, value in config.axolotl.items()},
+        "settings": {key: _told(value) for key, value in config.own.items()},
+        "device": config.device,
+        "parallel": asdict(config.parallel),
+        "output_dir": config.output_dir,
+        "resume_from": config.resume_from,
+        "offline": config.offline,
+        "contents": contents,
+    }
+
+
+def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConfig:
+    """The RunConfig that `resolved` wrote, with `own` in place of what it says of the same."""
+    today = {name: Value(given.value, given.name) for name, given in (own or {}).items()}
+    default = {name: Value(setting.default, "envtune") for name, setting in OWN.items()}
+    data = json.loads((run.folder / "config" / "resolved.json").read_text())
+    return RunConfig(
+        axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
+        own={**default, **{k: Value(**v) for k, v in data["settings"].items()}, **today},
+        device=data["device"],
+        parallel=Parallel(**data["parallel"]),
+        output_dir=data["output_dir"],
+        resume_from=data["resume_from"],
+        offline=data["offline"],
+    )
+
+
+def _told(value: Value) -> dict[str, Any]:
+    return {"value": value.value, "source": value.source, "reason": value.reason}
+
+
+def update(run: Run, **changes: Any) -> None:
+    """Changes run.json; the stages' records are merged, not replaced."""
+    record = folders.read_record(run.folder)
+    stages = {**record.get("stages", {}), **changes.pop("stages", {})}
+    files.write_json(run.folder / folders.RECORD, {**record, **changes, "stages": stages})
+
+
+def complete(run: Run, checks: list[str]) -> None:
+    """Marks the run as done. Nothing is written to it afterwards."""
+    digest = hashlib.sha256((run.folder / folders.RECORD).read_bytes()).hexdigest()
+    files.write_json(run.folder / folders.COMPLETE, {"run.json": digest, "checks": checks})
+
+
+def losses(folder: Path) -> list[float]:
+    """The losses that have been logged, in order; half a line at the end is left out."""
+    try:
+        text = (folder / channel.METRICS).read_text()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line)["loss"] for line in text.splitlines() if line.endswith("}")]
+
+
+def last_metric(folder: Path) -> dict[str, Any]:
+    """The newest whole line of metrics.jsonl, or nothing; reads only the file's end."""
+    try:
+        with (folder / channel.METRICS).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - _TAIL))
+            lines = stream.read().splitlines()
+    except FileNotFoundError:
+        return {}
+    whole = [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    last: dict[str, Any] = json.loads(whole[-1]) if whole else {}
+    return last
+
+
+def report(run: Run, peak_memory: int) -> dict[str, Any]:
+    """report.json. `peak_memory` in bytes, of the largest process."""
+    logged = losses(run.folder)
+    stages = folders.read_record(run.folder)["stages"]
+    trained = stages["train"]
+    tokens, seconds = trained["tokens"], trained["training_seconds"]
+    return {
+        "run": run.name,
+        "world_size": trained["world_size"],
+        "steps": trained["step"],
+        "first_loss": logged[0] if logged else None,
+        "last_loss": logged[-1] if logged else None,
+        "total_tokens": tokens,
+        "elapsed_seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        "stage_seconds": {name: stage["seconds"] for name, stage in stages.items()},
+        "peak_process_memory_bytes": peak_memory,
+    }

@@ -1,0 +1,1 @@
+"""What of a run is served, and does it answer?"""

@@ -1,0 +1,252 @@
+"""vLLM as a child: started on what was checked before, ready once it has answered, drained.
+
+vLLM 0.32 calls itself healthy before its engine has worked, and swallows a SIGTERM while
+it starts: both are seen to here.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from envtune import files, venvs
+from envtune.errors import Exit, Problem, Refused, recognise
+from envtune.machine import hardware, ports
+from envtune.render import launch
+from envtune.serve import health, vllm_config
+from envtune.serve.models import Served
+from envtune.settings.own import SERVE_FLAGS
+from envtune.settings.sources import Secret
+from envtune.supervise import process
+from envtune.supervise.process import Beside
+from envtune.supervise.stage import LOG, Context, Ended, stop_exit
+
+# Seconds between two questions to a server that starts, two lines about it, two SIGTERMs.
+_ASK, _TELL, _AGAIN = 0.5, 30.0, 2.0
+# Seconds for the last bytes of an answer after the port is closed.
+_FLUSH = 3.0
+_ANYWHERE = ("0.0.0.0", "::", "")  # what a user asked for, not what we bind
+
+
+@dataclass(frozen=True)
+class Api:
+    """A server's address and its key. It is ours: no proxy is asked, and its certificate, if
+    it has one, is made out to another name."""
+
+    url: str
+    key: str = ""
+
+    def client(self, timeout: float = 120.0) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return httpx.Client(
+            base_url=self.url, headers=headers, timeout=timeout, trust_env=False, verify=False
+        )
+
+    def healthy(self) -> bool:
+        try:
+            with self.client(5.0) as client:
+                return bool(client.get("/health").status_code == httpx.codes.OK)
+        except httpx.HTTPError:
+            return False
+
+    def listens(self) -> bool:
+        """Whether anybody answers there, in whatever way."""
+        try:
+            with self.client(5.0) as client:
+                client.get("/health")
+        except httpx.ConnectError:
+            return False
+        except httpx.HTTPError:
+            return True
+        return True
+
+    def post(self, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer. Raises httpx.HTTPError where the server refuses or does not answer."""
+        with self.client() as client:
+            answer = client.post(path, json=dict(question))
+        answer.raise_for_status()
+        told: dict[str, Any] = answer.json()
+        return told
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that has answered."""
+
+    api: Api
+    child: Beside
+    what: Served
+
+
+def python(context: Context) -> Path | None:
+    """The Python of the environment that holds vLLM, or None."""
+    return venvs.find(context.config.setting("SFT_VLLM_VENV"), vllm_config.ENVIRONMENT)
+
+
+def place(context: Context) -> vllm_config.Place:
+    """Where a server of this run works; VLLM_TARGET_DEVICE chooses over the run's device."""
+    machine = hardware.probe(context.environ)
+    return vllm_config.Place(
+        device=context.environ.get("VLLM_TARGET_DEVICE") or context.config.device,
+        gpus=len(machine.gpus),
+        memory=machine.memory,
+        grace=context.config.setting("SFT_GRACE_SECONDS"),
+    )
+
+
+@contextmanager
+def running(
+    context: Context, what: Served, flags: Mapping[str, Any], stage: str
+) -> Iterator[Server]:
+    """A server that is ready. Raises Refused before it starts, Ended where it does not."""
+    told, started = _prepared(context, what, flags), time.monotonic()
+    vllm, file = python(context), context.run.folder / "config" / "vllm.yaml"
+    assert vllm is not None, "checked before"
+    files.write_text(file, yaml.safe_dump(told, sort_keys=False))
+    plan = launch.serve(file, vllm, context.run.folder, context.environ)
+    LOG.info("%s: starting vLLM with %s", stage, _shown(what))
+    with process.beside(plan, context.run.log(stage), context.clean) as child:
+        server = Server(address(context, told), child, what)
+        _wait(context, server, stage, started)
+        yield server
+
+
+def _prepared(context: Context, what: Served, flags: Mapping[str, Any]) -> dict[str, Any]:
+    here = place(context)
+    told = vllm_config.config(what, flags, here)
+    problems = [*vllm_config.problems(what, flags, here), *_taken(told)]
+    if problems:
+        raise Refused(problems)
+    return told
+
+
+def _taken(told: Mapping[str, Any]) -> Iterator[Problem]:
+    if why := ports.in_use(str(told["host"]), told["port"]):
+        yield Problem("SFT_SERVE_PORT", f"{told['port']} {why}; choose another port")
+
+
+def address(context: Context, told: Mapping[str, Any]) -> Api:
+    """Where a server with these flags answers this machine."""
+    return Api(_url(told), _key(context))
+
+
+def _url(told: Mapping[str, Any]) -> str:
+    host = "127.0.0.1" if told["host"] in _ANYWHERE else str(told["host"])
+    scheme = "https" if told.get("ssl_certfile") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{told['port']}"
+
+
+def _key(context: Context) -> str:
+    key = context.environ.get(launch.API_KEY, "")
+    return key.reveal() if isinstance(key, Secret) else key
+
+
+def _shown(what: Served) -> str:
+    if not what.adapters:
+        return f"{what.model.name} as {', '.join(what.names)}"
+    return f"{', '.join(what.adapters)} on {', '.join(what.names)}"
+
+
+def _wait(context: Context, server: Server, stage: str, started: float) -> None:
+    """Until every name has answered. Raises Ended where that does not come."""
+    patience = context.config.setting("SFT_SERVE_START_SECONDS")
+    said = started
+    while not server.api.healthy():
+        if (code := server.child.ended()) is not None:
+            raise _died(context, server, stage, code)
+        if context.stops.asked:
+            drain(context, server, ready=False)
+            raise Ended(stop_exit(context), f"{stage}: stopped while vLLM was starting")
+        now = time.monotonic()
+        if now > started + patience:
+            text = f"vLLM was not ready in {patience} s (SFT_SERVE_START_SECONDS)"
+            raise Ended(Exit.HARDWARE, f"{stage}: {text}; log: {context.run.log(stage)}")
+        if now > said + _TELL:
+            said = now
+            LOG.info("%s: vLLM is starting (%.0f s)", stage, now - started)
+        time.sleep(_ASK)
+    _prove(context, server, stage)
+    LOG.info("%s: ready after %.0f s", stage, time.monotonic() - started)
+
+
+def _prove(context: Context, server: Server, stage: str) -> None:
+    """One token of every name: a healthy server may still fail its first request."""
+    for name in (*server.what.names, *server.what.adapters):
+        question = {"model": name, "prompt": "a", "max_tokens": 1}
+        try:
+            server.api.post("/v1/completions", question)
+        except httpx.HTTPError as error:
+            text = f"{name} does not answer: {reason(error)}"
+            raise Ended(Exit.ARTIFACT, f"{stage}: {text}; log: {context.run.log(stage)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What a request came to, on one line."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return " ".join(f"{error.response.status_code} {error.response.text}".split())[:500]
+    return f"{type(error).__name__}: {error}"
+
+
+def _died(context: Context, server: Server, stage: str, code: int) -> Ended:
+    """Why a server that was not asked to has ended."""
+    tail = list(server.child.tail)
+    last = next((line for line in reversed(tail) if "Error" in line or "error:" in line), "")
+    said = (last or (tail[-1] if tail else "")).strip() or f"code {code}"
+    where = f"log: {context.run.log(stage)}"
+    if failure := recognise("\n".join(tail)):
+        return Ended(failure.exit, f"{stage}: {failure.cause}: {said}; {failure.fix}; {where}")
+    exit_ = Exit.CONFIG if code == 2 else Exit.BUG  # argparse's own code
+    return Ended(exit_, f"{stage}: vLLM ended with code {code}: {said}; {where}")
+
+
+def drain(context: Context, server: Server, *, ready: bool = True) -> bool:
+    """SIGTERM, again while it starts, until it is gone. False: the grace was not enough.
+
+    vLLM stops to listen when every answer is given, and may then take long to end.
+    """
+    asked = closed = 0.0
+    while server.child.ended() is None:
+        now = time.monotonic()
+        if ready and not closed and not server.api.listens():
+            closed = now
+        if closed and now > closed + _FLUSH:
+            return True
+        if now > context.stops.deadline():
+            return False
+        if not asked or (not ready and now > asked + _AGAIN):
+            asked = now
+            server.child.ask_to_end()
+        time.sleep(0.1)
+    return True
+
+
+def serve(context: Context, what: Served) -> tuple[Exit, str]:
+    """Serves until it is stopped. Raises Refused, Ended where it does not come to that."""
+    with running(context, what, context.config.setting(SERVE_FLAGS) or {}, "serve") as server:
+        _announce(context, server)
+        health.announce(context.run.folder, server.api.url)
+        while not context.stops.asked:
+            if (code := server.child.ended()) is not None:
+                raise _died(context, server, "serve", code)
+            time.sleep(_ASK)
+        LOG.info("serve: stopping; requests that are being answered are finished")
+        drained = drain(context, server)
+    end = "drained and ended" if drained else "did not end within the grace and was killed"
+    if context.stops.exhausted:
+        return Exit.BUDGET, f"serve: {context.stops.budget}; vLLM {end}"
+    return Exit.DONE, f"serve: vLLM {end}"
+
+
+def _announce(context: Context, server: Server) -> None:
+    api, name = server.api, server.what.tuned
+    LOG.info("serve: %s answers at %s/v1; envtune smoke-test tries it", name, api.url)
+    open_ = (context.config.setting(SERVE_FLAGS) or {}).get("host") in _ANYWHERE
+    if not open_ and "127.0.0.1" in api.url:
+        LOG.info("serve: only this machine is answered; SFT_SERVE_HOST=0.0.0.0 opens the port")
+    elif not api.key:
+        LOG.warning("serve: anybody who reaches the port is answered; set VLLM_API_KEY")

@@ -1,0 +1,1 @@
+"""What does the user say, in which words, and of which type?"""

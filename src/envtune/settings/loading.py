@@ -1,0 +1,335 @@
+"""Layers -> Settings: every name known, every value typed, every problem at once.
+
+Only the keys that are set exist. A name is `AXOLOTL_<KEY>`, `AXOLOTL_<KEY>__<PATH>` for a
+value inside, one of envtune's own, or what a dialect has translated.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from envtune.errors import Problem, Refused
+from envtune.settings import dialects, retired, upstream
+from envtune.settings.own import OWN, PLUGIN_KEYS, SERVE_FLAG, SERVE_FLAGS
+from envtune.settings.schema import Mismatch, Node, Schema, nearest
+from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer, has_key_in_url
+
+_FLAG: Node = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
+_POSITIVE = {"type": "integer", "minimum": 1}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+
+# Where Axolotl takes what fails hours later, trains at a wrong rate or divides by zero.
+_STRICTER: dict[str, Node] = {
+    "learning_rate": {"type": "number", "exclusiveMinimum": 0},
+    "num_epochs": {"type": "number", "exclusiveMinimum": 0},
+    # With one, the old checkpoint is removed before the new one is committed.
+    "save_total_limit": {"type": "integer", "minimum": 2},
+    "micro_batch_size": _POSITIVE,
+    "gradient_accumulation_steps": _POSITIVE,
+    "sequence_len": _POSITIVE,
+}
+
+# The same, and null is fine.
+_NARROWER: dict[str, Node] = {
+    "batch_size": _POSITIVE,
+    "lora_r": _POSITIVE,
+    "lora_alpha": _POSITIVE,
+    "lora_dropout": _SHARE,
+    "max_grad_norm": {"type": "number", "minimum": 0},
+    "save_safetensors": {"const": True},
+    "large_head_attention": {"enum": ["auto", "sdpa", "triton_flash"]},
+    "swanlab_mode": {"enum": ["cloud", "local", "offline", "disabled"]},
+    "neftune_noise_alpha": {"type": "number", "exclusiveMinimum": 0},
+    "val_set_size": {"type": "number", "minimum": 0},
+    "warmup_ratio": _SHARE,
+    "warmup_steps": {"type": "integer", "minimum": 0},
+    "weight_decay": {"type": "number", "minimum": 0},
+}
+
+# Keys that say one thing in two ways. A stronger layer's way takes the place of a weaker's.
+_ALTERNATIVES = (
+    {"warmup_steps", "warmup_ratio"},
+    {"max_steps", "num_epochs"},
+    {"save_steps", "saves_per_epoch"},
+    {"eval_steps", "evals_per_epoch"},
+    {"save_strategy", "save_steps"},
+    {"save_strategy", "saves_per_epoch"},
+    {"eval_strategy", "eval_steps"},
+    {"eval_strategy", "evals_per_epoch"},
+    {"batch_size", "gradient_accumulation_steps"},
+    {"bf16", "fp16"},
+    {"load_in_4bit", "load_in_8bit"},
+    {"lora_target_linear", "lora_target_modules"},
+    {"val_set_size", "test_datasets"},
+    {"fsdp_config", "deepspeed"},
+)
+# The layer of a dialect's own defaults, below all that somebody set.
+_IMPLIED = "dialect"
+# What nobody set by hand is overridden without a word.
+_SILENT = (_IMPLIED, "profile", "template")
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A typed value, the name as the user typed it, and the layer it came from.
+
+    `parts` holds the names of what was set inside; `weaker` what this setting replaced.
+    """
+
+    value: Any
+    name: str
+    layer: str
+    parts: Mapping[Path, str] = field(default_factory=dict)
+    weaker: "Setting | None" = None
+
+    def at(self, *path: str | int) -> str:
+        """The name of what set the value at `path`."""
+        ends = (self.parts.get(path[:length]) for length in range(len(path), 0, -1))
+        return next(filter(None, ends), self.name)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user set: Axolotl's keys, envtune's own, and lines to print.
+
+    `warnings` may be wrong, `notes` only tell what was done.
+    """
+
+    axolotl: Mapping[str, Setting] = field(default_factory=dict)
+    own: Mapping[str, Setting] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def get(self, name: str) -> Any:
+        """The value of one of envtune's own settings."""
+        return self.own[name].value if name in self.own else OWN[name].default
+
+
+def schema() -> Schema:
+    """Axolotl's schema and its bundled plugins', stricter where Axolotl is too lenient."""
+    snapshot = upstream.axolotl()
+    fields, defs = {**snapshot["fields"], **PLUGIN_KEYS}, dict(snapshot["defs"])
+    for plugin in snapshot["plugins"].values():
+        fields |= plugin["fields"]
+        defs |= plugin["defs"]
+    nullable = {key: {"anyOf": [node, {"type": "null"}]} for key, node in _NARROWER.items()}
+    for key, node in {**_STRICTER, **nullable}.items():
+        fields[key] = {**node, "description": fields[key].get("description", "")}
+    for old, new in retired.RENAMED.items():
+        fields[old] = fields[new]
+    gone = dict.fromkeys(retired.REMOVED.keys() - fields.keys(), _FLAG)
+    return Schema({**fields, **gone}, defs)
+
+
+def load(inputs: Inputs) -> Settings:
+    """Types every entry. Raises Refused with all problems."""
+    return _Loader(schema()).load(inputs)
+
+
+class _Loader:
+    def __init__(self, types: Schema) -> None:
+        self.types = types
+        self.axolotl: dict[str, Setting] = {}
+        self.own: dict[str, Setting] = {}
+        self.problems: list[Problem] = []
+        self.unknown: list[Problem] = []
+        self.notes: list[str] = []
+
+    def load(self, inputs: Inputs) -> Settings:
+        layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
+        implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
+        self._take(Layer(_IMPLIED, tuple(implied.values())))
+        for name, translated in layers:
+            self.notes += translated.notes
+            self.problems += translated.problems
+            self.unknown += translated.unknown
+            self._take(Layer(name, tuple(translated.entries)))
+        for key, setting in self.axolotl.items():
+            self._check_whole(key, setting)
+        strict = self.own["SFT_STRICT"].value if "SFT_STRICT" in self.own else True
+        if self.problems or (strict and self.unknown):
+            raise Refused([*self.problems, *(self.unknown if strict else ())])
+        warnings = (*inputs.notes, *(str(p) for p in self.unknown))
+        return Settings(self.axolotl, self.own, warnings, tuple(self.notes))
+
+    def _take(self, layer: Layer) -> None:
+        """Types the layer's entries, wholes before parts, and puts them over the weaker ones."""
+        places = sorted(filter(None, map(self._place, layer.entries)), key=_order)
+        taken: dict[tuple[str, Path], str] = {}
+        before = {**self.axolotl, **self.own}
+        for place in places:
+            try:
+                self._put(place, self._typed(place), layer.name, taken)
+            except Mismatch as problem:
+                self.problems.append(problem.told(place.entry.label, place.entry.text))
+        self._replace_alternatives({place.key for place in places})
+        self._report_overridden(before)
+
+    def _replace_alternatives(self, keys: set[str]) -> None:
+        """Drops what weaker layers say in another way than this one."""
+        for group in _ALTERNATIVES:
+            said = next((k for k in sorted(group & keys) if self._is_on(k)), None)
+            for other in (group - keys) & self.axolotl.keys() if said else ():
+                if self._is_on(other):
+                    self._note_overridden(self.axolotl[other], self.axolotl[said or other])
+                    del self.axolotl[other]
+
+    def _is_on(self, key: str) -> bool:
+        """Whether a key says anything: no warmup does, and `steps` leaves it to the number."""
+        value = self.axolotl[key].value if key in self.axolotl else None
+        return value not in (None, False, "steps") or (value == 0 and key.startswith("warmup_"))
+
+    def _report_overridden(self, before: Mapping[str, Setting]) -> None:
+        for key, old in before.items():
+            new = self.axolotl.get(key) or self.own.get(key)
+            if new is not None and new is not old and new.value != old.value and not new.parts:
+                self._note_overridden(old, new)
+
+    def _note_overridden(self, old: Setting, new: Setting) -> None:
+        if old.layer not in _SILENT:
+            by = new.name if new.name != old.name else f"{new.name} of the {new.layer}"
+            self.notes.append(f"{by} takes the place of {old.name}")
+
+    def _typed(self, place: "_Place") -> Any:
+        if place.entry.structured:
+            return self.types.accept(place.entry.value, place.node)
+        return self.types.parse(place.entry.text, place.node)
+
+    def _place(self, entry: Entry) -> "_Place | None":
+        """Where an entry belongs, or None when it has been noted as a problem."""
+        if has_key_in_url(entry.text):
+            message = (
+                "holds a URL with a user, password or key; use the tool's own variable for those"
+            )
+            self.problems.append(Problem(entry.label, message))
+            return None
+        if (own := entry.key or entry.name) in OWN:
+            return _Place(entry, own, (), OWN[own].node)
+        if (flag := own.removeprefix(SERVE_FLAG).lower()) in _served(own):
+            return _Place(entry, SERVE_FLAGS, (flag,), _served(own)[flag])
+        key, *parts = _spelled(entry)
+        if key not in self.types.fields:
+            self.unknown.append(_unknown(entry, self.types))
+            return None
+        try:
+            path, node = self.types.at(self.types.fields[key], parts)
+        except Mismatch as problem:
+            self.problems.append(problem.told(entry.name, entry.text))
+            return None
+        return _Place(entry, key, path, node)
+
+    def _put(
+        self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]
+    ) -> None:
+        name, settings = place.entry.label, self.own if place.key in OWN else self.axolotl
+        weaker, parts = settings.get(place.key), {}
+        for leaf in _leaves(value, place.path):
+            if other := _overlap(place.key, leaf, taken):
+                raise Mismatch((), value, f"one variable for one value; {other} sets it too")
+            taken[place.key, leaf] = name
+        if place.path:
+            value = _with(weaker.value if weaker else None, place.path, value)
+            parts = {**(weaker.parts if weaker else {}), place.path: name}
+            name = _whole(place.key, parts)
+        if weaker is not None and weaker.layer == layer:
+            weaker = weaker.weaker  # another part of the same layer's value
+        settings[place.key] = Setting(value, name, layer, parts, weaker)
+
+    def _check_whole(self, key: str, setting: Setting) -> None:
+        """A value built from parts has to be allowed as a whole too."""
+        if isinstance(setting.value, list | dict):
+            try:
+                self.types.accept(setting.value, self.types.fields[key])
+            except Mismatch as problem:
+                self.problems.append(problem.told(setting.at(*problem.path), ""))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An entry, the key and path that its name spells, and the node there."""
+
+    entry: Entry
+    key: str
+    path: Path
+    node: Node
+
+
+def _order(place: _Place) -> tuple[str, list[tuple[bool, str | int]]]:
+    """Wholes before parts, and indices as numbers: 2 before 10."""
+    return place.key, [(isinstance(part, str), part) for part in place.path]
+
+
+def _leaves(value: Any, path: Path) -> Iterator[Path]:
+    """The paths of every scalar in a value."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, (*path, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path
+
+
+def _overlap(key: str, leaf: Path, taken: Mapping[tuple[str, Path], str]) -> str | None:
+    """The variable of this layer that sets `leaf` or a part around it already."""
+    ends = (taken.get((key, leaf[:length])) for length in range(len(leaf) + 1))
+    return next(filter(None, ends), None)
+
+
+def _with(whole: Any, path: Path, value: Any) -> Any:
+    """`whole` with `value` at `path`; lists grow by one at a time."""
+    if not path:
+        return value
+    part, rest = path[0], path[1:]
+    if isinstance(part, int):
+        items = list(whole) if isinstance(whole, list) else []
+        if part > len(items):
+            raise Mismatch((), part, f"the next index, {len(items)}, first (no gap)")
+        items[part : part + 1] = [_with(items[part] if part < len(items) else None, rest, value)]
+        return items
+    names = dict(whole) if isinstance(whole, Mapping) else {}
+    names[part] = _with(names.get(part), rest, value)
+    return names
+
+
+def _spelled(entry: Entry) -> list[str]:
+    """The key and the path that a name spells; what spells none is no key of Axolotl's."""
+    if entry.key:
+        return entry.key.split(".")
+    if entry.document:
+        return [entry.name]
+    named = entry.name.startswith(AXOLOTL) and entry.name == entry.name.upper()
+    return entry.name.removeprefix(AXOLOTL).lower().split("__") if named else [""]
+
+
+def _whole(key: str, parts: Mapping[Path, str]) -> str:
+    """What to call a value built from parts: the names behind it, or Axolotl's variable."""
+    names = list(dict.fromkeys(parts.values()))
+    ours = any(name.startswith(AXOLOTL) for name in names)
+    return AXOLOTL + key.upper() if ours else ", ".join(names)
+
+
+def _unknown(entry: Entry, types: Schema) -> Problem:
+    if entry.document:
+        hint = nearest(entry.name, [*types.fields, *dialects.flags(), *OWN])
+    elif entry.name.startswith(SFT) and entry.name.removeprefix(SFT).lower() in types.fields:
+        hint = AXOLOTL + entry.name.removeprefix(SFT)
+    else:
+        hint = nearest(entry.name.upper(), list(_names(types)))
+    return Problem(entry.label, f"no such setting{f'; did you mean {hint}?' if hint else ''}")
+
+
+def _served(name: str) -> Mapping[str, Node]:
+    """vLLM's flags, where the name is of one of its variables."""
+    return upstream.vllm()["flags"] if name.startswith(SERVE_FLAG) else {}
+
+
+def _names(types: Schema) -> Iterator[str]:
+    yield from (AXOLOTL + key.upper() for key in types.fields)
+    yield from (SFT + flag.upper() for flag in dialects.flags())
+    yield from upstream.axolotl()["reserved"]
+    yield from OWN
+    yield from (SERVE_FLAG + flag.upper() for flag in upstream.vllm()["flags"])

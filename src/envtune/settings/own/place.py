@@ -1,0 +1,35 @@
+"""The settings of the place where a run works: how it ends there, what it may cost, its network."""
+
+from envtune.settings.own.setting import FLAG, TEXT, Own
+
+ON_FINISH, ON_FAIL = "SFT_ON_FINISH", "SFT_ON_FAIL"
+MAX_HOURS, MAX_USD, PRICE = "SFT_MAX_HOURS", "SFT_MAX_USD", "SFT_USD_PER_HOUR"
+CA_BUNDLE, INSECURE = "SFT_CA_BUNDLE", "SFT_INSECURE_TLS"
+
+_ACTION = {"enum": ["exit", "idle", "stop", "terminate"]}
+_AMOUNT = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]}
+
+ENDING: dict[str, Own] = {
+    ON_FINISH: Own(
+        _ACTION, "exit", "after success: exit, stay for a shell, or stop or terminate RunPod's pod"
+    ),
+    ON_FAIL: Own(
+        _ACTION,
+        None,
+        "the same after a failure; by default exit, and stop on a pod where no restart would help",
+    ),
+    MAX_HOURS: Own(
+        _AMOUNT, None, "hours that a run may work in all its starts; then it saves and ends with 7"
+    ),
+    MAX_USD: Own(_AMOUNT, None, "the same in dollars, by the pod's price or SFT_USD_PER_HOUR"),
+    PRICE: Own(_AMOUNT, None, "dollars that an hour costs, where RunPod is not to be asked"),
+}
+
+NETWORK: dict[str, Own] = {
+    CA_BUNDLE: Own(
+        TEXT, None, "a PEM file of the certificates that every client trusts, in place of its own"
+    ),
+    INSECURE: Own(FLAG, False, "verify no certificate; whoever is on the way can read and change"),
+}
+
+PLACE: dict[str, Own] = {**ENDING, **NETWORK}

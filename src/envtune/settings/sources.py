@@ -1,0 +1,281 @@
+"""Reads the environment and the command line into layers. The only reader of os.environ.
+
+A layer is a list of entries; PRECEDENCE orders them. Within a layer nothing is typed yet and
+nothing is refused except what cannot be told apart.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
+from typing import Any
+
+from envtune.errors import Problem, Refused
+from envtune.machine import certificates
+from envtune.settings import documents, runtime, upstream
+from envtune.settings.own import OWN, profiles
+from envtune.settings.own.place import CA_BUNDLE, INSECURE
+
+AXOLOTL = "AXOLOTL_"
+SFT = "SFT_"
+_CHANNEL = "ENVTUNE_"
+# How alike a name has to be to one of ours before it counts as a slip, 0 to 1.
+_NEAR = 0.87
+
+# Kubernetes puts SFT_TRAINER_PORT=tcp://10.0.0.1:80 and the like into every pod when a
+# Service is called sft-trainer or axolotl.
+_SERVICE_LINK = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
+)
+
+# The Hub's token: its name and the two old ones.
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+# Secrets that may come from a file, as <NAME>_FILE (Docker's and Kubernetes' way). Not every
+# name in _TOKEN is here: AWS_WEB_IDENTITY_TOKEN_FILE is AWS's own and stays a path.
+SECRET_FILES = (
+    *HUB_TOKENS, "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+    "COMET_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY", "VLLM_API_KEY",
+)  # fmt: skip
+_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS|CONNECTION_STRING)$")
+# A user or a password in a URL, also in one inside JSON.
+USERINFO = re.compile(r"://([^/\s@\"]+)@")
+# A key in a URL's query, a signed URL's signature among them.
+_KEY_IN_QUERY = re.compile(
+    r"[?&][\w.-]*(token|key|secret|passw(or)?d|sig|signature|credential)=", re.IGNORECASE
+)
+# Shorter values are words that a log may hold for other reasons.
+_SECRET_LENGTH = 8
+
+
+# The layers from weak to strong. Below them are Axolotl's defaults and envtune's.
+PRECEDENCE = ("profile", "template", "file", "base64", "SFT_", "AXOLOTL_", "command line")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name as the user typed it, and its text.
+
+    From a document the name is the document's, `value` has a type already, and `document`
+    is the variable that named it. A dialect puts the key that is meant into `key` (dotted
+    where it lies inside another) and may have `made` the value.
+    """
+
+    name: str
+    text: str
+    value: Any = None
+    document: str = ""
+    key: str = ""
+    made: bool = False
+
+    @property
+    def structured(self) -> bool:
+        """Whether `value` has a type already and `text` only shows it."""
+        return bool(self.document) or self.made
+
+    @property
+    def label(self) -> str:
+        """What a line about this entry begins with."""
+        return f"{self.document}: {self.name}" if self.document else self.name
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Entries of one source. `name` is what a reader calls it."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+
+# Needed before a document can be read, with those that name one.
+_EARLY = ("SFT_PROFILE", CA_BUNDLE, INSECURE)
+
+
+class Secret(str):
+    """A value that no log line shows by accident. A child's environment gets it as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "[secret]"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "[secret]"
+
+    def reveal(self) -> str:
+        """The value, for the one call that needs it."""
+        return str.__str__(self)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that was given: layers from weak to strong, and the plain environment."""
+
+    layers: tuple[Layer, ...]
+    environ: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def passed_on(self) -> dict[str, str]:
+        """The environment that children see: without settings and without our own channel."""
+        return {
+            name: value
+            for name, value in self.environ.items()
+            if not is_ours(name) and not name.startswith(_CHANNEL)
+        }
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values that may appear nowhere: by the variable's name, or before a URL's @."""
+        named = {v.strip() for n, v in self.environ.items() if _SECRET_NAME.search(n.upper())}
+        in_urls = {found for v in self.environ.values() for found in USERINFO.findall(v)}
+        parts = {part for found in in_urls for part in found.split(":")}
+        return tuple(s for s in named | in_urls | parts if len(s) >= _SECRET_LENGTH)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a variable is one that envtune takes for a setting. `axolotl_x` is too: a
+    wrong case is refused later, with the right name, instead of being passed over."""
+    if name in upstream.axolotl()["reserved"]:
+        return False
+    return name.upper().startswith((AXOLOTL, SFT)) or name.upper() in OWN
+
+
+def has_key_in_url(text: str) -> bool:
+    """Whether a URL in `text` holds a user, a password or a key."""
+    return bool(USERINFO.search(text) or ("://" in text and _KEY_IN_QUERY.search(text)))
+
+
+def _nearly_ours(name: str) -> bool:
+    """Whether a variable was probably meant for envtune: AXOLTL_X, AXOLOTLBASE_MODEL, SF_RERUN."""
+    if name in upstream.axolotl()["reserved"]:
+        return False
+    start = SequenceMatcher(None, name[: len(AXOLOTL)].upper(), AXOLOTL)
+    return start.ratio() > _NEAR or bool(get_close_matches(name.upper(), OWN, n=1, cutoff=_NEAR))
+
+
+def read(
+    arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None, *, files: bool = True
+) -> Inputs:
+    """Reads the environment, the files of secrets (unless not `files`) and `NAME=VALUE` arguments.
+
+    Raises Refused where a secret's file cannot be read, or the secret is set beside it.
+    """
+    environ, notes = runtime.translated(os.environ if environ is None else environ)
+    given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
+    early = {entry.name: entry.text for entry in given if entry.name in _EARLY}
+    environ, told = certificates.trusted(
+        {**(_with_secrets(environ) if files else environ), **early}
+    )
+    notes, entries = [*notes, *told], []
+    for name in sorted(n for n in environ if is_ours(n) or _nearly_ours(n)):
+        if _is_service_link(name, environ[name]):
+            notes.append(f"{name} looks like a Kubernetes service link and is ignored")
+        else:
+            entries.append(Entry(name, environ[name]))
+    notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
+    entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
+    layers = [
+        Layer("SFT_", tuple(e for e in entries if not e.name.startswith(AXOLOTL))),
+        Layer("AXOLOTL_", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
+        Layer("command line", tuple(given)),
+    ]
+    return Inputs(tuple(layers), _hidden(environ), tuple(notes))
+
+
+def _hidden(environ: Mapping[str, str]) -> dict[str, str]:
+    secret = (name for name in environ if _SECRET_NAME.search(name.upper()))
+    return {**environ, **{name: Secret(environ[name]) for name in secret}}
+
+
+def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` with each secret that a <NAME>_FILE points to under its own name."""
+    found, problems = dict(environ), []
+    for name in SECRET_FILES:
+        path = found.pop(f"{name}_FILE", "")
+        if path and found.get(name):
+            problems.append(Problem(f"{name}_FILE", f"is set and so is {name}; unset one of them"))
+        elif path:
+            try:
+                found[name] = documents.read_text(Path(path)).strip()
+            except documents.DocumentError as error:
+                problems.append(Problem(f"{name}_FILE", str(error)))
+    if problems:
+        raise Refused(problems)
+    return found
+
+
+def with_documents(inputs: Inputs) -> Inputs:
+    """`inputs` with the layers of the profile and the documents that they name. Raises Refused."""
+    named = {e.name: e.text for layer in inputs.layers for e in layer.entries}
+    found: dict[str, list[Entry]] = {
+        "profile": [],
+        **{label: [] for label, _ in _DOCUMENTS.values()},
+    }
+    notes, problems = [], []
+    if profile := named.get("SFT_PROFILE"):
+        found["profile"] += _entries(profiles.PROFILES.get(profile, {}), "SFT_PROFILE")
+    for name, (label, read_document) in _DOCUMENTS.items():
+        try:
+            document = read_document(named[name]) if name in named else None
+        except documents.DocumentError as error:
+            problems.append(Problem(name, str(error)))
+            continue
+        if document is not None:
+            found[label] += _entries(document.values, name)
+            notes += [f"{name}: {note}" for note in document.notes]
+    for entry in (entry for entries in found.values() for entry in entries):
+        if entry.name in _EARLY or entry.name in _DOCUMENTS:
+            problems.append(Problem(entry.label, "is read before any file; set it as a variable"))
+    if problems:
+        raise Refused(problems)
+    layers = [Layer(label, tuple(entries)) for label, entries in found.items()]
+    return replace(inputs, layers=(*layers, *inputs.layers), notes=(*inputs.notes, *notes))
+
+
+def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:
+    for name, value in document.items():
+        yield Entry(str(name), as_text(value), value, variable)
+
+
+def as_text(value: Any) -> str:
+    """A typed value as a variable would hold it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _file(text: str) -> documents.Document:
+    return documents.read_file(Path(text))
+
+
+# Weak before strong: the base64 wins over the file, as in the SFT trainer's image.
+_DOCUMENTS: dict[str, tuple[str, Callable[[str], documents.Document | None]]] = {
+    "SFT_TEMPLATE": ("template", lambda text: documents.read_defaults(Path(text))),
+    "SFT_TRAINER_CONFIG_JSON_PATH": ("file", _file),
+    "SFT_DATASET_CONFIG": ("file", _file),
+    "SFT_TRAINING_CONFIG": ("file", _file),
+    "SFT_TRAINER_CONFIG_JSON_ENV_VAR": ("base64", documents.decode),
+}
+
+
+def _empty(entry: Entry) -> bool:
+    return not entry.text.strip()
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """A bare `SFT_TRAINER_PORT` needs an address to be one; the longer names speak alone."""
+    match = _SERVICE_LINK.search(name)
+    if match is None:
+        return False
+    return match[0] != "_PORT" or value.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def redact(text: str, secrets: Sequence[str]) -> str:
+    """`text` without the secrets."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[secret]")
+    return text

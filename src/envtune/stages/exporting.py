@@ -1,0 +1,69 @@
+"""The stage that makes a trained adapter servable: `serving/`, and `merged/` where it has to be.
+
+Children of the train environment do the work; what they write beside the training's output
+is whole or not there, so that a killed export is repeated and nothing of the run is lost.
+"""
+
+from pathlib import Path
+
+from envtune.artifacts import modelfiles
+from envtune.errors import Exit
+from envtune.resolve.repositories import Repository
+from envtune.settings import runtime
+from envtune.supervise import worker
+from envtune.supervise.stage import LOG, Context, StageRecord
+from envtune.transfer import hubcache
+
+SERVING, MERGED = "serving", "merged"
+
+
+def export(context: Context) -> StageRecord | None:
+    """Makes of the run's adapter what vLLM serves. A model that was trained whole is served as
+    it is."""
+    adapter = context.run.folder / "adapter"
+    if not context.config.setting("SFT_EXPORT") or not adapter.is_dir():
+        return None
+    if (base := base_folder(context)) is None:
+        return _lost(context, "export")
+    folder = context.run.folder
+    named = base if (given := str(context.config.plain()["base_model"])).startswith("/") else given
+    order = {
+        "adapter": adapter, "base": str(named), "base_folder": base, "serving": folder / SERVING,
+        "new_embeddings": context.config.setting("SFT_LORA_POST_PROCESS_FOR_VLLM"),
+    }  # fmt: skip
+    if failed := worker.carry_out(context, "export", "export", order):
+        return failed
+    made = modelfiles.read_json(folder / SERVING / "serving.json")
+    LOG.info("export: %s: %s", made["kind"], made["reason"])
+    if made["warning"]:
+        LOG.warning("export: %s", made["warning"])
+    whole = made["kind"] == "merged" or context.config.setting("SFT_MERGE")
+    if whole and (failed := merge(context, "export")):
+        return failed
+    told = {name: made[name] for name in ("kind", "reason", "max_lora_rank")}
+    return {"outcome": "done", **told, "checks": ["the adapter fits its base"]}
+
+
+def merge(context: Context, stage: str) -> StageRecord | None:
+    """Makes `merged/` for a stage. None, or the record of its failure."""
+    if (base := base_folder(context)) is None:
+        return _lost(context, stage)
+    folder = context.run.folder
+    order = {"base": base, "adapter": folder / "adapter", "target": folder / MERGED}
+    return worker.carry_out(context, stage, "merge", order)
+
+
+def _lost(context: Context, stage: str) -> StageRecord:
+    name = context.config.plain()["base_model"]
+    what = f"{name} is not in the cache any more; the adapter is whole"
+    return worker.failed(stage, Exit.ACCESS, what)
+
+
+def base_folder(context: Context) -> Path | None:
+    """The folder of the base model: the user's, or the Hub's in its cache."""
+    plain = context.config.plain()
+    if (name := str(plain["base_model"])).startswith("/"):
+        return Path(name)
+    repository = Repository("", "model", name, plain.get("model_revision"))
+    caches = runtime.caches(context.config.setting("SFT_CACHE_DIR"), context.environ)
+    return hubcache.snapshot(repository, {**context.environ, **caches})

@@ -1,0 +1,274 @@
+"""The stage that trains: resumes, watches, judges and publishes.
+
+Success is what lies on disk: the last step reached, and weights that can be read and
+mean something. The child's exit code is recorded and proves nothing.
+"""
+
+import shutil
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from envtune import channel
+from envtune.artifacts import checkpoints
+from envtune.channel import FINAL, Outcome
+from envtune.errors import Exit, Refused, gist, recognise, wrong_value
+from envtune.machine import hardware, rendezvous
+from envtune.render import launch
+from envtune.resolve import accelerate_flags
+from envtune.resolve.owned import CHECKPOINTS
+from envtune.supervise import descendants, nodes, process, trackers
+from envtune.supervise.progress import PHASES, Progress
+from envtune.supervise.stage import LOG, Context, StageRecord, stopped
+
+
+def train(context: Context) -> StageRecord:
+    """Trains from the newest committed checkpoint, or from the start, and publishes."""
+    run, grace = context.run, context.config.setting("SFT_GRACE_SECONDS")
+    left = descendants.take_over(run.folder, grace, lambda: context.stops.asked)
+    if left:
+        LOG.warning("train: ended %d processes that a killed start had left", left)
+    if context.stops.asked:
+        raise stopped(context, "the start")
+    folder = run.folder / CHECKPOINTS
+    for half in checkpoints.drop_uncommitted(folder):
+        LOG.warning("train: %s was half written and is removed", half.name)
+    if (trained := _trained_before(context)) is not None:
+        LOG.info("train: every step was done before; publishing")
+        return trained
+    resume = _start(folder)
+    if resume is not None:
+        LOG.info("train: resuming from %s", resume.name)
+    return _lead(context, resume)
+
+
+def _start(folder: Path) -> Path | None:
+    """The checkpoint to resume from: the newest that is not of the last step.
+
+    One of the last step that could not be published, since FSDP's shards are no adapter,
+    would train one step too many; the last steps are trained again.
+    """
+    newest = checkpoints.newest(folder)
+    if newest is None or not checkpoints.is_last(newest):
+        return newest
+    LOG.warning("train: %s is the end and no result; going back", newest.name)
+    shutil.rmtree(newest)
+    return checkpoints.newest(folder)
+
+
+def _trained_before(context: Context) -> StageRecord | None:
+    """The record of a start that was killed between its last step and its record.
+
+    Resuming there would train one step too many: the Trainer looks at the end only after
+    a step.
+    """
+    folder = context.run.folder / CHECKPOINTS
+    outcome, last = channel.read_outcome(context.run.folder), checkpoints.newest(folder)
+    if outcome is None:
+        return None
+    if outcome.state == "finished":
+        source = folder
+    elif last is not None and checkpoints.is_last(last):
+        source = last
+    else:
+        return None
+    published = _publish(context, source)  # a sharded checkpoint cannot be, as it is
+    return {**_told(outcome), **published} if published["outcome"] == "done" else None
+
+
+def _lead(context: Context, resume: Path | None) -> StageRecord:
+    """Trains as node 0, which may be the only one, and judges what came of it."""
+    run = context.run
+    channel.clear(run.folder)
+    start = str(resume.relative_to(run.folder)) if resume else context.config.resume_from
+    watcher = _TrainWatcher(context, nodes.stamp())
+    if watcher.shared:
+        nodes.announce(run.folder, nodes.Launch(watcher.owner, start))
+    outcome, code, oom = _run(context, watcher, start)
+    return _judge(context, outcome, code, watcher.tail, oom)
+
+
+def join(context: Context, led: nodes.Launch) -> None:
+    """Trains as another node than node 0, and tells it of a rank that died in silence."""
+    watcher = _TrainWatcher(context, led.owner)
+    outcome, code, oom = _run(context, watcher, led.resume)
+    if outcome.state in FINAL or context.stops.asked or nodes.lost(context.run.folder, led):
+        return
+    name = "MemoryError" if oom else "RankLost"
+    error = f"{name}: node {nodes.rank(context)} ended with code {code}"
+    failed = replace(outcome, owner=led.owner, state="failed", phase=outcome.state, error=error)
+    failed.write(context.run.folder)
+
+
+def _run(
+    context: Context, watcher: "_TrainWatcher", start: str | None
+) -> tuple[Outcome, int, bool]:
+    """The outcome, the child's exit code, and whether the kernel killed for memory."""
+    kills = hardware.oom_kills()
+    place = _place(context, watcher.owner)
+    if watcher.shared:
+        nodes.wait_for_host(context, place.where)
+    tracked = trackers.reached(context.config, context.environ, context.run.folder.resolve())
+    for line in tracked.warnings:
+        LOG.warning("train: %s", context.clean(line))
+    plan = launch.train(context.config, place, {**context.environ, **tracked.environ}, start)
+    log = context.run.log("train", nodes.rank(context))
+    try:
+        code = process.run(plan, log, watcher, context.stops)
+    finally:
+        watcher.progress.close()
+    outcome = watcher.outcome() or Outcome(state="silent")
+    return outcome, code, hardware.oom_kills() > kills
+
+
+def _place(context: Context, owner: str) -> launch.Place:
+    where, problems = rendezvous.read(
+        context.environ, accelerate_flags.named(context.config.setting(rendezvous.FLAGS) or {})
+    )
+    if problems:
+        raise Refused(problems)
+    return launch.Place(
+        run_dir=context.run.folder.resolve(),
+        python=sys.executable,
+        cores=hardware.cores(),
+        supervisor=nodes.stamp(),
+        owner=owner,
+        gpus=len(hardware.probe(context.environ).gpus),
+        where=where,
+        home=home(context),
+        cuda=hardware.cuda_home(),
+    )
+
+
+def home(context: Context) -> Path | None:
+    """A home for a user that has none that can be written, as OpenShift's do; else None."""
+    if hardware.home_is_usable(context.environ):
+        return None
+    home = context.run.folder.parent / ".home"
+    home.mkdir(exist_ok=True)
+    LOG.info("train: HOME cannot be written; using %s", home)
+    return home
+
+
+class _TrainWatcher:
+    """Shows progress, keeps the log's last lines, and asks the plugin to stop.
+
+    `owner` is the stamp of the supervisor that the outcome is for: node 0's.
+    """
+
+    def __init__(self, context: Context, owner: str) -> None:
+        self.context, self.owner = context, owner
+        self.shared = context.config.parallel.nodes > 1
+        self.progress = Progress(context.run.folder, self.outcome)
+        self.tail: list[str] = []
+        self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
+        self.broken = False
+        self.seen: Outcome | None = None
+
+    def outcome(self) -> Outcome | None:
+        """The child's account, or the last one that a volume in trouble has let us read."""
+        with suppress(OSError):
+            self.seen = channel.read_outcome(self.context.run.folder, self.owner) or self.seen
+        return self.seen
+
+    def line(self, text: str) -> None:
+        self.tail = [*self.tail[-39:], text]
+        if self.verbose:
+            LOG.debug("axolotl: %s", self.clean(text))
+
+    def clean(self, text: str) -> str:
+        return self.context.clean(text)
+
+    def tick(self) -> None:
+        """Hears of a stop on another node. What cannot be shown stops no training."""
+        stops = self.context.stops
+        if self.shared and not stops.asked and channel.stop_requested(self.context.run.folder):
+            stops.relay()
+        try:
+            self.progress.tick()
+        except (OSError, ValueError, LookupError) as error:
+            if not self.broken:
+                LOG.warning("train: progress cannot be shown: %s", error)
+            self.broken = True
+
+    def stop(self) -> bool:
+        """A training that has begun saves first; before that there is nothing to save."""
+        outcome = self.outcome()
+        begun = outcome is not None and outcome.state == "training"
+        LOG.info("train: stopping%s", ", waiting for a checkpoint" if begun else "")
+        if begun or self.shared:
+            channel.request_stop(self.context.run.folder)
+        return begun
+
+    def done(self) -> bool:
+        """By the account that `tick` has read: a volume is asked twice a second at most."""
+        return self.seen is not None and self.seen.state in FINAL
+
+
+def _told(outcome: Outcome) -> StageRecord:
+    """What the record keeps of an outcome."""
+    return {
+        "step": outcome.step,
+        "max_steps": outcome.max_steps,
+        "ended_early": outcome.early,
+        "world_size": outcome.world_size,
+        "checkpoint": outcome.checkpoint,
+        "tokens": outcome.tokens,
+        "training_seconds": outcome.seconds,
+    }
+
+
+def _judge(
+    context: Context, outcome: Outcome, code: int, tail: list[str], oom: bool
+) -> StageRecord:
+    """What the training came to. Its exit code alone proves nothing."""
+    told: StageRecord = {**_told(outcome), "child_exit": code}
+    reached = outcome.early or 0 < outcome.max_steps == outcome.step
+    if outcome.state == "finished" and reached:
+        return told | _publish(context, context.run.folder / CHECKPOINTS)
+    if context.stops.asked or outcome.state == "stopped":
+        end = stopped(context, f"step {outcome.step} of {outcome.max_steps or '?'}")
+        return told | {"outcome": "stopped", "exit": end.exit, "message": end.message}
+    exit_, message = _failed(outcome, code, tail, oom)
+    if exit_ >= Exit.STOPPED:  # what no line of ours can mend
+        last = "\n".join(context.clean(text) for text in tail[-20:])
+        LOG.error("train: the engine's last lines:\n%s", last)
+    where = f"at step {outcome.step}" if outcome.step else "before the first step"
+    log = context.run.log("train")
+    message = context.clean(f"training failed {where}: {message} (log: {log})")
+    return told | {"outcome": "failed", "exit": exit_, "message": message}
+
+
+def _publish(context: Context, source: Path) -> StageRecord:
+    """Checks the weights in `source` and gives them their final name."""
+    adapter = bool(context.config.plain().get("adapter"))
+    target = context.run.folder / ("adapter" if adapter else "model")
+    problems = checkpoints.weight_problems(source, adapter=adapter)
+    if problems:
+        message = "the trained weights failed their checks: " + "; ".join(problems[:3])
+        return {"outcome": "failed", "exit": Exit.ARTIFACT, "message": message}
+    names = checkpoints.artifact_files(source, adapter=adapter)
+    checkpoints.publish(source, target, names)
+    checks = ["steps reached", "weights readable", "no NaN or infinity", "not all zero"]
+    return {"outcome": "done", "artifact": target.name, "checks": checks}
+
+
+def _failed(outcome: Outcome, code: int, tail: list[str], oom: bool) -> tuple[Exit, str]:
+    silent_death = outcome.state in PHASES
+    if silent_death and oom:
+        return Exit.MEMORY, "the kernel killed it: the container's memory was not enough"
+    said = gist(outcome.error)
+    # The exception speaks first; a warning in the log's end may be about anything.
+    if failure := recognise(outcome.error):
+        return failure.exit, f"{failure.cause}: {said}; {failure.fix}"
+    if exit_ := wrong_value(outcome.error, outcome.phase):
+        return exit_, said
+    if said:
+        return Exit.BUG, said
+    if failure := recognise("\n".join(tail)):
+        shown = next((t for t in reversed(tail) if failure.pattern.search(t)), "")
+        return failure.exit, f"{failure.cause}: {shown}; {failure.fix}"
+    if silent_death:
+        return Exit.HARDWARE, "the training process was killed from outside"
+    return Exit.BUG, f"the engine ended with code {code} and no reason"

@@ -1,0 +1,1 @@
+"""Who is running, and how does it end?"""

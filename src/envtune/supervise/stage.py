@@ -1,0 +1,61 @@
+"""What every stage gets and returns, and how a run ends early."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from envtune.artifacts import checkpoints
+from envtune.errors import Exit
+from envtune.resolve.config import RunConfig
+from envtune.resolve.owned import CHECKPOINTS
+from envtune.runs.folders import Run
+from envtune.settings.sources import redact
+from envtune.supervise.signals import StopSignals
+
+LOG = logging.getLogger("envtune")
+
+# The record of a stage: `outcome` (done, stopped or failed), and `exit` and `message` where
+# it is not done; the stage's own figures beside them.
+StageRecord = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage gets."""
+
+    run: Run
+    config: RunConfig
+    environ: Mapping[str, str]
+    secrets: tuple[str, ...]
+    stops: StopSignals
+
+    def clean(self, text: str) -> str:
+        """`text` without the secrets."""
+        return redact(text, self.secrets)
+
+
+@dataclass
+class Ended(Exception):
+    """The run ends here: the exit code and the one line that says why."""
+
+    exit: Exit
+    message: str
+
+
+def stop_exit(context: Context) -> Exit:
+    """The exit code of a stop: by a limit, by hand, or by a signal."""
+    if context.stops.exhausted:
+        return Exit.BUDGET
+    return Exit.INTERRUPTED if context.stops.interrupted else Exit.STOPPED
+
+
+def stopped(context: Context, where: str) -> Ended:
+    """The end of a run by a signal or a limit: 143, 130 or 7, and what is saved."""
+    newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
+    saved = f"{newest.name} is committed" if newest else "nothing to save yet"
+    if context.stops.exhausted:
+        why = f"{context.stops.budget}; stopped at {where}: {saved}; raise it to go on from there"
+        return Ended(Exit.BUDGET, why)
+    text = f"stopped at {where}: {saved}; the next start goes on from there"
+    return Ended(stop_exit(context), text)

@@ -1,0 +1,73 @@
+"""What lies in the Hub's cache on this machine, for runs that may not or cannot ask the Hub."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from envtune.artifacts import modelfiles
+from envtune.resolve.repositories import Repository
+
+
+def lost(repository: Repository, environ: Mapping[str, str]) -> str:
+    """What the cache lacks of a repository, or nothing where a run can do without the Hub."""
+    folder = snapshot(repository, environ)
+    if folder is None or (repository.kind == "dataset" and not _loaded(repository.id, environ)):
+        return "is not in the cache"
+    if problems := modelfiles.problems(folder, repository.parts):
+        return f"is not whole in the cache ({'; '.join(problems)})"
+    return ""
+
+
+def config(repository: Repository, environ: Mapping[str, str]) -> Mapping[str, Any]:
+    """The config.json of a cached repository that is asked for one."""
+    folder = snapshot(repository, environ)
+    if folder is None or modelfiles.CONFIG not in repository.parts:
+        return {}
+    return modelfiles.read_json(folder / "config.json")
+
+
+def fetch(repository: Repository) -> str:
+    """How to get a repository to where a run without the Hub finds it."""
+    revision = f" --revision {repository.revision}" if repository.revision else ""
+    command = f"hf download {repository.id}{revision}"
+    if repository.kind == "model":
+        return command
+    # `datasets` takes no download from the cache, only what it has loaded itself.
+    folder = repository.id.rpartition("/")[2]
+    return f"{command} --repo-type dataset --local-dir {folder}, and give that folder"
+
+
+def snapshot(repository: Repository, environ: Mapping[str, str]) -> Path | None:
+    """The folder of the repository at its revision, whole or not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repository.id,
+            repo_type=repository.kind,
+            revision=repository.revision,
+            cache_dir=environ.get("HF_HUB_CACHE") or f"{_home(environ)}/hub",
+            local_files_only=True,
+        )
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return Path(folder)
+
+
+def _loaded(id_: str, environ: Mapping[str, str]) -> bool:
+    """Whether `datasets` has a folder of its own for a repository, named in snake case."""
+    root = Path(environ.get("HF_DATASETS_CACHE") or f"{_home(environ)}/datasets")
+    wanted = _bare(id_.replace("/", ""))
+    return any(_bare(path.parts[-4]) == wanted for path in root.glob("*/*/*/*") if path.is_dir())
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    """HF_HOME as the child sees it, which this process may have been started without."""
+    caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return os.path.expanduser(environ.get("HF_HOME") or f"{caches}/huggingface")
+
+
+def _bare(name: str) -> str:
+    return name.replace("_", "").lower()

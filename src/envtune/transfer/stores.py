@@ -1,0 +1,186 @@
+"""Object stores and folders to publish to, through fsspec's clients.
+
+An object appears whole or not at all: the stores see to that, and in a folder a rename
+does. Whether it is what was sent is told by its size and its MD5, which Google and Azure
+compute by themselves; S3 keeps the one that it was given.
+"""
+
+import base64
+import hashlib
+import logging
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envtune.settings.sources import Secret
+
+_CHUNK = 1 << 20
+# What a client raises when nobody gave it a key.
+_NO_KEY = ("NoCredentialsError", "DefaultCredentialsError", "RefreshError")
+_REFUSED = (401, 403, 404)
+
+
+class Denied(Exception):
+    """The place may not be written to, or is not there. Another try would not help."""
+
+
+class Unreached(Exception):
+    """The place did not answer, or not well. Another try may help."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a place holds under a name: bytes, and a digest where it tells one."""
+
+    size: int
+    algorithm: str = ""
+    digest: str = ""
+
+    def equals(self, path: Path) -> bool:
+        """Whether it is the same as a file. Without a digest it is not known to be."""
+        known = bool(self.digest) and self.size == path.stat().st_size
+        return known and self.digest == digest(path, self.algorithm)
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """A file's digest in hexadecimal: md5, sha256, or git's of a blob."""
+    found = hashlib.new({"git": "sha1"}.get(algorithm, algorithm), usedforsecurity=False)
+    if algorithm == "git":
+        found.update(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as stream:
+        while data := stream.read(_CHUNK):
+            found.update(data)
+    return found.hexdigest()
+
+
+def load(url: str) -> None:
+    """Imports the client of a URL's store, which may take seconds."""
+    from fsspec import get_filesystem_class
+
+    scheme = url.partition(":")[0]
+    get_filesystem_class(scheme)
+    _errors(scheme)
+
+
+class Objects:
+    """All objects below a URL."""
+
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
+        """Raises Denied where the client cannot do without a key."""
+        from fsspec.core import url_to_fs
+
+        self.url, self.scheme = url, url.partition(":")[0]
+        options = _options(self.scheme, environ)
+        # Shows a traceback for each of its own tries.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        with self._told():
+            made: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True, **options)
+            self._files, self._root = made
+
+    def listing(self) -> dict[str, Held]:
+        """What is there, by its name below the URL. Raises Denied and Unreached."""
+        with self._told():
+            self._files.invalidate_cache()
+            found = self._files.find(self._root, detail=True)
+            below = len(self._root) + 1
+            return {path[below:]: self._held(path, told) for path, told in found.items()}
+
+    def send(self, files: Mapping[str, Path], gone: list[str]) -> None:
+        """Puts files under their names and removes others. Raises Denied and Unreached."""
+        for name, path in files.items():
+            with self._told():
+                self._put(path, f"{self._root}/{name}")
+        for name in gone:
+            with self._told():
+                self._files.rm_file(f"{self._root}/{name}")
+
+    def commit(self) -> str | None:
+        """A store keeps no commits."""
+        return None
+
+    def probe(self) -> None:
+        """Writes an object and removes it. Raises Denied and Unreached."""
+        with self._told():
+            name = f"{self._root}/.envtune-{secrets.token_hex(4)}"
+            self._files.pipe_file(name, b"may this be written?")
+            self._files.rm_file(name)
+
+    def _put(self, path: Path, target: str) -> None:
+        if self.scheme == "file":
+            aside = f"{target}.partial"
+            self._files.put_file(str(path), aside)
+            self._files.mv(aside, target)
+        else:
+            sent = {"Metadata": {"md5": digest(path, "md5")}} if self.scheme == "s3" else {}
+            self._files.put_file(str(path), target, **sent)
+
+    def _held(self, path: str, told: Mapping[str, Any]) -> Held:
+        if self.scheme == "file":
+            return Held(told["size"], "md5", digest(Path(path), "md5"))
+        if self.scheme == "s3":
+            return Held(
+                told["size"], "md5", self._files.metadata(path, refresh=True).get("md5", "")
+            )
+        if self.scheme in ("gs", "gcs"):
+            return Held(told["size"], "md5", base64.b64decode(told.get("md5Hash", "")).hex())
+        return Held(
+            told["size"], "md5", bytes(told["content_settings"]["content_md5"] or b"").hex()
+        )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except _errors(self.scheme) as error:
+            text = " ".join(str(error).split())
+            kind = Denied if _is_refusal(error) else Unreached
+            raise kind(f"{self.url}: {type(error).__name__}: {text[:300]}") from error
+
+
+def _options(scheme: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """What a client has to be told. A key that came from a file is in no environment that
+    S3's client reads."""
+    if scheme == "file":
+        return {"auto_mkdir": True}
+    if scheme != "s3":
+        return {}
+    names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY",
+             "token": "AWS_SESSION_TOKEN"}  # fmt: skip
+    given = {option: _plain(environ[n]) for option, n in names.items() if environ.get(n)}
+    patience = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}
+    return {"config_kwargs": patience} | (given if {"key", "secret"} <= given.keys() else {})
+
+
+def _plain(text: str) -> str:
+    return text.reveal() if isinstance(text, Secret) else text
+
+
+def _errors(scheme: str) -> tuple[type[Exception], ...]:
+    """What a store's client raises about the store."""
+    if scheme == "file":
+        return (OSError,)
+    import aiohttp
+
+    common = (OSError, aiohttp.ClientError)
+    if scheme == "s3":
+        from botocore.exceptions import BotoCoreError
+
+        return (*common, BotoCoreError)
+    if scheme in ("gs", "gcs"):
+        from gcsfs.retry import HttpError
+        from google.auth.exceptions import GoogleAuthError
+
+        return (*common, HttpError, GoogleAuthError)
+    from azure.core.exceptions import AzureError
+
+    return (*common, AzureError, ValueError)  # adlfs raises the last where no account is named
+
+
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | ValueError):
+        return True
+    status = (getattr(error, name, None) for name in ("status_code", "status", "code"))
+    return type(error).__name__ in _NO_KEY or any(code in _REFUSED for code in status)

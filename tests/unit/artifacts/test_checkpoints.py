@@ -1,0 +1,321 @@
+"""Which checkpoints count, which weights mean something, and no half folder ever."""
+
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from envtune.artifacts import checkpoints
+from envtune.artifacts.checkpoints import weight_problems
+from tests.unit.builders import floats, write_weights
+
+NAMES = [f"file{i}.bin" for i in range(20)]
+
+
+def checkpoint(folder: Path, step: int, *, commit: bool = True) -> Path:
+    path = folder / f"checkpoint-{step}"
+    (path / "sub").mkdir(parents=True)
+    (path / "weights").write_text("weights" * step)
+    (path / "sub" / "state").write_text("state")
+    if commit:
+        checkpoints.commit(path, step)
+    return path
+
+
+def test_a_checkpoint_counts_once_it_is_committed(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, 4, commit=False)
+    assert not checkpoints.committed(path)
+    checkpoints.commit(path, 4)
+    assert checkpoints.committed(path)
+    manifest = json.loads((path / checkpoints.MANIFEST).read_text())
+    assert manifest == {"step": 4, "files": {"sub/state": 5, "weights": 28}}
+
+
+def test_the_newest_committed_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path) -> None:
+    for step in (9, 10, 100, 55):
+        checkpoint(tmp_path, step)
+    checkpoint(tmp_path, 200, commit=False)
+    assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-100"
+
+
+def test_there_is_no_newest_checkpoint_where_there_is_none(tmp_path: Path) -> None:
+    assert checkpoints.newest(tmp_path / "none") is None
+    checkpoint(tmp_path, 1, commit=False)
+    assert checkpoints.newest(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda p: os.truncate(p / "weights", 3),
+        lambda p: (p / "weights").write_text("x" * 100),
+        lambda p: (p / "weights").unlink(),
+        lambda p: (p / "sub" / "state").unlink(),
+        lambda p: (p / checkpoints.MANIFEST).unlink(),
+        lambda p: os.truncate(p / checkpoints.MANIFEST, 10),
+        lambda p: os.truncate(p / checkpoints.MANIFEST, 0),
+        lambda p: (p / checkpoints.MANIFEST).write_text("{}"),
+        *(
+            pytest.param(
+                lambda p, text=text: (p / checkpoints.MANIFEST).write_text(text),
+            )
+            for text in ("[]", '{"files": []}')
+        ),
+        lambda p: (p / checkpoints.MANIFEST).write_bytes(b"\xff\xfe"),
+    ],
+    ids=["truncated", "longer", "missing", "missing below", "no manifest", "half manifest",
+         "empty manifest", "no files", "a list", "files a list", "no text"],
+)  # fmt: skip
+def test_a_damaged_checkpoint_does_not_count_and_the_one_before_does(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    before, damaged = checkpoint(tmp_path, 4), checkpoint(tmp_path, 8)
+    damage(damaged)
+    assert not checkpoints.committed(damaged)
+    assert checkpoints.newest(tmp_path) == before
+    assert checkpoints.drop_uncommitted(tmp_path) == [damaged]
+    assert sorted(tmp_path.iterdir()) == [before]
+
+
+def test_a_file_that_came_later_does_no_harm(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, 4)
+    (path / "notes.txt").write_text("mine")
+    assert checkpoints.committed(path)
+    assert checkpoints.drop_uncommitted(tmp_path) == []
+
+
+def test_dropping_touches_nothing_but_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("")
+    (tmp_path / "other").mkdir()
+    assert checkpoints.drop_uncommitted(tmp_path) == []
+    assert checkpoints.drop_uncommitted(tmp_path / "none") == []
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("stray", ["checkpoint-notes.txt", "checkpoint-link"])
+def test_what_is_only_called_like_a_checkpoint_is_no_crash(tmp_path: Path, stray: str) -> None:
+    path = checkpoint(tmp_path, 4)
+    if stray.endswith("link"):
+        (tmp_path / stray).symlink_to(tmp_path)
+    else:
+        (tmp_path / stray).write_text("mine")
+    checkpoints.drop_uncommitted(tmp_path)
+    assert checkpoints.newest(tmp_path) == path
+
+
+def adapter(folder: Path, **tensors: tuple[str, list[int], bytes]) -> Path:
+    """An adapter of the given tensors; lora_A and lora_B hold something else."""
+    given = {"x.lora_A": floats(1, 2), "x.lora_B": floats(0, 3), **tensors}
+    write_weights(folder / "adapter_model.safetensors", given)
+    (folder / "adapter_config.json").write_text("{}")
+    return folder
+
+
+def bf16(*bits: int) -> tuple[str, list[int], bytes]:
+    return "BF16", [len(bits)], struct.pack(f"<{len(bits)}H", *bits)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({}, None),
+        ({"y.lora_B": bf16(0x3F80, 0)}, None),
+        ({"y.lora_B": ("F16", [1], b"\x00\x3c")}, None),
+        ({"mask": ("BOOL", [2], b"\x00\x01")}, None),
+        ({"empty": ("F32", [0], b"")}, None),
+        ({"y.lora_B": floats(1, NAN)}, "y.lora_B has NaN"),
+        ({"y.lora_A": floats(NAN)}, "y.lora_A has NaN"),
+        ({"y.lora_B": floats(INF)}, "y.lora_B has NaN or infinity"),
+        ({"y.lora_B": floats(-INF, 0)}, "y.lora_B has NaN or infinity"),
+        ({"y.lora_B": bf16(0x7FC0)}, "y.lora_B has NaN"),
+        ({"y.lora_B": bf16(0xFF80)}, "y.lora_B has NaN or infinity"),
+        ({"y.lora_B": ("F16", [1], b"\x00\x7e")}, "y.lora_B has NaN"),
+        ({"x.lora_B": floats(0, 0)}, "zero"),
+        ({"x.lora_B": bf16(0, 0)}, "zero"),
+        ({"x.lora_B": bf16(0x8000)}, "zero"),
+        ({"y.lora_B": ("Q7", [1], b"\x00")}, "cannot be read"),
+        pytest.param(
+            {"y.lora_B": ("F32", [4], struct.pack("<2f", 1, 1))}, "cannot be read",
+        ),
+    ],
+)  # fmt: skip
+def test_the_weights_of_an_adapter_are_looked_at(
+    tmp_path: Path, tensors: dict[str, tuple[str, list[int], bytes]], told: str | None
+) -> None:
+    found = weight_problems(adapter(tmp_path, **tensors), adapter=True)
+    assert len(found) == (told is not None)
+    assert (told or "") in "".join(found)
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 9, 50, -1])
+def test_a_truncated_file_of_weights_is_told(tmp_path: Path, size: int) -> None:
+    path = adapter(tmp_path) / "adapter_model.safetensors"
+    os.truncate(path, size if size >= 0 else path.stat().st_size - 1)
+    [problem] = weight_problems(tmp_path, adapter=True)
+    assert "adapter_model.safetensors cannot be read" in problem
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b'{"a": {}}', b"\xff",
+     *(pytest.param(header)
+       for header in (b"[]", b"null", b'{"a": 1}', b'{"a": {"data_offsets": []}}'))],
+)  # fmt: skip
+def test_a_header_that_makes_no_sense_is_told_and_no_crash(tmp_path: Path, header: bytes) -> None:
+    path = adapter(tmp_path) / "adapter_model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    [problem] = weight_problems(tmp_path, adapter=True)
+    assert "cannot be read" in problem
+
+
+@pytest.mark.parametrize("config", [None, "", "{", "[]"])
+def test_an_adapter_without_a_configuration_is_told(tmp_path: Path, config: str | None) -> None:
+    path = adapter(tmp_path) / "adapter_config.json"
+    path.unlink() if config is None else path.write_text(config)
+    [problem] = weight_problems(tmp_path, adapter=True)
+    assert "adapter_config.json is missing or no JSON" in problem
+
+
+def test_a_folder_without_weights_is_told(tmp_path: Path) -> None:
+    assert "has no adapter_model*.safetensors" in weight_problems(tmp_path, adapter=True)[0]
+    assert "has no model*.safetensors" in weight_problems(adapter(tmp_path), adapter=False)[0]
+
+
+def test_a_model_of_several_files_is_whole_only_with_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    files = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for name in files:
+        write_weights(tmp_path / name, {name: floats(1)})
+    index = {"weight_map": {name: name for name in files}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weight_problems(tmp_path, adapter=False) == []
+    (tmp_path / files[1]).unlink()
+    assert weight_problems(tmp_path, adapter=False)
+
+
+def test_the_files_of_an_artifact_are_its_weights_configuration_and_tokenizer(
+    tmp_path: Path,
+) -> None:
+    wanted = ["adapter_config.json", "adapter_model.safetensors", "chat_template.jinja",
+              "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]  # fmt: skip
+    for name in [*wanted, "optimizer.pt", "rng_state.pth", "training_args.bin", "README.md"]:
+        (tmp_path / name).write_text(name)
+    assert sorted(checkpoints.artifact_files(tmp_path, adapter=True)) == wanted
+
+
+def test_a_folder_called_like_a_tokenizer_is_no_file_of_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_parts").mkdir()
+    assert checkpoints.artifact_files(tmp_path, adapter=True) == []
+
+
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).write_text(name * 1000)
+    return folder
+
+
+def whole(target: Path) -> bool:
+    return all((target / name).read_text() == name * 1000 for name in NAMES)
+
+
+def test_publishing_copies_the_named_files_and_leaves_nothing_aside(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    for names in (NAMES, NAMES[:2]):
+        folder = source(tmp_path) if names is NAMES else tmp_path / "source"
+        checkpoints.publish(folder, target, names)
+        assert sorted(p.name for p in target.iterdir()) == sorted(names)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "source"]
+
+
+def test_a_file_that_is_missing_leaves_the_published_folder_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    checkpoints.publish(source(tmp_path), target, NAMES)
+    with pytest.raises(FileNotFoundError):
+        checkpoints.publish(tmp_path / "source", target, [*NAMES, "none"])
+    assert whole(target)
+
+
+# Kills itself at the n-th thing that Python reports to an audit hook, from opening a file
+# to removing a folder, and says when there was no n-th.
+PUBLISH = """
+import os, signal, sys
+from pathlib import Path
+from envtune.artifacts import checkpoints
+source, target, at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+names = sorted(os.listdir(source))
+children = 0
+while True:
+    at += int(sys.argv[4])
+    child = os.fork()
+    if child == 0:
+        count = 0
+        def hook(event, arguments):
+            global count
+            count += 1
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        checkpoints.publish(source, target, names)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    there = sorted(os.listdir(target)) if target.exists() else None
+    print(at, "none" if there is None else "whole" if there == names else "HALF", flush=True)
+    if os.WIFEXITED(status):
+        break
+"""
+
+
+def killed_everywhere(tmp_path: Path) -> list[str]:
+    """What lies under the final name after a kill before each step."""
+    command = [sys.executable, "-c", PUBLISH, str(tmp_path / "source"), str(tmp_path / "adapter"),
+               "0", "1"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    states = [line.split()[1] for line in done.stdout.splitlines()]
+    assert len(states) > len(NAMES)
+    return states
+
+
+def test_a_kill_before_any_step_leaves_no_half_folder(tmp_path: Path) -> None:
+    source(tmp_path)
+    states = killed_everywhere(tmp_path)
+    assert "HALF" not in states
+    assert states[0] == "none"
+    assert states[-1] == "whole"
+    assert whole(tmp_path / "adapter")
+
+
+def test_a_kill_while_publishing_anew_leaves_no_half_folder_either(tmp_path: Path) -> None:
+    checkpoints.publish(source(tmp_path), tmp_path / "adapter", NAMES)
+    assert set(killed_everywhere(tmp_path)) <= {"whole", "none"}
+
+
+def test_a_kill_at_a_random_time_leaves_no_half_folder(tmp_path: Path, dice: random.Random) -> None:
+    folder, target = source(tmp_path), tmp_path / "adapter"
+    script = (
+        "import sys; from pathlib import Path; from envtune.artifacts import checkpoints\n"
+        "print('go', flush=True)\n"
+        "checkpoints.publish(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])"
+    )
+    for _ in range(10):
+        command = [sys.executable, "-c", script, str(folder), str(target), *NAMES]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(dice.uniform(0, 0.02))
+            child.send_signal(signal.SIGKILL)
+        if target.exists():
+            assert whole(target)
+            target.rename(tmp_path / f"done{len(list(tmp_path.iterdir()))}")
