@@ -13,7 +13,7 @@ from pathlib import Path
 
 from envtune.cli import configuration
 from envtune.errors import Refused
-from envtune.render import yaml_files
+from envtune.supervise import templates
 from tests.environments import Environment, environment, furnish
 
 COUNT = 2_000
@@ -23,7 +23,7 @@ def seconds(given: Environment) -> tuple[str, float]:
     """How an environment ended, and the CPU seconds until then."""
     started, end = time.process_time(), "made"
     try:
-        yaml_files.render_axolotl(configuration.configure((), given).config)
+        templates.render_axolotl(configuration.configure((), given).config)
     except Refused:
         end = "refused"
     return end, time.process_time() - started

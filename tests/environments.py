@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from envtune.settings import loading, upstream
+from envtune.settings import axolotl_keys, upstream
 from envtune.settings.own import OWN
 from tests.plausible import AWKWARD, WORDS, spelled, value
 from tests.unit.builders import write_model
 
-TYPES = loading.schema()
+TYPES = axolotl_keys.schema()
 KEYS = sorted(TYPES.fields)
 Environment = dict[str, str]
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from envtune.checks import preflight
 from envtune.settings.own import OWN
 from tests.harness import ROOT, clean_environ
-from tests.unit.builders import load
+from tests.unit.builders import load, of_settings
 
 COMPOSE = Path(sys.executable).parent / "docker-compose"
 MODEL = {"AXOLOTL_BASE_MODEL": "acme/tiny"}
@@ -99,12 +98,12 @@ def test_the_variables_of_the_file_reach_the_container_as_settings(
         "environment"
     ]
     assert environ.items() >= {**MODEL, **DATA, "SFT_LOGS_DIR": "/workspace/elsewhere"}.items()
-    assert not list(preflight.before_facts(load(environ)))
+    assert not list(of_settings(load(environ)))
 
 
 def test_the_example_of_an_environment_can_be_the_file(folder: Path) -> None:
     environ = services(folder, (ROOT / "env.example").read_text())["train"]["environment"]
-    assert not list(preflight.before_facts(load(environ)))
+    assert not list(of_settings(load(environ)))
     assert {name for name in environ if name.startswith("SFT_")} <= OWN.keys()
 
 

@@ -13,13 +13,13 @@ import pytest
 from envtune.checks import axolotl_validation
 from envtune.engine import validate
 from envtune.machine import hardware
-from envtune.settings import loading, retired, upstream
+from envtune.settings import axolotl_keys, retired, upstream
 from envtune.settings.schema import Node
 from tests.harness import ROOT, clean_environ, envtune
 from tests.unit.builders import load, make_facts, resolved, values
-from tests.unit.checks.test_checks import ALLOWED
+from tests.unit.checks.test_preflight import ALLOWED
 
-SCHEMA = loading.schema()
+SCHEMA = axolotl_keys.schema()
 MACHINES = ("cpu", "t4", "v100", "a100", "l4", "h100x8", "b200")
 HOPPER = {"bf16": True, "tf32": True, "fp8": True, "n_gpu": 1, "compute_capability": "sm_90"}
 BARE = {"base_model": "a/b", "learning_rate": 1e-4, "datasets": [{"path": "x", "type": "alpaca"}]}

@@ -182,7 +182,7 @@ import sys, threading, time
 from pathlib import Path
 from envtune.supervise import nodes
 from envtune.machine.rendezvous import Rendezvous
-from tests.unit.supervise.test_place import _context
+from tests.unit.supervise.test_ends import _context
 hosts = Path("/etc/hosts")
 add = lambda: hosts.write_text(hosts.read_text() + "127.0.0.1 node-0.late\\n")
 threading.Timer(1.5, add).start()

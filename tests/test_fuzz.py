@@ -16,16 +16,16 @@ from envtune.cli import configuration
 from envtune.cli.configuration import Configuration
 from envtune.engine import validate
 from envtune.errors import Problem, Refused
-from envtune.render import yaml_files
-from envtune.settings import loading
+from envtune.settings import axolotl_keys
 from envtune.settings.own import OWN
+from envtune.supervise import templates
 from tests.environments import Environment, environment, furnish
 
 COUNT = 10_000
 # What Axolotl's rules over several keys may still refuse after us, of all environments.
 LEFT_TO_AXOLOTL = 0.02
 
-NAMES = {*(f"AXOLOTL_{key.upper()}" for key in loading.schema().fields), *OWN}
+NAMES = {*(f"AXOLOTL_{key.upper()}" for key in axolotl_keys.schema().fields), *OWN}
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_any_environment_is_accepted_by_axolotl_or_refused_in_lines(
         given = environment(dice, tmp_path)
         try:
             made = configuration.configure((), given)
-            yaml_files.render_axolotl(made.config).encode()
+            templates.render_axolotl(made.config).encode()
             problems = refusals(made)
             ends["left to Axolotl" if problems else "accepted"] += 1
             left.update(problem.message[:100] for problem in problems[:1])

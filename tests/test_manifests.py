@@ -14,7 +14,6 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from envtune.checks import preflight
 from envtune.errors import Exit
 from envtune.machine import rendezvous
 from envtune.settings import loading as config
@@ -22,6 +21,7 @@ from envtune.settings import sources
 from envtune.settings.own import OWN
 from tests.harness import ROOT
 from tests.manifests import VERSIONS, Unfit, judge, templates
+from tests.unit.builders import of_settings
 
 FILES = sorted((ROOT / "templates" / "k8s").glob("*/*.yaml"))
 PLAIN = [file for file in FILES if file.name != "kustomization.yaml"]
@@ -158,7 +158,7 @@ def test_the_variables_are_settings_and_enough_to_train(way: str, tmp_path: Path
     if way == "serve":  # what was trained is in the run
         assert not loaded.axolotl
     else:
-        assert not list(preflight.before_facts(loaded))
+        assert not list(of_settings(loaded))
 
 
 def decision(policy: dict[str, Any], code: int) -> str:

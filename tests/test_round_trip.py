@@ -18,17 +18,17 @@ from pydantic_core import SchemaValidator
 
 from envtune.engine.rows import RowArgs
 from envtune.engine.snapshots import axolotl_schema
-from envtune.render import yaml_files
 from envtune.resolve import owned
 from envtune.resolve.config import RunConfig
-from envtune.resolve.facts import DATASETS
 from envtune.resolve.rules import NEVER_NULL, resolve
-from envtune.settings import loading, retired, upstream
+from envtune.settings import axolotl_keys, retired, typed, upstream
+from envtune.settings.paths import DATASETS
 from envtune.settings.schema import Node
+from envtune.supervise import templates
 from tests.plausible import Spelled, spelled
 from tests.unit.builders import MODEL_AND_DATA, load, make_facts
 
-TYPES = loading.schema()
+TYPES = axolotl_keys.schema()
 
 # What Axolotl itself makes of a value.
 TRANSLATED: dict[str, dict[Any, Any]] = {
@@ -108,7 +108,7 @@ def configured(environ: Mapping[str, str]) -> RunConfig:
     )
 
 
-def _none(given: loading.Settings, key: str) -> list[tuple[()]]:
+def _none(given: typed.Settings, key: str) -> list[tuple[()]]:
     """No columns for each data set of a key."""
     return [()] * len((given.axolotl[key].value if key in given.axolotl else None) or ())
 
@@ -179,7 +179,7 @@ def test_every_key_arrives_in_axolotl_as_it_was_written(dice: random.Random) -> 
     ends: dict[str, Counter[str]] = {key: Counter() for key in rows}
     for given in rounds(rows):
         config = configured({f"AXOLOTL_{key.upper()}": text for key, (text, _) in given.items()})
-        written = yaml.safe_load(yaml_files.render_axolotl(config))
+        written = yaml.safe_load(templates.render_axolotl(config))
         for key, (_, wanted) in given.items():
             if wanted is None and key in NEVER_NULL:
                 ends[key]["null" if key in written else "left out"] += 1
@@ -234,7 +234,7 @@ def test_every_name_in_a_data_set_arrives(key: str, kind: str, dice: random.Rand
     for given in rounds(rows):
         names = {name: f"AXOLOTL_{key}__{i}__{name}".upper() for i, name in enumerate(given)}
         config = configured({names[name]: text for name, (text, _) in given.items()})
-        written = yaml.safe_load(yaml_files.render_axolotl(config))[key]
+        written = yaml.safe_load(templates.render_axolotl(config))[key]
         for item, (name, (_, wanted)) in zip(written, given.items(), strict=True):
             made = wanted
             if kind == "SyntheticDataset":
@@ -263,7 +263,7 @@ def test_every_name_in_an_object_arrives(key: str, node: Node, dice: random.Rand
     ends: dict[str, Counter[str]] = {name: Counter() for name in rows}
     for given in rounds(rows):
         environ = {f"AXOLOTL_{key.upper()}__{n.upper()}": text for n, (text, _) in given.items()}
-        written = yaml.safe_load(yaml_files.render_axolotl(configured(environ)))[key]
+        written = yaml.safe_load(templates.render_axolotl(configured(environ)))[key]
         for name, (_, wanted) in given.items():
             beside = dict.fromkeys(node.get("required", ()), "needed")
             read = partial(in_axolotl, key, {**beside, name: written[name]})

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from envtune import redaction
 from envtune.cli import output
 from envtune.cli.verbs import LONE, VERBS, Result, ended_with, show, state
 from envtune.errors import Exit, NothingSet, Refused, of_file
@@ -113,7 +114,7 @@ def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Resul
         level = logging.getLevelName(inputs.environ.get("SFT_LOG_LEVEL", "INFO"))
         LOG.setLevel(level if isinstance(level, int) else logging.INFO)
         exit_, message = _guarded(verb, args)
-        return exit_, sources.redact(message, inputs.secrets)
+        return exit_, redaction.redact(message, inputs.secrets)
 
     return run_verb
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune.errors import Refused
+from envtune.checks import preflight
+from envtune.errors import Problem, Refused
 from envtune.machine.hardware import Gpu, Machine
 from envtune.resolve.config import Facts, RunConfig, Tracking, Value
 from envtune.resolve.facts import DataFacts, ModelFacts
 from envtune.resolve.rules import resolve
 from envtune.settings import loading, retired, sources
-from envtune.settings.loading import Settings
 from envtune.settings.own import OWN
+from envtune.settings.typed import Settings
 
 GIB = 2**30
 CPU = Machine((), 4, 16 * GIB)
@@ -73,6 +74,16 @@ def resolved(environ: Mapping[str, str] | None = None, facts: Facts | None = Non
     """The configuration of MODEL_AND_DATA and more variables."""
     given = retired.translated(load({**MODEL_AND_DATA, **(environ or {})}))
     return resolve(given, facts or make_facts())
+
+
+def of_settings(settings: Settings) -> list[Problem]:
+    """What is wrong with the settings alone."""
+    return [problem for check in preflight.OF_SETTINGS for problem in check(settings)]
+
+
+def here(settings: Settings, facts: Facts) -> list[Problem]:
+    """What is wrong with the settings on a machine, with a model and data."""
+    return [problem for check in preflight.HERE for problem in check(settings, facts)]
 
 
 def run_config(

@@ -13,15 +13,15 @@ from typing import Any
 
 from envtune import deadline
 from envtune.artifacts import modelfiles
-from envtune.checks import preflight
+from envtune.checks.machine import writable
 from envtune.errors import Exit, Problem, Refused
 from envtune.resolve.config import Facts
-from envtune.resolve.repositories import Repository, models, repositories
-from envtune.settings import publish_targets
-from envtune.settings.loading import Settings
+from envtune.settings import publish_targets, runtime
 from envtune.settings.publish_targets import Target
+from envtune.settings.typed import Settings
 from envtune.transfer import hubcache, refusals, stores
 from envtune.transfer.hub import Hub, offline, reason
+from envtune.transfer.repositories import Repository, models, repositories
 
 Ask = Callable[[], "Answer"]
 # Seconds for all questions, which are asked at once: each may take two requests of the Hub's.
@@ -43,7 +43,7 @@ class Answer:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def local_problems(settings: Settings) -> list[Problem]:
+def local_problems(settings: Settings, facts: Facts) -> list[Problem]:
     """What is missing or damaged in the local folders of models and tokenizers."""
     return [
         Problem(settings.axolotl[key].name, text, Exit.ACCESS)
@@ -53,7 +53,7 @@ def local_problems(settings: Settings) -> list[Problem]:
     ]
 
 
-def verify(settings: Settings, facts: Facts, environ: Mapping[str, str]) -> tuple[Facts, list[str]]:
+def verify(settings: Settings, facts: Facts) -> Facts:
     """`facts` with what is known of a model that is not local, and warnings. Raises Refused.
 
     Nobody is asked, and nothing heavy imported, where everything is local.
@@ -61,7 +61,8 @@ def verify(settings: Settings, facts: Facts, environ: Mapping[str, str]) -> tupl
     wanted, places = repositories(settings), publish_targets.wanted(settings)
     pushed = [place for place in places if place.id]
     if not wanted and not places:
-        return facts, []
+        return facts
+    environ = {**facts.environ, **runtime.caches(settings.get("SFT_CACHE_DIR"), facts.environ)}
     questions = [_writable(place, environ) for place in places if not place.id]
     given: list[Answer] = []
     if switch := _switch(settings, environ):
@@ -73,12 +74,12 @@ def verify(settings: Settings, facts: Facts, environ: Mapping[str, str]) -> tupl
     answers = [*given, *deadline.answers(questions, _PATIENCE)]
     if problems := [answer.problem for answer in answers if answer.problem]:
         raise Refused(_merged(problems))
-    warnings = [answer.warning for answer in answers if answer.warning]
+    warnings = tuple(answer.warning for answer in answers if answer.warning)
     config = next((answer.config for answer in answers if answer.config), facts.model.config)
     # A child that need not ask would only wait for a Hub that does not answer.
     alone = bool(warnings) and not any(hubcache.lost(repo, environ) for repo in wanted)
     model = replace(facts.model, config=config)
-    return replace(facts, model=model, local=facts.local or alone), warnings
+    return replace(facts, model=model, local=facts.local or alone, warnings=warnings)
 
 
 def _switch(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -139,7 +140,7 @@ def _writable(place: Target, environ: Mapping[str, str]) -> tuple[Ask, Ask]:
 
 def _ask_to_write(place: Target, environ: Mapping[str, str]) -> Answer:
     if place.url.startswith("file://"):
-        return Answer(preflight.writable(place.name, place.url.removeprefix("file://")))
+        return Answer(writable(place.name, place.url.removeprefix("file://")))
     try:
         stores.Objects(place.url, environ).probe()
     except stores.Denied as error:

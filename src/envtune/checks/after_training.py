@@ -7,18 +7,19 @@ from envtune.checks import lm_eval_tasks, quantisable
 from envtune.errors import Exit, Problem
 from envtune.machine import ports
 from envtune.resolve import data as data_types
+from envtune.resolve.config import Facts
 from envtune.resolve.facts import read_data
 from envtune.serve import vllm_config
 from envtune.settings import prompts
-from envtune.settings.loading import Settings
 from envtune.settings.own import SERVE_FLAGS
 from envtune.settings.own.stages import EVALUATED
+from envtune.settings.typed import Settings
 
 # What vLLM's two queues between its processes take of /dev/shm, with room beside them, in bytes.
 _QUEUES = 2**29
 
 
-def problems(settings: Settings) -> list[Problem]:
+def problems(settings: Settings, facts: Facts) -> list[Problem]:
     """Of the stages that these settings ask for."""
     here = [] if settings.get("SFT_PRETEND_GPU") else [*_vllm(settings), *_port(settings)]
     return [
@@ -28,6 +29,7 @@ def problems(settings: Settings) -> list[Problem]:
         *_evaluation(settings),
         *prompts.problems(settings),
         *lm_eval_tasks.problems(settings),
+        *_shared_memory(settings, facts.device, facts.machine.shm),
     ]
 
 
@@ -45,7 +47,7 @@ def _vllm(settings: Settings) -> Iterator[Problem]:
         yield Problem(name, f"needs vLLM in an environment of its own; {fix}")
 
 
-def shared_memory(settings: Settings, device: str, shm: int | None) -> Iterator[Problem]:
+def _shared_memory(settings: Settings, device: str, shm: int | None) -> Iterator[Problem]:
     """What vLLM would miss of /dev/shm on a CPU; one GPU alone does without its queues."""
     asked = [
         name for name in ("SFT_SERVE", "SFT_PARITY") if settings.get(name) not in (False, "off")

@@ -10,16 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune import channel
-from envtune.cli.configuration import Configuration
-from envtune.engine.validate import CONFIG, MACHINE, VERDICT
+from envtune import channel, redaction
 from envtune.errors import Problem
 from envtune.machine import hardware
-from envtune.render import launch, yaml_files
-from envtune.render.launch import Place
-from envtune.resolve.config import RunConfig
-from envtune.settings import sources
-from envtune.supervise import process
+from envtune.render import launch
+from envtune.render.launch import CONFIG, MACHINE, VERDICT, Place
+from envtune.resolve.config import Configuration, RunConfig
+from envtune.supervise import process, templates
 
 LOG = logging.getLogger("envtune")
 # A line is for the point; Axolotl's own text has the rest.
@@ -36,7 +33,7 @@ def ask(made: Configuration) -> tuple[list[Problem], list[str]]:
 
 
 def _verdict(made: Configuration, folder: Path) -> dict[str, Any]:
-    (folder / CONFIG).write_text(yaml_files.render_axolotl(made.config))
+    (folder / CONFIG).write_text(templates.render_axolotl(made.config))
     (folder / MACHINE).write_text(json.dumps(capabilities(made.config, made.facts.machine)))
     environ = made.inputs.passed_on
     place = Place(
@@ -46,12 +43,12 @@ def _verdict(made: Configuration, folder: Path) -> dict[str, Any]:
         supervisor=(stamp := channel.process_stamp(os.getpid()) or ""),
         owner=stamp,
         gpus=len(made.facts.machine.gpus),
-        where=made.where,
+        where=made.facts.where,
         home=None if hardware.home_is_usable(environ) else folder,
     )
     log = folder / "log"
     code = process.quietly(launch.validate(made.config, place, environ), log)
-    said = sources.redact(log.read_text(errors="replace"), made.inputs.secrets)
+    said = redaction.redact(log.read_text(errors="replace"), made.inputs.secrets)
     LOG.debug("%s", said)
     try:
         verdict: dict[str, Any] = json.loads((folder / VERDICT).read_text())

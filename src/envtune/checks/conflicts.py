@@ -9,11 +9,11 @@ from typing import Any
 
 from envtune.errors import Problem
 from envtune.resolve import batch as batches
+from envtune.resolve.config import Facts
 from envtune.resolve.data import EVALUATES, STREAMS
-from envtune.resolve.rules import passes_through
 from envtune.settings import upstream
-from envtune.settings.loading import Settings
 from envtune.settings.schema import nearest
+from envtune.settings.typed import Settings
 
 _ONE_OF = (
     ("bf16", "fp16"),
@@ -62,7 +62,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
         asks = given.on(key) if value is None else given[key] == value
         if asks and not any(map(given.on, needed)):
             yield Problem(given.name(key), f"needs {' or '.join(map(given.name, needed))}, not set")
-    yield from _adapter(given, tuned=not passes_through(settings))
+    yield from _adapter(given, tuned=not settings.passes_through)
     yield from _evaluation(given)
     yield from _saving(given)
     yield from _streaming(given)
@@ -84,9 +84,9 @@ def on_cpu(settings: Settings) -> Iterator[Problem]:
             yield Problem(given.name(key), "needs a GPU; unset it to train on the CPU")
 
 
-def batch(settings: Settings, processes: int) -> Iterator[Problem]:
+def batch(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """A batch_size that micro batches on every process cannot make up."""
-    given = _Given(settings)
+    given, processes = _Given(settings), facts.parallel.world
     size, micro = (
         given["batch_size"],
         given["micro_batch_size"] or batches.micro(given["batch_size"], processes),

@@ -7,8 +7,7 @@ from envtune import venvs
 from envtune.errors import Problem
 from envtune.resolve.config import Facts
 from envtune.resolve.data import STREAMS
-from envtune.resolve.rules import passes_through
-from envtune.settings.loading import Settings
+from envtune.settings.typed import Settings
 
 SCHEME, VENV = "SFT_QUANTISE", "SFT_LLMCOMPRESSOR_VENV"
 ENVIRONMENT = ".venv-quantise"
@@ -26,7 +25,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
         yield Problem(name, no_environment(named))
     given = {key: s.name for key, s in settings.axolotl.items() if s.value}
     streamed = next((given[key] for key in STREAMS if key in given), "")
-    if streamed or passes_through(settings):
+    if streamed or settings.passes_through:
         why = f"{streamed} keeps none" if streamed else "those of this training are none"
         what = f"{scheme} is tried on prepared rows of tokens, and {why}"
         yield Problem(_name(settings), f"{what}; unset it and have the server quantise")

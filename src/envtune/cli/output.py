@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from envtune.columns import columns
 from envtune.errors import Problem, Refused
 from envtune.resolve.batch import batch_sum
 from envtune.resolve.config import RunConfig, Value
-from envtune.settings.loading import Setting, Settings, schema
+from envtune.settings.axolotl_keys import schema
 from envtune.settings.own import OWN
 from envtune.settings.schema import nearest
 from envtune.settings.sources import AXOLOTL
+from envtune.settings.typed import Setting, Settings
 from envtune.venvs import beside, door
 
 _VALUE_WIDTH = 44
@@ -59,16 +61,6 @@ def configuration(config: RunConfig, width: int | None = None) -> str:
     rows = [(key, _shown(value), _why(value)) for key, value in config.axolotl.items()]
     rows.append(("batch", batch_sum(config), "sequences a step"))
     return columns(("setting", "value", "from"), rows, width)
-
-
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """Rows under a head, each column as wide as it needs."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
-    lines = []
-    for row in (head, ["-" * len(word) for word in head], *rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip()[:width])
-    return "\n".join(lines)
 
 
 def explanation(config: RunConfig, settings: Settings, name: str) -> str:

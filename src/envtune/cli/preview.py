@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-from envtune.cli import configuration
-from envtune.resolve import fingerprint
-from envtune.runs import folders
+from envtune.resolve.config import Configuration
+from envtune.runs import fingerprint, folders
 from envtune.serve import models
 from envtune.settings.own import SERVE_FLAGS
 
@@ -19,10 +18,12 @@ _AFTER = {
 }
 
 
-def values(made: configuration.Configuration) -> dict[str, str]:
+def values(made: Configuration) -> dict[str, str]:
     """What the next start with this configuration is called, where it works and what it serves."""
     key = made.config.key(fingerprint.contents(made.config))
-    name, folder = folders.preview(made.config, key, Path(made.outputs), Path(made.logs))
+    name, folder = folders.preview(
+        made.config, key, Path(made.facts.outputs), Path(made.facts.logs)
+    )
     return {
         "RUN_NAME": name.name,
         "RUN_NUMBER": str(name.index),
@@ -32,7 +33,7 @@ def values(made: configuration.Configuration) -> dict[str, str]:
         "RUN_SIZE_SLUG": name.size,
         "RUN_DIR_NAME": folder.name,
         "RUN_OUTPUTS_DIR": str(folder),
-        "RUN_LOGS_DIR": str(Path(made.logs) / name.name),
+        "RUN_LOGS_DIR": str(Path(made.facts.logs) / name.name),
         "RUN_KEY": key,
         "DEVICE": made.config.device,
         "DEBUG_PIPELINE": str(int(made.config.setting("SFT_LOG_LEVEL") == "DEBUG")),
@@ -41,7 +42,7 @@ def values(made: configuration.Configuration) -> dict[str, str]:
     }
 
 
-def _to_be_served(made: configuration.Configuration, folder: Path) -> dict[str, str]:
+def _to_be_served(made: Configuration, folder: Path) -> dict[str, str]:
     source, path = models.planned(made.config, folder)
     longest = (made.config.setting(SERVE_FLAGS) or {}).get("max_model_len")
     return {

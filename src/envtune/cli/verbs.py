@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from envtune import files
+from envtune import files, redaction
 from envtune.cli import configuration, output
 from envtune.errors import Exit, Problem, Refused
-from envtune.resolve import facts
-from envtune.settings import loading, sources
+from envtune.resolve.config import Configuration
+from envtune.settings import given, paths, sources, typed
 
 if TYPE_CHECKING:
     from envtune.stages import pipeline as stages
@@ -30,37 +30,37 @@ Result = tuple[Exit, str]
 
 def check(args: argparse.Namespace) -> Result:
     """check the environment and print every resolved value with its source"""
-    from envtune.render import yaml_files
+    from envtune.supervise import templates
 
     made = configuration.configure(args.overrides)
     _warn(made)
-    yaml_files.render_axolotl(made.config)
+    templates.render_axolotl(made.config)
     show(output.configuration(made.config, _width(sys.stdout)))
     if args.deep:
         _ask_axolotl(made)
     return Exit.DONE, "the configuration is valid"
 
 
-def _ask_axolotl(made: configuration.Configuration) -> None:
+def _ask_axolotl(made: Configuration) -> None:
     from envtune.checks import axolotl_validation
 
     if sys.stderr is not None and sys.stderr.isatty():
         LOG.info("asking Axolotl, which takes about ten seconds to start")
     problems, warnings = axolotl_validation.ask(made)
     for warning in warnings:
-        LOG.warning("%s", sources.redact(warning, made.inputs.secrets))
+        LOG.warning("%s", redaction.redact(warning, made.inputs.secrets))
     if problems:
         raise Refused(problems)
 
 
 def configure(args: argparse.Namespace) -> Result:
     """make Axolotl's YAML: into the run's folder, or to --output"""
-    from envtune.render import yaml_files
     from envtune.stages import pipeline
+    from envtune.supervise import templates
 
     named = [f"SFT_TEMPLATE={args.template}"] if args.template else []
     made = configuration.configure([*args.overrides, *named])
-    text = yaml_files.render_axolotl(made.config)
+    text = templates.render_axolotl(made.config)
     if args.check:
         return Exit.DONE, "the configuration is valid"
     _warn(made)
@@ -108,9 +108,9 @@ def run(args: argparse.Namespace) -> Result:
     return exit_, message
 
 
-def _given(inputs: sources.Inputs) -> loading.Settings:
+def _given(inputs: sources.Inputs) -> typed.Settings:
     """The settings of this start, which may name a run that was made before."""
-    return configuration.meant(loading.load(sources.with_documents(inputs)))
+    return given.settings(sources.with_documents(inputs))
 
 
 def show(text: str) -> None:
@@ -145,7 +145,7 @@ def _start(args: argparse.Namespace) -> "stages.Start":
         raise Refused([Problem(names[1], "one run at a time")])
     inputs = sources.read([word for word in args.words if "=" in word])
     given = _given(inputs)
-    outputs, _ = facts.folders(given.get, inputs.environ)
+    outputs, _ = paths.folders(given.get, inputs.environ)
     found = folders.named(Path(outputs), next(iter(names), None))
     return stages.Start(found, inputs.passed_on, inputs.secrets, given.own)
 
@@ -154,7 +154,7 @@ def explain(args: argparse.Namespace) -> Result:
     """say where one setting's value comes from, what it overrode and what it means"""
     made = configuration.configure(args.overrides)
     text = output.explanation(made.config, made.settings, args.key)
-    show(sources.redact(text, made.inputs.secrets))
+    show(redaction.redact(text, made.inputs.secrets))
     return Exit.DONE, ""
 
 
@@ -170,12 +170,11 @@ def login(args: argparse.Namespace) -> Result:
 
 def run_name_preview(args: argparse.Namespace) -> Result:
     """print the name of the next run; creates nothing"""
-    from envtune.resolve import fingerprint
-    from envtune.runs import folders
+    from envtune.runs import fingerprint, folders
 
     made = configuration.configure(args.overrides)
     key = made.config.key(fingerprint.contents(made.config))
-    name, _ = folders.preview(made.config, key, Path(made.outputs), Path(made.logs))
+    name, _ = folders.preview(made.config, key, Path(made.facts.outputs), Path(made.facts.logs))
     print(name.name)
     return Exit.DONE, ""
 
@@ -234,7 +233,7 @@ def health(args: argparse.Namespace) -> Result:
     from envtune.serve import health as checks
 
     inputs = sources.read()
-    well, line = checks.look(Path(facts.folders(_given(inputs).get, inputs.environ)[0]))
+    well, line = checks.look(Path(paths.folders(_given(inputs).get, inputs.environ)[0]))
     show(line)
     return (Exit.DONE if well else Exit.CONFIG), ""
 
@@ -245,7 +244,7 @@ def state() -> str:
 
     try:
         inputs = sources.read()
-        return welcome.text(Path(facts.folders(_given(inputs).get, inputs.environ)[0]))
+        return welcome.text(Path(paths.folders(_given(inputs).get, inputs.environ)[0]))
     except Refused as refused:
         return welcome.refused(refused)
 
@@ -257,14 +256,14 @@ def _width(stream: TextIO | None) -> int | None:
     return os.get_terminal_size(stream.fileno()).columns
 
 
-def _warn(made: configuration.Configuration) -> None:
+def _warn(made: Configuration) -> None:
     LOG.setLevel(made.config.setting("SFT_LOG_LEVEL"))
     for level, lines in (
         (logging.INFO, made.config.notes),
         (logging.WARNING, made.config.warnings),
     ):
         for line in lines:
-            LOG.log(level, "%s", sources.redact(line, made.inputs.secrets))
+            LOG.log(level, "%s", redaction.redact(line, made.inputs.secrets))
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {

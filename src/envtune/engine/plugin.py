@@ -22,8 +22,8 @@ from envtune import channel, files
 from envtune.artifacts import checkpoints
 from envtune.channel import Outcome
 from envtune.engine import tracking
+from envtune.redaction import redact
 from envtune.settings import sources
-from envtune.settings.sources import redact
 from envtune.supervise.trackers import KEYS
 
 _EVALUATIONS = Path("eval") / "metrics.jsonl"

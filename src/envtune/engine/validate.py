@@ -13,10 +13,8 @@ from typing import Any
 import yaml
 
 from envtune import files
+from envtune.render.launch import CONFIG, MACHINE, VERDICT
 from envtune.settings import upstream
-
-CONFIG, MACHINE, VERDICT = "axolotl.yaml", "machine.json", "verdict.json"
-
 
 # Without these Axolotl says other things first.
 _NEEDED = {"datasets", *upstream.axolotl()["required"]}

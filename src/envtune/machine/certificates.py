@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from envtune.errors import Problem
-from envtune.settings.own.place import CA_BUNDLE, INSECURE
 
+CA_BUNDLE, INSECURE = "SFT_CA_BUNDLE", "SFT_INSECURE_TLS"
 # Python's ssl and httpx and Go's clients; requests; curl; git; AWS's; pip; Google's gRPC.
 BUNDLES = (
     "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE",

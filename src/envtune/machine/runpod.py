@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from envtune.settings.sources import Secret
+from envtune.redaction import Secret
 
 _API = "https://api.runpod.io"
 CONSOLE = "https://console.runpod.io/pods"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune.reference.groups import EARLY
-from envtune.settings import loading, upstream
+from envtune.settings import axolotl_keys, upstream
 from envtune.settings.own import OWN
 
 _NAMED_GROUP = re.compile(r"\(\?P<\w+>")
@@ -24,7 +24,7 @@ def schema() -> dict[str, Any]:
 
     Stricter than envtune in one thing: a number in quotes is text here.
     """
-    types = loading.schema()
+    types = axolotl_keys.schema()
     fields = {key: _closed(node) for key, node in types.fields.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

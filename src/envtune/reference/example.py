@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from envtune.reference import groups, words
-from envtune.settings import loading, sources
+from envtune.settings import axolotl_keys, sources
 from envtune.settings.own import OWN
 
 _HEAD = """\
@@ -94,7 +94,7 @@ def _own(name: str) -> str:
 
 
 def _common(key: str) -> str:
-    meaning = words.meaning(loading.schema().fields[key])
+    meaning = words.meaning(axolotl_keys.schema().fields[key])
     return _line(sources.AXOLOTL + key.upper(), meaning, COMMON[key])
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from envtune.machine.certificates import CA_BUNDLE, INSECURE
 from envtune.settings.own import OWN
-from envtune.settings.own.place import CA_BUNDLE, ENDING, INSECURE, NETWORK
+from envtune.settings.own.place import ENDING, NETWORK
 
 # Read from the environment alone: they name what the other settings come from.
 SOURCES = (

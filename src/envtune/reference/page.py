@@ -15,7 +15,7 @@ from envtune.render.yaml_files import TEMPLATES
 from envtune.resolve import owned, rules
 from envtune.resolve.config import Facts, Value
 from envtune.resolve.facts import DataFacts, ModelFacts
-from envtune.settings import dialects, loading, retired, runtime, sources, upstream
+from envtune.settings import axolotl_keys, dialects, loading, retired, runtime, sources, upstream
 from envtune.settings.own import OWN, PLUGIN_KEYS, profiles
 from envtune.settings.schema import Node, Schema
 
@@ -86,7 +86,7 @@ def text() -> str:
 
 
 def _content() -> dict[str, Any]:
-    snapshot, types, past = upstream.axolotl(), loading.schema(), _past()
+    snapshot, types, past = upstream.axolotl(), axolotl_keys.schema(), _past()
     return {
         "version": snapshot["version"],
         "trainer_version": upstream.trainer()["version"],

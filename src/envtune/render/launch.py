@@ -1,19 +1,23 @@
 """RunConfig -> LaunchPlan: the command, environment and folder of a child. Pure."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import pathsep
 from pathlib import Path
 
-from envtune import channel
+from envtune import channel, redaction
 from envtune.machine.rendezvous import FLAGS, VARIABLES, Rendezvous
 from envtune.resolve import accelerate_flags
 from envtune.resolve.config import RunConfig
-from envtune.settings import runtime, sources
+from envtune.settings import runtime
 
 _WITHOUT_KEY = ("offline", "dryrun", "disabled")
 API_KEY = "VLLM_API_KEY"
 # Would make Axolotl's training skip the computation of steps.
 _NEVER = ("AXOLOTL_IS_PREPROCESS",)
+# What Axolotl's own validation reads of its folder, and writes.
+CONFIG, MACHINE, VERDICT = "axolotl.yaml", "machine.json", "verdict.json"
 # What a stage asks of the engine, and the module that does it.
 ENGINE = {
     "answers": "envtune.engine.evaluate.answers",
@@ -72,12 +76,18 @@ def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> Lau
     return LaunchPlan(argv, _environment(config, place, environ, None), place.run_dir)
 
 
+def sandbox(folder: Path) -> LaunchPlan:
+    """The child that lays out a user's template. It is told nothing of the environment."""
+    environ = {"PYTHONPATH": pathsep.join(sys.path), "PYTHONUTF8": "1"}
+    return LaunchPlan((sys.executable, "-P", "-m", "envtune.render.sandbox"), environ, folder)
+
+
 def engine(
     module: str, order: Path, python: str, run_dir: Path, environ: Mapping[str, str]
 ) -> LaunchPlan:
     """A module of the engine that does what its order says. It is told no secret, and has no
     network unless `environ` says so."""
-    env = {n: v for n, v in environ.items() if v and not isinstance(v, sources.Secret)}
+    env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
     argv = (python, "-m", ENGINE[module], str(order))
     return LaunchPlan(argv, {"HF_HUB_OFFLINE": "1", **env, "PYTHONUNBUFFERED": "1"}, run_dir)
 
@@ -97,16 +107,16 @@ def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) ->
     }
     if config.device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = "-1"  # an empty one counts as not set
-    token = next((environ[name] for name in sources.HUB_TOKENS if environ.get(name)), None)
+    token = next((environ[name] for name in redaction.HUB_TOKENS if environ.get(name)), None)
     if online and token:
         # A plain text passes where secrets are held back.
-        env["HF_TOKEN"] = token.reveal() if isinstance(token, sources.Secret) else token
+        env["HF_TOKEN"] = token.reveal() if isinstance(token, redaction.Secret) else token
     return env
 
 
 def serve(config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:
     """vLLM's server. Of the secrets it is told the one that its clients have to know."""
-    env = {n: v for n, v in environ.items() if v and not isinstance(v, sources.Secret)}
+    env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
     if key := environ.get(API_KEY):
         env[API_KEY] = key
     if not env.get("VLLM_PORT", "0").isdigit():
@@ -132,7 +142,7 @@ def fetch(
     env = {
         name: value
         for name, value in environ.items()
-        if value and (name in sources.HUB_TOKENS or not isinstance(value, sources.Secret))
+        if value and (name in redaction.HUB_TOKENS or not isinstance(value, redaction.Secret))
     }
     if home is not None:
         env["HOME"] = str(home)
@@ -216,6 +226,6 @@ def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[s
     if config.offline:
         # Nothing to fetch; bitsandbytes would still ask the Hub for a kernel at import.
         defaults["HF_HUB_OFFLINE"] = "1"
-    if token := next((env[name] for name in sources.HUB_TOKENS if name in env), None):
+    if token := next((env[name] for name in redaction.HUB_TOKENS if name in env), None):
         defaults["HF_TOKEN"] = token
     return defaults

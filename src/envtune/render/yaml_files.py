@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from envtune.errors import Problem, Refused
 from envtune.resolve.config import RunConfig, Value
-from envtune.settings import documents, upstream
+from envtune.settings import upstream
 
 _INSTALLED = Path(__file__).parents[1] / "templates"
 _CHECKOUT = Path(__file__).parents[3] / "templates"
@@ -39,17 +39,6 @@ class _Dumper(yaml.SafeDumper):
 
 class _Plain(str):
     """Text of the template's own that needs no quoting."""
-
-
-def render_axolotl(config: RunConfig) -> str:
-    """Axolotl's YAML. Raises Refused when a template of the user's loses or changes a value."""
-    named = config.setting("SFT_TEMPLATE")
-    # A plain YAML is a source of defaults, and has been read by now.
-    if named is None or documents.read_defaults(Path(named)) is not None:
-        return lay_out(config.axolotl, AXOLOTL_TEMPLATE)
-    from envtune.render import sandbox  # starts a child, which our own template does not need
-
-    return sandbox.lay_out(config.axolotl, Path(named))
 
 
 def lay_out(values: Mapping[str, Value], template: Path) -> str:

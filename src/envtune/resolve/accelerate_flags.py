@@ -10,7 +10,7 @@ from typing import Any
 
 from envtune.errors import Problem
 from envtune.machine.rendezvous import FLAGS
-from envtune.settings.loading import Settings
+from envtune.settings.typed import Settings
 
 # Read by envtune, which tells accelerate in its own words.
 _TAKEN = {"config_file", "num_processes", "num_machines", "main_process_ip", "main_process_port"}

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from envtune.errors import Problem
 from envtune.machine.hardware import Machine
+from envtune.machine.rendezvous import Rendezvous
 from envtune.resolve.facts import DataFacts, ModelFacts
+from envtune.settings.sources import Inputs
+from envtune.settings.typed import Settings
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,11 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a rule may look at besides the values chosen so far."""
+    """Everything a rule may look at besides the values chosen so far.
+
+    `where` is this node; `outputs` and `logs` are the folders of the runs and of their logs.
+    `problems` and `warnings` are what was found wrong while looking.
+    """
 
     machine: Machine
     model: ModelFacts
@@ -54,6 +62,12 @@ class Facts:
     local: bool = True  # nothing has to come from the Hub
     tracking: Tracking = Tracking()
     parallel: Parallel = Parallel()
+    where: Rendezvous = field(default_factory=Rendezvous)
+    outputs: str = ""
+    logs: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,16 @@ class RunConfig:
         }
         text = json.dumps(decisive, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A RunConfig and what it was made from."""
+
+    config: RunConfig
+    settings: Settings
+    inputs: Inputs
+    facts: Facts
 
 
 def _replaced(value: Any, contents: Mapping[str, str]) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from envtune.errors import Problem
 from envtune.resolve.config import Value
 from envtune.settings import upstream
-from envtune.settings.loading import Settings
+from envtune.settings.typed import Settings
 
 PLUGIN = "envtune.engine.plugin.EnvtunePlugin"
 

@@ -12,7 +12,7 @@ from envtune.machine.hardware import Machine
 from envtune.machine.rendezvous import FLAGS, Rendezvous
 from envtune.resolve.config import Facts, Parallel, Value
 from envtune.settings import upstream
-from envtune.settings.loading import Settings
+from envtune.settings.typed import Settings
 
 PRESET = "SFT_ACCELERATE_PRESET"
 ZERO = ("zero2", "zero3")

@@ -10,8 +10,8 @@ from typing import Any
 
 from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking
 from envtune.resolve.config import Choice, Facts, RunConfig, Value
-from envtune.settings.loading import Settings
 from envtune.settings.own import OWN
+from envtune.settings.typed import Settings
 
 Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
 
@@ -22,7 +22,6 @@ RULES = (*TUNING, *RUNNING)
 DEFAULT = "envtune"
 # Null means the base model's own; Axolotl trips over the null itself.
 NEVER_NULL = ("base_model_config", "tokenizer_config")
-_UNTUNED = ("rl", "reward_model", "process_reward_model", "processor_type")
 
 
 def resolve(settings: Settings, facts: Facts) -> RunConfig:
@@ -36,12 +35,12 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
     )
     values = data.with_types(values, facts, settings.get("SFT_SAMPLE_SIZE"))
-    for key, rule in RUNNING if passes_through(settings) else RULES:
+    for key, rule in RUNNING if settings.passes_through else RULES:
         if key not in values:
             choice = rule(facts, {name: v.value for name, v in values.items()})
             if choice is not None:
                 values[key] = Value(choice.value, DEFAULT, choice.reason)
-    if not passes_through(settings):
+    if not settings.passes_through:
         # Axolotl 0.19 accumulates one step where only the batch is given, whatever its size.
         values.pop("batch_size", None)
     values = parallel.with_keys(values, facts)
@@ -57,11 +56,6 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         warnings=settings.warnings,
         notes=settings.notes,
     )
-
-
-def passes_through(settings: Settings) -> bool:
-    """Whether the user runs one of Axolotl's RL or vision configurations: launched, not tuned."""
-    return any(key in settings.axolotl and settings.axolotl[key].value for key in _UNTUNED)
 
 
 def _taken(values: dict[str, Value], key: str) -> str | None:

@@ -22,6 +22,8 @@ from envtune.runs.naming import RunName
 RECORD = "run.json"
 COMPLETE = ".complete"
 LATEST = "latest.txt"
+# What a run makes of its adapter: for vLLM, and for everybody.
+SERVING, MERGED = "serving", "merged"
 _KEYS = {"name", "prefix", "number", "key", "logs"}
 
 

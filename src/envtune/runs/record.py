@@ -17,8 +17,8 @@ from envtune import channel, files
 from envtune.resolve.config import Parallel, RunConfig, Value
 from envtune.runs import folders
 from envtune.runs.folders import Run
-from envtune.settings.loading import Setting
 from envtune.settings.own import OWN
+from envtune.settings.typed import Setting
 
 _PACKAGES = (
     "envtune", "axolotl", "torch", "transformers", "peft", "accelerate", "trl", "datasets",

@@ -28,7 +28,7 @@ def look(outputs: Path) -> tuple[bool, str]:
     except Refused:
         return True, "no run yet"
     if url := _serves(folder):
-        from envtune.serve.server import Api
+        from envtune.serve.api import Api
 
         return (True, f"{url} answers") if Api(url).healthy() else (False, f"{url} is silent")
     stamp, silence = lease.last(folder)

@@ -8,10 +8,11 @@ from typing import Any
 from envtune.artifacts import adapterfiles, modelfiles, servability
 from envtune.errors import Exit, Problem, Refused
 from envtune.resolve.config import RunConfig
+from envtune.runs.folders import MERGED, SERVING
 from envtune.settings.own import SERVE_FLAGS
 from envtune.settings.own.stages import QUANTISED
-from envtune.stages.exporting import MERGED, SERVING, base_folder
 from envtune.supervise.stage import Context
+from envtune.transfer import hubcache
 
 _PARTS = (modelfiles.CONFIG, modelfiles.WEIGHTS, modelfiles.TOKENIZER)
 _LORA = "SFT_SERVE_LORA_MODULES"
@@ -109,7 +110,8 @@ def _on_base(context: Context, names: tuple[str, ...]) -> Served:
     """The exported adapter, on the base that it was trained on or the one made for it."""
     folder = context.run.folder / SERVING
     made = modelfiles.read_json(folder / "serving.json")
-    base = folder / made["model"] if made["model"] else base_folder(context)
+    trained_on = hubcache.base_folder(context.config, context.environ)
+    base = folder / made["model"] if made["model"] else trained_on
     name = str(context.config.plain()["base_model"])
     if base is None or not (base / "config.json").exists():
         raise Refused([Problem("serve", f"the base {name} is not there any more", Exit.ACCESS)])

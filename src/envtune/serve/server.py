@@ -17,11 +17,12 @@ import yaml
 from envtune import files, venvs
 from envtune.errors import Exit, Problem, Refused, recognise
 from envtune.machine import hardware, ports
+from envtune.redaction import Secret
 from envtune.render import launch
 from envtune.serve import health, vllm_config
+from envtune.serve.api import Api, reason
 from envtune.serve.models import Served
 from envtune.settings.own import SERVE_FLAGS
-from envtune.settings.sources import Secret
 from envtune.supervise import process
 from envtune.supervise.process import Beside
 from envtune.supervise.stage import LOG, Context, Ended, stop_exit
@@ -31,47 +32,6 @@ _ASK, _TELL, _AGAIN = 0.5, 30.0, 2.0
 # Seconds for the last bytes of an answer after the port is closed.
 _FLUSH = 3.0
 _ANYWHERE = ("0.0.0.0", "::", "")  # what a user asked for, not what we bind
-
-
-@dataclass(frozen=True)
-class Api:
-    """A server's address and its key. It is ours: no proxy is asked, and its certificate, if
-    it has one, is made out to another name."""
-
-    url: str
-    key: str = ""
-
-    def client(self, timeout: float = 120.0) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return httpx.Client(
-            base_url=self.url, headers=headers, timeout=timeout, trust_env=False, verify=False
-        )
-
-    def healthy(self) -> bool:
-        try:
-            with self.client(5.0) as client:
-                return bool(client.get("/health").status_code == httpx.codes.OK)
-        except httpx.HTTPError:
-            return False
-
-    def listens(self) -> bool:
-        """Whether anybody answers there, in whatever way."""
-        try:
-            with self.client(5.0) as client:
-                client.get("/health")
-        except httpx.ConnectError:
-            return False
-        except httpx.HTTPError:
-            return True
-        return True
-
-    def post(self, path: str, question: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer. Raises httpx.HTTPError where the server refuses or does not answer."""
-        with self.client() as client:
-            answer = client.post(path, json=dict(question))
-        answer.raise_for_status()
-        told: dict[str, Any] = answer.json()
-        return told
 
 
 @dataclass(frozen=True)
@@ -183,13 +143,6 @@ def _prove(context: Context, server: Server, stage: str) -> None:
         except httpx.HTTPError as error:
             text = f"{name} does not answer: {reason(error)}"
             raise Ended(Exit.ARTIFACT, f"{stage}: {text}; log: {context.run.log(stage)}") from error
-
-
-def reason(error: Exception) -> str:
-    """What a request came to, on one line."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return " ".join(f"{error.response.status_code} {error.response.text}".split())[:500]
-    return f"{type(error).__name__}: {error}"
 
 
 def _died(context: Context, server: Server, stage: str, code: int) -> Ended:

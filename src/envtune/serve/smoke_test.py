@@ -10,8 +10,8 @@ import httpx
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit
 from envtune.serve import models, server, vllm_config
+from envtune.serve.api import Api, reason
 from envtune.serve.models import Served
-from envtune.serve.server import Api
 from envtune.settings.own import SERVE_FLAGS
 from envtune.supervise.stage import LOG, Context
 
@@ -29,7 +29,7 @@ def test(context: Context) -> tuple[Exit, str]:
             said = question(api, what)
         except (httpx.HTTPError, LookupError, ValueError) as error:
             failed.append(name)
-            LOG.error("smoke-test: %s: %s", name, context.clean(server.reason(error)))
+            LOG.error("smoke-test: %s: %s", name, context.clean(reason(error)))
         else:
             passed.append(name)
             LOG.info("smoke-test: %s: %s", name, said)

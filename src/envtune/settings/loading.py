@@ -5,46 +5,17 @@ value inside, one of envtune's own, or what a dialect has translated.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from envtune.errors import Problem, Refused
-from envtune.settings import dialects, retired, upstream
-from envtune.settings.own import OWN, PLUGIN_KEYS, SERVE_FLAG, SERVE_FLAGS
+from envtune.redaction import has_key_in_url
+from envtune.settings import dialects, upstream
+from envtune.settings.axolotl_keys import schema
+from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
 from envtune.settings.schema import Mismatch, Node, Schema, nearest
-from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer, has_key_in_url
-
-_FLAG: Node = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
-_POSITIVE = {"type": "integer", "minimum": 1}
-_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-
-# Where Axolotl takes what fails hours later, trains at a wrong rate or divides by zero.
-_STRICTER: dict[str, Node] = {
-    "learning_rate": {"type": "number", "exclusiveMinimum": 0},
-    "num_epochs": {"type": "number", "exclusiveMinimum": 0},
-    # With one, the old checkpoint is removed before the new one is committed.
-    "save_total_limit": {"type": "integer", "minimum": 2},
-    "micro_batch_size": _POSITIVE,
-    "gradient_accumulation_steps": _POSITIVE,
-    "sequence_len": _POSITIVE,
-}
-
-# The same, and null is fine.
-_NARROWER: dict[str, Node] = {
-    "batch_size": _POSITIVE,
-    "lora_r": _POSITIVE,
-    "lora_alpha": _POSITIVE,
-    "lora_dropout": _SHARE,
-    "max_grad_norm": {"type": "number", "minimum": 0},
-    "save_safetensors": {"const": True},
-    "large_head_attention": {"enum": ["auto", "sdpa", "triton_flash"]},
-    "swanlab_mode": {"enum": ["cloud", "local", "offline", "disabled"]},
-    "neftune_noise_alpha": {"type": "number", "exclusiveMinimum": 0},
-    "val_set_size": {"type": "number", "minimum": 0},
-    "warmup_ratio": _SHARE,
-    "warmup_steps": {"type": "integer", "minimum": 0},
-    "weight_decay": {"type": "number", "minimum": 0},
-}
+from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer
+from envtune.settings.typed import Path, Setting, Settings
 
 # Keys that say one thing in two ways. A stronger layer's way takes the place of a weaker's.
 _ALTERNATIVES = (
@@ -67,60 +38,6 @@ _ALTERNATIVES = (
 _IMPLIED = "dialect"
 # What nobody set by hand is overridden without a word.
 _SILENT = (_IMPLIED, "profile", "template")
-
-Path = tuple[str | int, ...]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A typed value, the name as the user typed it, and the layer it came from.
-
-    `parts` holds the names of what was set inside; `weaker` what this setting replaced.
-    """
-
-    value: Any
-    name: str
-    layer: str
-    parts: Mapping[Path, str] = field(default_factory=dict)
-    weaker: "Setting | None" = None
-
-    def at(self, *path: str | int) -> str:
-        """The name of what set the value at `path`."""
-        ends = (self.parts.get(path[:length]) for length in range(len(path), 0, -1))
-        return next(filter(None, ends), self.name)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user set: Axolotl's keys, envtune's own, and lines to print.
-
-    `warnings` may be wrong, `notes` only tell what was done.
-    """
-
-    axolotl: Mapping[str, Setting] = field(default_factory=dict)
-    own: Mapping[str, Setting] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def get(self, name: str) -> Any:
-        """The value of one of envtune's own settings."""
-        return self.own[name].value if name in self.own else OWN[name].default
-
-
-def schema() -> Schema:
-    """Axolotl's schema and its bundled plugins', stricter where Axolotl is too lenient."""
-    snapshot = upstream.axolotl()
-    fields, defs = {**snapshot["fields"], **PLUGIN_KEYS}, dict(snapshot["defs"])
-    for plugin in snapshot["plugins"].values():
-        fields |= plugin["fields"]
-        defs |= plugin["defs"]
-    nullable = {key: {"anyOf": [node, {"type": "null"}]} for key, node in _NARROWER.items()}
-    for key, node in {**_STRICTER, **nullable}.items():
-        fields[key] = {**node, "description": fields[key].get("description", "")}
-    for old, new in retired.RENAMED.items():
-        fields[old] = fields[new]
-    gone = dict.fromkeys(retired.REMOVED.keys() - fields.keys(), _FLAG)
-    return Schema({**fields, **gone}, defs)
 
 
 def load(inputs: Inputs) -> Settings:

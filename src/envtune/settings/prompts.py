@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from envtune.errors import Exit, Problem
-from envtune.settings import documents
+from envtune.settings import documents, languages
 from envtune.settings.documents import DocumentError
-from envtune.settings.loading import Settings
 from envtune.settings.own.stages import PROMPT
 from envtune.settings.schema import Mismatch, Schema
-from envtune.stages import metrics
+from envtune.settings.typed import Settings
 
 FROM_FILE = ("SFT_EVAL_PROMPTS", "SFT_EVAL_PAIRS")
 _ASKED = ("instruction", "prompt", "messages")
@@ -115,8 +114,8 @@ def _wrong(given: Mapping[str, Any], scored: bool) -> str:
             return f"has messages of {', '.join(map(str, roles))}; a user's has to be the last"
         if given.get("system") or given.get("input"):
             return "has messages; put system and input into them"
-    code = metrics.language_code(given.get("language") or "en")
-    if code not in metrics.LANGUAGES:
+    code = languages.code(given.get("language") or "en")
+    if code not in languages.LANGUAGES:
         what = f"asks for the language {given['language']!r}, which cannot be told from others"
         return f"{what}; give a code of ISO 639 such as en, it or pt"
     if {"reference", "references"} <= given.keys():

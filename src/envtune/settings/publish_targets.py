@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from envtune.errors import Problem
-from envtune.resolve.rules import passes_through
-from envtune.settings.loading import Setting, Settings
+from envtune.settings.typed import Setting, Settings
 
 PUSH_TO, WHAT = "SFT_PUSH_TO", "SFT_PUSH_WHAT"
 _HUB = re.compile(r"(?:hf://)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
@@ -87,5 +86,5 @@ def _never_there(settings: Settings) -> Iterator[Problem]:
     whole = adapter is not None and not adapter.value
     if what in ("adapter", "serving", "merged") and whole:
         yield Problem(WHAT, f"is {what} and all weights train; unset it, or set it to model")
-    if what == "model" and not whole and not passes_through(settings):
+    if what == "model" and not whole and not settings.passes_through:
         yield Problem(WHAT, "is model and an adapter trains; unset it, or set AXOLOTL_ADAPTER=null")

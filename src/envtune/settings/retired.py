@@ -5,12 +5,10 @@ One table. A test asks Axolotl itself, key by key, whether the table is right an
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from envtune.errors import Problem
-
-if TYPE_CHECKING:
-    from envtune.settings.loading import Setting, Settings
+from envtune.settings.typed import Setting, Settings
 
 # The same value under a new name.
 RENAMED = {
@@ -67,7 +65,7 @@ KEPT = {
 }
 
 
-def problems(settings: "Settings") -> Iterator[Problem]:
+def problems(settings: Settings) -> Iterator[Problem]:
     """Keys that do nothing any more, and old names beside their new ones."""
     for key, setting in settings.axolotl.items():
         if key in REMOVED and setting.value not in (None, False):
@@ -80,7 +78,7 @@ def problems(settings: "Settings") -> Iterator[Problem]:
     yield from _disagreeing(settings)
 
 
-def _disagreeing(settings: "Settings") -> Iterator[Problem]:
+def _disagreeing(settings: Settings) -> Iterator[Problem]:
     """Two old flags that mean two values of one key."""
     first: dict[str, tuple[str, Any]] = {}
     for old, new, value in _translations(settings):
@@ -90,7 +88,7 @@ def _disagreeing(settings: "Settings") -> Iterator[Problem]:
             yield Problem(both[old].name, f"is set and so is {both[by].name}; unset one of them")
 
 
-def translated(settings: "Settings") -> "Settings":
+def translated(settings: Settings) -> Settings:
     """`settings` in today's keys. Each translation is a warning; the name typed stays."""
     axolotl: dict[str, Setting] = {}
     warnings: list[str] = []
@@ -123,7 +121,7 @@ def today(key: str, value: Any) -> Mapping[str, Any] | None:
     return {} if key in REMOVED else None
 
 
-def _translations(settings: "Settings") -> Iterator[tuple[str, str, Any]]:
+def _translations(settings: Settings) -> Iterator[tuple[str, str, Any]]:
     """Old key, new key and its value."""
     for old, setting in settings.axolotl.items():
         for new, value in (today(old, setting.value) or {}).items():

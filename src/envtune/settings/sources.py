@@ -13,11 +13,12 @@ from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 
+from envtune import redaction
 from envtune.errors import Problem, Refused
 from envtune.machine import certificates
+from envtune.machine.certificates import CA_BUNDLE, INSECURE
 from envtune.settings import documents, runtime, upstream
 from envtune.settings.own import OWN, profiles
-from envtune.settings.own.place import CA_BUNDLE, INSECURE
 
 AXOLOTL = "AXOLOTL_"
 SFT = "SFT_"
@@ -31,26 +32,12 @@ _SERVICE_LINK = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
 )
 
-# The Hub's token: its name and the two old ones.
-HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
-
 # Secrets that may come from a file, as <NAME>_FILE (Docker's and Kubernetes' way). Not every
-# name in _TOKEN is here: AWS_WEB_IDENTITY_TOKEN_FILE is AWS's own and stays a path.
+# name that is a secret is here: AWS_WEB_IDENTITY_TOKEN_FILE is AWS's own and stays a path.
 SECRET_FILES = (
-    *HUB_TOKENS, "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+    *redaction.HUB_TOKENS, "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
     "COMET_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY", "VLLM_API_KEY",
 )  # fmt: skip
-_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS|CONNECTION_STRING)$")
-# A user or a password in a URL, also in one inside JSON.
-USERINFO = re.compile(r"://([^/\s@\"]+)@")
-# A key in a URL's query, a signed URL's signature among them.
-_KEY_IN_QUERY = re.compile(
-    r"[?&][\w.-]*(token|key|secret|passw(or)?d|sig|signature|credential)=", re.IGNORECASE
-)
-# Shorter values are words that a log may hold for other reasons.
-_SECRET_LENGTH = 8
-
-
 # The layers from weak to strong. Below them are Axolotl's defaults and envtune's.
 PRECEDENCE = ("profile", "template", "file", "base64", "SFT_", "AXOLOTL_", "command line")
 
@@ -94,24 +81,6 @@ class Layer:
 _EARLY = ("SFT_PROFILE", CA_BUNDLE, INSECURE)
 
 
-class Secret(str):
-    """A value that no log line shows by accident. A child's environment gets it as it is."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "[secret]"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return "[secret]"
-
-    def reveal(self) -> str:
-        """The value, for the one call that needs it."""
-        return str.__str__(self)
-
-
 @dataclass(frozen=True)
 class Inputs:
     """Everything that was given: layers from weak to strong, and the plain environment."""
@@ -131,11 +100,8 @@ class Inputs:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values that may appear nowhere: by the variable's name, or before a URL's @."""
-        named = {v.strip() for n, v in self.environ.items() if _SECRET_NAME.search(n.upper())}
-        in_urls = {found for v in self.environ.values() for found in USERINFO.findall(v)}
-        parts = {part for found in in_urls for part in found.split(":")}
-        return tuple(s for s in named | in_urls | parts if len(s) >= _SECRET_LENGTH)
+        """Values that may appear nowhere."""
+        return redaction.secrets(self.environ)
 
 
 def is_ours(name: str) -> bool:
@@ -144,11 +110,6 @@ def is_ours(name: str) -> bool:
     if name in upstream.axolotl()["reserved"]:
         return False
     return name.upper().startswith((AXOLOTL, SFT)) or name.upper() in OWN
-
-
-def has_key_in_url(text: str) -> bool:
-    """Whether a URL in `text` holds a user, a password or a key."""
-    return bool(USERINFO.search(text) or ("://" in text and _KEY_IN_QUERY.search(text)))
 
 
 def _nearly_ours(name: str) -> bool:
@@ -185,12 +146,7 @@ def read(
         Layer("AXOLOTL_", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
         Layer("command line", tuple(given)),
     ]
-    return Inputs(tuple(layers), _hidden(environ), tuple(notes))
-
-
-def _hidden(environ: Mapping[str, str]) -> dict[str, str]:
-    secret = (name for name in environ if _SECRET_NAME.search(name.upper()))
-    return {**environ, **{name: Secret(environ[name]) for name in secret}}
+    return Inputs(tuple(layers), redaction.hidden(environ), tuple(notes))
 
 
 def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
@@ -272,10 +228,3 @@ def _is_service_link(name: str, value: str) -> bool:
     if match is None:
         return False
     return match[0] != "_PORT" or value.startswith(("tcp://", "udp://", "sctp://"))
-
-
-def redact(text: str, secrets: Sequence[str]) -> str:
-    """`text` without the secrets."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "[secret]")
-    return text

@@ -4,17 +4,12 @@ Children of the train environment do the work; what they write beside the traini
 is whole or not there, so that a killed export is repeated and nothing of the run is lost.
 """
 
-from pathlib import Path
-
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit
-from envtune.resolve.repositories import Repository
-from envtune.settings import runtime
+from envtune.runs.folders import MERGED, SERVING
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import hubcache
-
-SERVING, MERGED = "serving", "merged"
 
 
 def export(context: Context) -> StageRecord | None:
@@ -23,7 +18,7 @@ def export(context: Context) -> StageRecord | None:
     adapter = context.run.folder / "adapter"
     if not context.config.setting("SFT_EXPORT") or not adapter.is_dir():
         return None
-    if (base := base_folder(context)) is None:
+    if (base := hubcache.base_folder(context.config, context.environ)) is None:
         return _lost(context, "export")
     folder = context.run.folder
     named = base if (given := str(context.config.plain()["base_model"])).startswith("/") else given
@@ -46,7 +41,7 @@ def export(context: Context) -> StageRecord | None:
 
 def merge(context: Context, stage: str) -> StageRecord | None:
     """Makes `merged/` for a stage. None, or the record of its failure."""
-    if (base := base_folder(context)) is None:
+    if (base := hubcache.base_folder(context.config, context.environ)) is None:
         return _lost(context, stage)
     folder = context.run.folder
     order = {"base": base, "adapter": folder / "adapter", "target": folder / MERGED}
@@ -57,13 +52,3 @@ def _lost(context: Context, stage: str) -> StageRecord:
     name = context.config.plain()["base_model"]
     what = f"{name} is not in the cache any more; the adapter is whole"
     return worker.failed(stage, Exit.ACCESS, what)
-
-
-def base_folder(context: Context) -> Path | None:
-    """The folder of the base model: the user's, or the Hub's in its cache."""
-    plain = context.config.plain()
-    if (name := str(plain["base_model"])).startswith("/"):
-        return Path(name)
-    repository = Repository("", "model", name, plain.get("model_revision"))
-    caches = runtime.caches(context.config.setting("SFT_CACHE_DIR"), context.environ)
-    return hubcache.snapshot(repository, {**context.environ, **caches})

@@ -17,14 +17,13 @@ from envtune import files
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit
 from envtune.render import launch
-from envtune.resolve import repositories
-from envtune.resolve.repositories import Repository
 from envtune.settings import runtime
 from envtune.stages import training
 from envtune.supervise import nodes, worker
 from envtune.supervise.progress import Transferred, amount, span
 from envtune.supervise.stage import LOG, Context, Ended, stopped
-from envtune.transfer import hub
+from envtune.transfer import hub, repositories
+from envtune.transfer.repositories import Repository
 
 _SECONDS = "SFT_FETCH_SECONDS"
 # The longest pause between two tries, and the one between two looks for a stop, seconds.

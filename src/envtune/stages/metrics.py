@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from envtune.settings import languages
+
 # Above this share of repeated n-grams an answer runs in circles.
 REPETITIVE = 0.3
 _GRAM = 4
@@ -18,17 +20,6 @@ _DOUBT = 5.0
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001
 # What ends a sentence: not the dot of 3.5, nor that of an abbreviation before a small letter.
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-zß-ÿ]|\s*$)|[。！？]+[」』”]*")  # noqa: RUF001
-
-# The languages that can be told apart, by ISO 639 code.
-LANGUAGES = frozenset(
-    """
-    ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu
-    ext fa fi fo fr fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is
-    it ja jv ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my
-    ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw
-    ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu
-    """.split()  # noqa: SIM905  # a table of words
-)
 
 
 def words(text: str) -> int:
@@ -58,18 +49,13 @@ def _grams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
     return [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
 
 
-def language_code(name: str) -> str:
-    """The part of a tag such as en-US that names the language."""
-    return re.split(r"[-_]", name.strip().lower())[0]
-
-
 def in_language(text: str, asked: str) -> bool | None:
     """Whether a text is in the language asked for. None: it has too little to tell by."""
     scores = dict(_rank(text))
     best = max(scores.values())
     if best == min(scores.values()):
         return None
-    return bool(scores[language_code(asked)] > best - _DOUBT)
+    return bool(scores[languages.code(asked)] > best - _DOUBT)
 
 
 def _rank(text: str) -> list[tuple[str, float]]:

@@ -15,9 +15,9 @@ import yaml
 
 from envtune.render.yaml_files import TEMPLATES
 from envtune.resolve.config import RunConfig, is_indifferent
-from envtune.resolve.repositories import is_repository
 from envtune.settings.own.stages import QUANTISED
 from envtune.transfer.outgoing import Artifact
+from envtune.transfer.repositories import is_repository
 
 _OWNED = ("base_model", "output_dir", "dataset_prepared_path", "plugins", "datasets",
           "test_datasets", "pretraining_dataset", "resume_from_checkpoint")  # fmt: skip

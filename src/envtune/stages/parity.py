@@ -22,9 +22,9 @@ from envtune.serve import models, server
 from envtune.serve.models import Served
 from envtune.serve.server import Server
 from envtune.settings.own import SERVE_FLAGS
-from envtune.stages.exporting import base_folder
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
+from envtune.transfer import hubcache
 
 PROMPTS, TOKENS = 7, 48
 # Of logarithms of probabilities: the largest difference in float32, where 1e-5 is usual, and
@@ -88,8 +88,9 @@ def _order(context: Context, what: Served) -> dict[str, Any]:
     folder = context.run.folder
     adapter = folder / "adapter"
     device = server.place(context).device
+    base = hubcache.base_folder(context.config, context.environ)
     return {
-        "base": base_folder(context) if adapter.is_dir() else folder / "model",
+        "base": base if adapter.is_dir() else folder / "model",
         "adapter": str(adapter) if adapter.is_dir() else None,
         "data": folder / "data",
         "device": device,

@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from envtune import files, venvs
-from envtune.cli import configuration
 from envtune.errors import Exit, Problem, Refused, of_file
 from envtune.machine import rendezvous
 from envtune.render import yaml_files
-from envtune.resolve import fingerprint
-from envtune.runs import folders, record
+from envtune.resolve.config import Configuration
+from envtune.runs import fingerprint, folders, record
 from envtune.runs.folders import Run
 from envtune.runs.lease import Lease
 from envtune.serve import models, server
-from envtune.settings.loading import Setting
+from envtune.settings.typed import Setting
 from envtune.stages import evaluating, exporting, fetching, parity, publishing, quantising, training
-from envtune.supervise import descendants, nodes, restarts
+from envtune.supervise import descendants, nodes, restarts, templates
 from envtune.supervise.budget import Budget
 from envtune.supervise.signals import StopSignals
 from envtune.supervise.stage import LOG, Context, Ended, StageRecord, stopped
@@ -32,7 +31,7 @@ from envtune.supervise.stage import LOG, Context, Ended, StageRecord, stopped
 REPORT = "report.json"
 
 
-def prepare_folder(made: configuration.Configuration) -> Run:
+def prepare_folder(made: Configuration) -> Run:
     """Claims the run of this configuration and writes its config folder.
 
     On another node than node 0 waits for node 0 to do so.
@@ -40,10 +39,10 @@ def prepare_folder(made: configuration.Configuration) -> Run:
     if made.config.setting("SFT_PRETEND_GPU"):
         raise Refused([Problem("SFT_PRETEND_GPU", "is for checks alone; unset it to train")])
     contents = fingerprint.contents(made.config)
-    yaml = yaml_files.render_axolotl(made.config)
-    place = (made.config.key(contents), Path(made.outputs), Path(made.logs))
-    if made.where.rank:
-        return nodes.join(made.config, *place, made.where)
+    yaml = templates.render_axolotl(made.config)
+    place = (made.config.key(contents), Path(made.facts.outputs), Path(made.facts.logs))
+    if made.facts.where.rank:
+        return nodes.join(made.config, *place, made.facts.where)
     run = folders.claim(made.config, *place)
     if run.finished:
         return run
@@ -57,9 +56,7 @@ def prepare_folder(made: configuration.Configuration) -> Run:
     return run
 
 
-def _write_config(
-    run: Run, made: configuration.Configuration, contents: dict[str, str], yaml: str
-) -> None:
+def _write_config(run: Run, made: Configuration, contents: dict[str, str], yaml: str) -> None:
     folder = run.folder / "config"
     folder.mkdir(exist_ok=True)
     files.write_text(folder / "axolotl.yaml", yaml)

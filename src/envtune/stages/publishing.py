@@ -16,13 +16,14 @@ from envtune.artifacts import adapterfiles, adapters, modelfiles
 from envtune.errors import Exit
 from envtune.render import launch
 from envtune.runs import folders, record
+from envtune.runs.folders import SERVING
 from envtune.settings import publish_targets
 from envtune.settings.publish_targets import Target
-from envtune.stages import exporting, model_card
+from envtune.stages import model_card
 from envtune.stages.model_card import Told
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
-from envtune.transfer import outgoing
+from envtune.transfer import hubcache, outgoing
 from envtune.transfer.outgoing import Artifact
 
 _OUT, _RESULT = ".publish", "pushed.json"
@@ -113,15 +114,16 @@ def _send(
 
 def _told(context: Context) -> Told:
     folder = context.run.folder
+    base = hubcache.base_folder(context.config, context.environ)
     return Told(
         record=folders.read_record(folder),
         config=context.config,
         report=record.report(context.run, 0),
         evaluation=_json(folder / "eval" / "results.json"),
-        serving=_json(folder / exporting.SERVING / "serving.json"),
-        license=_license(exporting.base_folder(context)),
+        serving=_json(folder / SERVING / "serving.json"),
+        license=_license(base),
         rows=_rows(folder / "data" / "prepared"),
-        resized=grown(folder / "adapter", exporting.base_folder(context)),
+        resized=grown(folder / "adapter", base),
     )
 
 

@@ -13,6 +13,7 @@ from envtune.artifacts import modelfiles
 from envtune.checks.quantisable import ENVIRONMENT, SCHEME, VENV, no_environment
 from envtune.errors import Exit
 from envtune.resolve.owned import PREPARED
+from envtune.runs.folders import MERGED
 from envtune.settings.own.stages import QUANTISED
 from envtune.stages import exporting
 from envtune.supervise import worker
@@ -32,7 +33,7 @@ def quantise(context: Context) -> StageRecord | None:
         return worker.failed("quantise", Exit.CONFIG, no_environment(named))
     model = context.run.folder / "model"
     if not model.is_dir():
-        model = context.run.folder / exporting.MERGED
+        model = context.run.folder / MERGED
         if not model.is_dir() and (failed := exporting.merge(context, "quantise")):
             return failed
     order = _order(context, model)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from envtune.cli.output import columns
+from envtune.columns import columns
 from envtune.render.yaml_files import TEMPLATES
 
 SIDES = ("base", "tuned")

@@ -12,12 +12,12 @@ from pathlib import Path
 from envtune.errors import Exit, Problem, Refused
 from envtune.machine import certificates, hardware, runpod
 from envtune.machine.runpod import Pod
-from envtune.resolve import facts
-from envtune.settings import sources
-from envtune.settings.loading import Settings
+from envtune.resolve.config import Facts
+from envtune.settings import paths, sources
 from envtune.settings.own import OWN
 from envtune.settings.own.place import MAX_USD, ON_FAIL, ON_FINISH, PRICE
 from envtune.settings.sources import Inputs
+from envtune.settings.typed import Settings
 from envtune.supervise import restarts
 from envtune.supervise.signals import StopSignals
 from envtune.supervise.stage import LOG
@@ -30,9 +30,9 @@ _PAUSE, _LONGEST, _READ_BACK = 2.0, 300.0, 30.0
 _LOOK = 0.5
 
 
-def problems(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem]:
+def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """What cannot be done at the end here, told before the start."""
-    here = runpod.this(environ)
+    here = runpod.this(facts.environ)
     for name in (ON_FINISH, ON_FAIL):
         if settings.get(name) in _OF_A_POD and here is None:
             what = f"{settings.get(name)} needs RunPod's RUNPOD_POD_ID and RUNPOD_API_KEY"
@@ -42,9 +42,9 @@ def problems(settings: Settings, environ: Mapping[str, str]) -> Iterator[Problem
         yield Problem(MAX_USD, what)
 
 
-def warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+def warnings(settings: Settings, facts: Facts) -> Iterator[str]:
     """What may cost money after the end. Raises Refused where RunPod does not take the key."""
-    here, ends = runpod.this(environ), {settings.get(ON_FINISH), settings.get(ON_FAIL)}
+    here, ends = runpod.this(facts.environ), {settings.get(ON_FINISH), settings.get(ON_FAIL)}
     if here is not None and ends.intersection(_OF_A_POD):
         try:
             here.state()
@@ -53,7 +53,7 @@ def warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
             raise Refused([Problem("RUNPOD_API_KEY", what, Exit.ACCESS)]) from error
         except (runpod.Refusal, runpod.Unreached) as error:
             yield f"RUNPOD_API_KEY: whether it may end this pod is not known: {error}"
-    if environ.get("RUNPOD_POD_ID") and settings.get(ON_FINISH) == EXIT:
+    if facts.environ.get("RUNPOD_POD_ID") and settings.get(ON_FINISH) == EXIT:
         what = "RunPod restarts a container that exits and bills on; stop ends that"
         yield f"{ON_FINISH}: {what}"
 
@@ -107,7 +107,7 @@ def _counted(end: End, inputs: Inputs, said: Mapping[str, str]) -> restarts.Outc
     once and for ever."""
     if not hardware.started_by_init() or not (end.folder or runpod.id_of(inputs.environ)):
         return {}
-    outputs, _ = facts.folders(said.get, inputs.environ)
+    outputs, _ = paths.folders(said.get, inputs.environ)
     return restarts.Starts(end.folder or Path(outputs), inputs).end(end.exit, end.message)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from envtune.artifacts import checkpoints
 from envtune.errors import Exit
+from envtune.redaction import redact
 from envtune.resolve.config import RunConfig
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs.folders import Run
-from envtune.settings.sources import redact
 from envtune.supervise.signals import StopSignals
 
 LOG = logging.getLogger("envtune")

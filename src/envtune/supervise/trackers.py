@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from envtune.deadline import answers
+from envtune.redaction import USERINFO
 from envtune.resolve.config import RunConfig
-from envtune.settings.sources import USERINFO
 
 # Seconds for all questions, which are asked at once.
 PATIENCE = 5.0

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import modelfiles, selection
-from envtune.resolve.repositories import Repository
 from envtune.transfer.hub import Hub
+from envtune.transfer.repositories import Repository
 
 
 class Torn(Exception):

@@ -19,10 +19,10 @@ from typing import Any
 from envtune import files
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit, recognise
-from envtune.resolve.repositories import Repository
 from envtune.transfer import download, refusals
 from envtune.transfer.download import Full, Plan, Torn
 from envtune.transfer.hub import Hub, reason
+from envtune.transfer.repositories import Repository
 
 # A transfer that moves nothing for this many of huggingface_hub's own timeouts hangs.
 _TIMEOUTS = 12

@@ -10,8 +10,8 @@ from typing import Any
 
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit, recognise
-from envtune.resolve.repositories import Repository
-from envtune.settings.sources import HUB_TOKENS, USERINFO, redact
+from envtune.redaction import HUB_TOKENS, USERINFO, redact
+from envtune.transfer.repositories import Repository
 
 _HUB = "https://huggingface.co"
 _WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")

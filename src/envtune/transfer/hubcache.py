@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import modelfiles
-from envtune.resolve.repositories import Repository
+from envtune.resolve.config import RunConfig
+from envtune.settings import runtime
+from envtune.transfer.repositories import Repository
 
 
 def lost(repository: Repository, environ: Mapping[str, str]) -> str:
@@ -71,3 +73,13 @@ def _home(environ: Mapping[str, str]) -> str:
 
 def _bare(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+def base_folder(config: RunConfig, environ: Mapping[str, str]) -> Path | None:
+    """The folder of the base model: the user's, or the Hub's in its cache."""
+    plain = config.plain()
+    if (name := str(plain["base_model"])).startswith("/"):
+        return Path(name)
+    repository = Repository("", "model", name, plain.get("model_revision"))
+    caches = runtime.caches(config.setting("SFT_CACHE_DIR"), environ)
+    return snapshot(repository, {**environ, **caches})

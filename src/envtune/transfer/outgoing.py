@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 from envtune import files
 from envtune.artifacts import checkpoints, modelfiles
+from envtune.redaction import USERINFO
 from envtune.settings.own.stages import QUANTISED
-from envtune.settings.sources import USERINFO, Inputs
+from envtune.settings.sources import Inputs
 
 CARD = "README.md"
 # The folders of a run that are an artifact each.

@@ -3,8 +3,8 @@
 from typing import Any
 
 from envtune.errors import Exit, Problem
-from envtune.resolve.repositories import Repository
 from envtune.transfer.hub import Hub
+from envtune.transfer.repositories import Repository
 
 # Of a gated repository: a word of what the Hub says, and what it comes to. The first that
 # is found counts.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envtune.settings.sources import Secret
+from envtune.redaction import Secret
 
 _CHUNK = 1 << 20
 # What a client raises when nobody gave it a key.

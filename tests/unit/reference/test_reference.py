@@ -13,17 +13,15 @@ from typing import Any
 import jsonschema
 import pytest
 
-from envtune.checks import preflight
 from envtune.errors import Exit, Refused
 from envtune.reference import document, example, mappings, page, runpod, words
 from envtune.reference.__main__ import FILES
-from envtune.resolve import facts
-from envtune.settings import dialects, loading, runtime, sources, upstream
+from envtune.settings import axolotl_keys, dialects, loading, paths, runtime, sources, upstream
 from envtune.settings.dialects.rules import Becomes
 from envtune.settings.own import OWN, SERVE_FLAG
 from envtune.settings.own.profiles import PROFILES
 from tests.harness import ROOT
-from tests.unit.builders import MODEL_AND_DATA, load
+from tests.unit.builders import MODEL_AND_DATA, load, of_settings
 
 PAGE = page.text()
 SWITCHED_OFF = re.findall(r"^#(\w+)=(.*)$", example.text(), re.MULTILINE)
@@ -52,7 +50,7 @@ def test_nothing_depends_on_the_machine(tmp_path: Path, dice: random.Random) -> 
 
 def test_everything_that_can_be_set_is_on_the_page() -> None:
     named = {
-        *OWN, *PROFILES, *loading.schema().fields, *runtime.RENAMED, *sources.SECRET_FILES,
+        *OWN, *PROFILES, *axolotl_keys.schema().fields, *runtime.RENAMED, *sources.SECRET_FILES,
         *upstream.axolotl()["reserved"], *dialects.flags(),
     }  # fmt: skip
     assert not {name for name in named if f"`{name}`" not in PAGE}
@@ -68,7 +66,7 @@ def test_every_name_of_every_dialect_is_on_the_page() -> None:
 
 def test_the_example_of_a_rule_shows_what_the_rule_makes() -> None:
     served = (SERVE_FLAG + flag.upper() for flag in upstream.vllm()["flags"])
-    known = {*OWN, *loading.schema().fields, *served}
+    known = {*OWN, *axolotl_keys.schema().fields, *served}
     for dialect in dialects.DIALECTS:
         rows = dict(mappings.rows(dialect.table))
         made = [n for n, rule in dialect.table.items() if isinstance(rule, Becomes)]
@@ -121,7 +119,7 @@ def docker_env(text: str) -> dict[str, str]:
 def test_the_example_of_an_environment_is_complete_as_it_is() -> None:
     environ = docker_env(example.text())
     assert environ.keys() == {"AXOLOTL_BASE_MODEL", "AXOLOTL_DATASETS"}
-    assert not preflight.before_facts(load(environ))
+    assert not of_settings(load(environ))
 
 
 @pytest.mark.parametrize(("name", "value"), SWITCHED_OFF, ids=[name for name, _ in SWITCHED_OFF])
@@ -191,7 +189,7 @@ def test_the_pods_template_is_a_configuration_that_ends_its_pod() -> None:
     given = load({**template["env"], "RUNPOD_POD_ID": "pod", "RUNPOD_API_KEY": "key-of-the-pod"})
     assert (given.get("SFT_ON_FINISH"), given.get("SFT_ON_FAIL")) == ("stop", "stop")
     assert not given.warnings
-    assert not preflight.before_facts(given)
+    assert not of_settings(given)
     assert template["ports"] == []
-    outputs, _ = facts.folders(given.get, {"RUNPOD_POD_ID": "pod"})
+    outputs, _ = paths.folders(given.get, {"RUNPOD_POD_ID": "pod"})
     assert outputs.startswith(template["volumeMountPath"])

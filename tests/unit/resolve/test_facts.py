@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from envtune.resolve import facts
+from envtune.settings import paths
 from tests.unit.builders import load
 
 
@@ -23,7 +24,7 @@ from tests.unit.builders import load
 def test_the_hub_is_needed_as_soon_as_one_part_is_not_here(
     settings: dict[str, str], local: bool
 ) -> None:
-    assert facts.everything_local(facts.located(load(settings))) is local
+    assert paths.everything_local(paths.located(load(settings))) is local
 
 
 def test_the_models_context_is_its_config_jsons(tmp_path: Path) -> None:

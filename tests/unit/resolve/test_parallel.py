@@ -11,7 +11,6 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from envtune.checks import preflight
 from envtune.machine import rendezvous
 from envtune.machine.hardware import Machine
 from envtune.machine.rendezvous import Rendezvous
@@ -21,7 +20,7 @@ from envtune.resolve import accelerate_flags, parallel
 from envtune.resolve.config import Parallel, RunConfig
 from envtune.resolve.rules import resolve
 from envtune.settings import upstream
-from tests.unit.builders import AMPERE, CPU, HOPPER, MODEL_AND_DATA, TURING, load, make_facts
+from tests.unit.builders import AMPERE, CPU, HOPPER, MODEL_AND_DATA, TURING, here, load, make_facts
 
 
 def of(machine: Machine, gpus: int) -> Machine:
@@ -245,7 +244,7 @@ def test_zero_names_a_deepspeed_file_of_its_stage(preset: str) -> None:
 
 def test_zero_without_deepspeed_is_refused_before_anything_starts() -> None:
     facts = replace(make_facts(of(HOPPER, 2)), parallel=Parallel("zero2", 2))
-    lines = [str(p) for p in preflight.preflight(load(MODEL_AND_DATA), facts, {})]
+    lines = [str(p) for p in here(load(MODEL_AND_DATA), facts)]
     assert lines == [
         "SFT_ACCELERATE_PRESET: zero2 needs DeepSpeed, which is not installed; use fsdp2"
     ]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from envtune.checks import preflight
 from envtune.machine.hardware import Machine
 from envtune.render import launch
 from envtune.render.launch import Place
@@ -20,9 +19,9 @@ from envtune.resolve.batch import batch_sum
 from envtune.resolve.config import Tracking
 from envtune.resolve.data import detect
 from envtune.resolve.rules import RULES, resolve
-from envtune.settings import loading, upstream
+from envtune.settings import axolotl_keys, upstream
 from tests.unit import builders
-from tests.unit.builders import AMPERE, CPU, HOPPER, TURING, load, make_facts, resolved
+from tests.unit.builders import AMPERE, CPU, HOPPER, TURING, load, make_facts, of_settings, resolved
 
 COMMON = {
     "adapter": "lora", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0,
@@ -152,7 +151,7 @@ def test_null_is_a_value_of_the_users_too(key: str) -> None:
 )
 def test_a_batch_of_nothing_is_refused_and_no_crash(name: str, text: str) -> None:
     environ = {**builders.MODEL_AND_DATA, f"AXOLOTL_{name}": text}
-    assert builders.problems(environ) or preflight.before_facts(load(environ))
+    assert builders.problems(environ) or of_settings(load(environ))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +301,7 @@ def test_a_key_that_envtune_owns_is_refused_with_the_reason(name: str, text: str
 
 
 def test_every_key_that_is_refused_is_one_that_could_be_set() -> None:
-    fields = loading.schema().fields
+    fields = axolotl_keys.schema().fields
     assert not [key for key in owned.REFUSED if key not in fields]
 
 

@@ -11,7 +11,7 @@ from envtune.errors import Refused
 from envtune.machine import ports
 from envtune.serve import vllm_config
 from envtune.serve.models import Served
-from envtune.settings import loading, upstream
+from envtune.settings import loading, typed, upstream
 from envtune.settings.own import SERVE_FLAGS
 from envtune.settings.sources import read, with_documents
 from envtune.stages import parity
@@ -103,7 +103,7 @@ def test_every_owned_flag_is_one_of_vllms() -> None:
     assert vllm_config.OWNED.keys() <= upstream.vllm()["flags"].keys()
 
 
-def loaded(**environ: str) -> loading.Settings:
+def loaded(**environ: str) -> typed.Settings:
     return loading.load(with_documents(read((), environ)))
 
 

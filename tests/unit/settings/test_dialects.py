@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from envtune.errors import Refused as RefusedError
-from envtune.settings import dialects, loading, sources, upstream
+from envtune.settings import axolotl_keys, dialects, loading, sources, upstream
 from envtune.settings.dialects import compose, industrial, trainer
 from envtune.settings.dialects.rules import Becomes, Noted, Refused
-from envtune.settings.loading import Settings
 from envtune.settings.own import OWN, SERVE_FLAG
 from envtune.settings.sources import Entry, Layer
+from envtune.settings.typed import Settings
 
 DOCUMENT = "SFT_TRAINER_CONFIG_JSON_ENV_VAR"
 FLAGS = upstream.trainer()["flags"]
-SCHEMA = loading.schema()
+SCHEMA = axolotl_keys.schema()
 
 # What fms-hf-tuning documents beside TrainingArguments.
 TRAINERS_OWN = [

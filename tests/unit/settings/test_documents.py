@@ -11,7 +11,7 @@ import pytest
 from envtune.errors import Refused
 from envtune.settings import documents, loading, sources
 from envtune.settings.documents import DocumentError
-from envtune.settings.loading import Settings
+from envtune.settings.typed import Settings
 
 
 def load(**environ: str) -> Settings:

@@ -5,12 +5,12 @@ import string
 from collections import Counter
 from collections.abc import Callable
 
-from envtune.settings import dialects, loading, upstream
+from envtune.settings import axolotl_keys, dialects, upstream
 from envtune.settings.own import OWN
 from tests.unit.builders import problems
 
 RESERVED = set(upstream.axolotl()["reserved"])
-NAMES = [f"AXOLOTL_{key.upper()}" for key in loading.schema().fields]
+NAMES = [f"AXOLOTL_{key.upper()}" for key in axolotl_keys.schema().fields]
 NAMES = [name for name in [*NAMES, *OWN] if name not in RESERVED]
 # SFT_OUTPUT_DIR, the trainer's, is one letter from SFT_OUTPUTS_DIR.
 VALID = {*NAMES, *RESERVED, *(f"SFT_{flag.upper()}" for flag in dialects.flags())}

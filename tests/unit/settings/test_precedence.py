@@ -12,9 +12,9 @@ from envtune.cli import output
 from envtune.errors import Refused
 from envtune.resolve.rules import resolve
 from envtune.settings import loading, sources
-from envtune.settings.loading import Settings
 from envtune.settings.own import profiles
 from envtune.settings.sources import PRECEDENCE
+from envtune.settings.typed import Settings
 from tests.unit.builders import MODEL_AND_DATA, make_facts
 
 FILE, BASE64 = "SFT_TRAINER_CONFIG_JSON_PATH", "SFT_TRAINER_CONFIG_JSON_ENV_VAR"

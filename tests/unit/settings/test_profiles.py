@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 
-from envtune.checks import preflight
 from envtune.machine.hardware import Machine
 from envtune.resolve.rules import resolve
 from envtune.settings import loading, sources
-from envtune.settings.loading import Settings
 from envtune.settings.own import OWN
 from envtune.settings.own.profiles import PROFILES
-from tests.unit.builders import AMPERE, CPU, MODEL_AND_DATA, TURING, make_facts
+from envtune.settings.typed import Settings
+from tests.unit.builders import AMPERE, CPU, MODEL_AND_DATA, TURING, here, make_facts, of_settings
 
 OTHER = {"adapter": "lora", "bf16": "auto", "fp16": "null"}
 
@@ -29,8 +28,8 @@ def resolved(profile: str, machine: Machine = CPU, **more: str) -> dict[str, Any
 @pytest.mark.parametrize("profile", PROFILES)
 def test_each_profile_is_a_valid_configuration_everywhere(profile: str, machine: Machine) -> None:
     found, facts = load(profile), make_facts(machine)
-    assert not preflight.before_facts(found)
-    assert not preflight.preflight(found, facts, {})
+    assert not of_settings(found)
+    assert not here(found, facts)
     plain = resolve(found, facts).plain()
     wanted = {key: value for key, value in PROFILES[profile].items() if key not in OWN}
     assert {key: plain[key] for key in wanted} == wanted
@@ -49,7 +48,7 @@ def test_the_users_value_always_wins_over_a_profile(profile: str, key: str) -> N
     found = load(profile, **{name: text})
     setting = found.own[key] if key in OWN else found.axolotl[key]
     assert (setting.name, setting.value != old) == (name, True)
-    assert not preflight.before_facts(found)
+    assert not of_settings(found)
 
 
 @pytest.mark.parametrize("machine", [CPU, AMPERE])

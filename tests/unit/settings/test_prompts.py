@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from envtune.checks import lm_eval_tasks, preflight
-from envtune.resolve import facts
-from envtune.settings import prompts
+from envtune.checks import lm_eval_tasks
+from envtune.settings import paths, prompts
 from tests.unit import builders
-from tests.unit.builders import MODEL_AND_DATA, load, make_facts
+from tests.unit.builders import MODEL_AND_DATA, here, load, make_facts
 
 
 def refused(environ: dict[str, str]) -> list[str]:
@@ -19,7 +18,7 @@ def refused(environ: dict[str, str]) -> list[str]:
     given = builders.problems(full)
     if given:
         return given
-    found = preflight.preflight(facts.located(load(full)), make_facts(), {})
+    found = here(paths.located(load(full)), make_facts())
     return [str(problem) for problem in found]
 
 

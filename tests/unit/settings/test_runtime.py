@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from envtune.resolve import facts
-from envtune.settings import runtime, sources
+from envtune.settings import paths, runtime, sources
 from envtune.settings.runtime import RENAMED
 from tests.unit.builders import MODEL_AND_DATA, load
 
@@ -55,10 +54,10 @@ def test_a_relative_path_is_looked_up_under_data_root_too(
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "root" / "rows.jsonl").write_text("{}")
     environ = {f"AXOLOTL_{where.upper()}__0__PATH": "rows.jsonl", "DATA_ROOT": "../root"}
-    found = facts.located(load({"AXOLOTL_BASE_MODEL": "a/b", **environ})).axolotl[where]
+    found = paths.located(load({"AXOLOTL_BASE_MODEL": "a/b", **environ})).axolotl[where]
     assert found.value[0]["path"] == str(tmp_path / "root" / "rows.jsonl")
     (tmp_path / "here" / "rows.jsonl").write_text("{}")
-    found = facts.located(load({"AXOLOTL_BASE_MODEL": "a/b", **environ})).axolotl[where]
+    found = paths.located(load({"AXOLOTL_BASE_MODEL": "a/b", **environ})).axolotl[where]
     assert found.value[0]["path"] == str(tmp_path / "here" / "rows.jsonl")
 
 
@@ -73,11 +72,11 @@ def test_a_relative_path_is_looked_up_under_data_root_too(
 def test_the_runs_go_under_ckpt_root_where_nothing_stronger_says(
     environ: dict[str, str], outputs: str
 ) -> None:
-    assert facts.folders(load(environ).get, environ)[0] == str(Path(outputs).absolute())
+    assert paths.folders(load(environ).get, environ)[0] == str(Path(outputs).absolute())
 
 
 def test_a_name_of_the_hub_stays_one_with_a_data_root(tmp_path: Path) -> None:
-    found = facts.located(load({**MODEL_AND_DATA, "DATA_ROOT": str(tmp_path)}))
+    found = paths.located(load({**MODEL_AND_DATA, "DATA_ROOT": str(tmp_path)}))
     assert found.axolotl["datasets"].value[0]["path"] == "acme/rows"
 
 

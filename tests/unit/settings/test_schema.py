@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from envtune.settings import loading
+from envtune.settings import axolotl_keys
 from envtune.settings.schema import Mismatch, Node, Schema, nearest
 from tests.plausible import spelled
 
-AXOLOTL = loading.schema()
+AXOLOTL = axolotl_keys.schema()
 
 TEXT: Node = {"type": "string"}
 WHOLE: Node = {"type": "integer"}

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from envtune.checks import preflight
-from envtune.settings import loading, sources, upstream
+from envtune import redaction
+from envtune.settings import axolotl_keys, sources, upstream
 from envtune.settings.own import OWN
-from tests.unit.builders import MODEL_AND_DATA, load, problems, resolved, values
+from tests.unit.builders import MODEL_AND_DATA, load, of_settings, problems, resolved, values
 
-NAMES = [f"AXOLOTL_{key.upper()}" for key in loading.schema().fields]
+NAMES = [f"AXOLOTL_{key.upper()}" for key in axolotl_keys.schema().fields]
 
 
 @pytest.mark.parametrize(
@@ -230,11 +230,11 @@ def test_one_meaning_twice_in_one_layer_is_refused(environ: dict[str, str]) -> N
 def test_the_secrets_are_the_values_that_a_log_may_not_hold() -> None:
     inputs = sources.read((), {"HF_TOKEN": "hf_plant", "WANDB_API_KEY": "", "AXOLOTL_RL": "dpo"})
     assert inputs.secrets == ("hf_plant",)
-    assert sources.redact("a hf_plant b hf_plant", inputs.secrets) == "a [secret] b [secret]"
+    assert redaction.redact("a hf_plant b hf_plant", inputs.secrets) == "a [secret] b [secret]"
 
 
 def test_a_secret_that_is_part_of_another_leaves_nothing_of_the_longer_one() -> None:
-    assert "tail" not in sources.redact("key-tail", ("key", "key-tail"))
+    assert "tail" not in redaction.redact("key-tail", ("key", "key-tail"))
 
 
 @pytest.mark.parametrize(
@@ -247,5 +247,5 @@ def test_a_secret_that_is_part_of_another_leaves_nothing_of_the_longer_one() -> 
 )
 def test_a_secret_never_reaches_the_configuration(name: str, text: str) -> None:
     given = {**MODEL_AND_DATA, name: text}
-    refused = problems(given) or preflight.before_facts(load(given))
+    refused = problems(given) or of_settings(load(given))
     assert refused or "plant" not in str(resolved({name: text}).plain())

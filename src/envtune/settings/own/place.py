@@ -1,10 +1,10 @@
 """The settings of the place where a run works: how it ends there, what it may cost, its network."""
 
+from envtune.machine.certificates import CA_BUNDLE, INSECURE
 from envtune.settings.own.setting import FLAG, TEXT, Own
 
 ON_FINISH, ON_FAIL = "SFT_ON_FINISH", "SFT_ON_FAIL"
 MAX_HOURS, MAX_USD, PRICE = "SFT_MAX_HOURS", "SFT_MAX_USD", "SFT_USD_PER_HOUR"
-CA_BUNDLE, INSECURE = "SFT_CA_BUNDLE", "SFT_INSECURE_TLS"
 
 _ACTION = {"enum": ["exit", "idle", "stop", "terminate"]}
 _AMOUNT = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from envtune.resolve import facts
-from envtune.resolve.repositories import repositories
+from envtune.settings import paths
+from envtune.transfer.repositories import repositories
 from tests.unit.builders import load
 
 DATA = {"AXOLOTL_DATASETS__0__PATH": "rows.jsonl"}
@@ -40,5 +40,5 @@ CASES = [
 def test_only_what_the_hub_holds_is_a_repository(
     environ: dict[str, str], expected: list[tuple[str, str, str, str | None]]
 ) -> None:
-    found = repositories(facts.located(load(environ)))
+    found = repositories(paths.located(load(environ)))
     assert [(repo.name, repo.kind, repo.id, repo.revision) for repo in found] == expected

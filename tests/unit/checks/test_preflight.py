@@ -5,9 +5,18 @@ import pytest
 from envtune.checks import conflicts, preflight
 from envtune.machine import hardware
 from envtune.resolve import owned
-from envtune.settings import loading, retired
+from envtune.settings import axolotl_keys, retired
 from tests.unit import builders
-from tests.unit.builders import AMPERE, CPU, MODEL_AND_DATA, load, make_facts, resolved
+from tests.unit.builders import (
+    AMPERE,
+    CPU,
+    MODEL_AND_DATA,
+    here,
+    load,
+    make_facts,
+    of_settings,
+    resolved,
+)
 
 
 def refused(environ: dict[str, str], machine: hardware.Machine = AMPERE) -> list[str]:
@@ -17,8 +26,8 @@ def refused(environ: dict[str, str], machine: hardware.Machine = AMPERE) -> list
         return problems
     loaded = load(full)
     given = retired.translated(loaded)
-    found = [*retired.problems(loaded), *preflight.before_facts(given)]
-    return [str(p) for p in [*found, *preflight.preflight(given, make_facts(machine), {})]]
+    found = [*retired.problems(loaded), *of_settings(given)]
+    return [str(p) for p in [*found, *here(given, make_facts(machine))]]
 
 
 CONFLICTS = [
@@ -276,7 +285,7 @@ def test_a_key_of_a_plugin_turns_the_plugin_on_once(
 
 
 def test_every_key_in_the_tables_exists() -> None:
-    fields = loading.schema().fields
+    fields = axolotl_keys.schema().fields
     named = {
         *(key for pair in conflicts._ONE_OF for key in pair), *retired.RENAMED,
         *retired.RENAMED.values(), *retired.FLAGS, *retired.REMOVED, *retired.KEPT,

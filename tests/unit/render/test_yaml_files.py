@@ -11,6 +11,7 @@ import yaml
 from envtune.errors import Refused
 from envtune.render import yaml_files
 from envtune.resolve.config import RunConfig, Value
+from envtune.supervise import templates
 from tests.unit.builders import AMPERE, make_facts, resolved, run_config
 
 NASTY = [
@@ -44,7 +45,7 @@ def test_a_value_survives_in_every_place(text: Any) -> None:
         }
     )
     config = copy_of(config)
-    assert repr(yaml.safe_load(yaml_files.render_axolotl(config))) == repr(config.plain())
+    assert repr(yaml.safe_load(templates.render_axolotl(config))) == repr(config.plain())
 
 
 def copy_of(config: RunConfig) -> RunConfig:
@@ -55,29 +56,29 @@ def copy_of(config: RunConfig) -> RunConfig:
 
 def test_the_longest_value_that_a_variable_can_hold_survives() -> None:
     config = run_config({"default_system_message": "word: # " * (2**17 // 8)})
-    assert yaml.safe_load(yaml_files.render_axolotl(config)) == config.plain()
+    assert yaml.safe_load(templates.render_axolotl(config)) == config.plain()
 
 
 def test_two_data_sets_of_one_kind_are_written_out_twice() -> None:
     datasets = '[{"path": "a"}, {"path": "b"}]'
     facts = make_facts(columns=[("conversations",)] * 2)
-    text = yaml_files.render_axolotl(resolved({"AXOLOTL_DATASETS": datasets}, facts))
+    text = templates.render_axolotl(resolved({"AXOLOTL_DATASETS": datasets}, facts))
     assert "&id" not in text
 
 
 def test_nothing_outside_a_value_is_changed_by_it() -> None:
     config = run_config({"wandb_name": "x\nlearning_rate: 1\n#"})
-    assert list(yaml.safe_load(yaml_files.render_axolotl(config))) == list(config.axolotl)
+    assert list(yaml.safe_load(templates.render_axolotl(config))) == list(config.axolotl)
 
 
 def test_the_same_configuration_gives_the_same_bytes() -> None:
-    texts = {yaml_files.render_axolotl(resolved(facts=make_facts(AMPERE))) for _ in range(3)}
+    texts = {templates.render_axolotl(resolved(facts=make_facts(AMPERE))) for _ in range(3)}
     assert len(texts) == 1
 
 
 def test_a_comment_tells_the_source_of_each_value() -> None:
     config = resolved({"AXOLOTL_LORA_R": "8"})
-    lines = yaml_files.render_axolotl(config).splitlines()
+    lines = templates.render_axolotl(config).splitlines()
     for key, value in config.axolotl.items():
         [line] = [line for line in lines if line.startswith(f"{key}:")]
         assert f"  # {value.source}" in line
@@ -87,7 +88,7 @@ def test_a_comment_tells_the_source_of_each_value() -> None:
 @pytest.mark.parametrize("text", ["a\nlearning_rate: 9", "a\r\nb: 1", "a\u2028b: 1", "a\x85b: 1"])
 def test_a_source_or_reason_stays_in_its_comment(text: str) -> None:
     config = replace(run_config(), axolotl={"seed": Value(1, text, text), "a": Value([1], text)})
-    assert yaml.safe_load(yaml_files.render_axolotl(config)) == {"seed": 1, "a": [1]}
+    assert yaml.safe_load(templates.render_axolotl(config)) == {"seed": 1, "a": [1]}
 
 
 def with_template(tmp_path: Path, text: str, axolotl: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from envtune.artifacts import modelfiles
 from envtune.resolve.config import RunConfig
-from envtune.resolve.facts import DATASETS, FROM_THE_HUB
-from envtune.settings.loading import Settings
+from envtune.settings.paths import DATASETS, FROM_THE_HUB
+from envtune.settings.typed import Settings
 
 # What Axolotl takes for the format of `data_files`, or makes itself, and not for a repository.
 _FORMATS = ("json", "csv", "parquet", "arrow", "text")

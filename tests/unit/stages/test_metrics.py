@@ -6,6 +6,7 @@ from typing import Any
 import py3langid
 import pytest
 
+from envtune.settings import languages
 from envtune.stages import metrics
 
 SENTENCES = [
@@ -66,7 +67,7 @@ def test_a_language_is_told_where_there_is_enough_to_tell_it_by(
 
 
 def test_the_languages_are_those_of_the_installed_library() -> None:
-    assert {name for name, _ in py3langid.rank("x")} - {"zxx"} == metrics.LANGUAGES
+    assert {name for name, _ in py3langid.rank("x")} - {"zxx"} == languages.LANGUAGES
 
 
 CHECKS: list[tuple[str, list[int], bool, dict[str, Any], set[str]]] = [

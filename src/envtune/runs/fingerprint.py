@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.resolve.config import RunConfig
-from envtune.resolve.facts import DATASETS, PATHS
+from envtune.settings.paths import DATASETS, PATHS
 
 _WHOLE = 16 << 20
 _SAMPLE = 1 << 20

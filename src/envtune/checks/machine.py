@@ -1,0 +1,102 @@
+"""Whether this machine can do what is asked: its GPUs, its shared memory, its folders."""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from envtune.checks import conflicts
+from envtune.errors import Problem
+from envtune.machine.hardware import Machine
+from envtune.resolve import parallel
+from envtune.resolve.config import Facts
+from envtune.settings.typed import Settings
+
+# NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
+_SHM, _SHM_NEEDED = "/dev/shm", 2**30
+
+
+def device(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """No GPU where one is asked for, or none that training can use."""
+    wanted, gpus = settings.get("SFT_DEVICE"), facts.machine.gpus
+    if wanted == "cuda" and not gpus:
+        yield Problem(
+            "SFT_DEVICE", "is cuda and no GPU is visible; check --gpus all and the driver"
+        )
+    elif wanted == "auto" and facts.machine.flavor == "cuda" and not gpus:
+        yield Problem(
+            "SFT_DEVICE",
+            "is not set and no GPU is visible in an image made for one; start it with "
+            "--gpus all, or set SFT_DEVICE=cpu to train on the CPU",
+        )
+    if os.path.exists(_SHM) and (problem := writable(_SHM, _SHM)):
+        yield problem  # a lock of the data's preparation lies there
+    if facts.device == "cpu":
+        yield from conflicts.on_cpu(settings)
+    else:
+        yield from _gpus(facts.machine)
+
+
+def _gpus(machine: Machine) -> Iterator[Problem]:
+    """What makes GPUs that are there useless."""
+    driver, built_for = machine.driver, machine.built_for
+    if driver and built_for and driver[0] < built_for[0]:  # minor versions fit each other
+        known, needed = (".".join(map(str, version)) for version in (driver, built_for))
+        yield Problem(
+            "the GPU's driver",
+            f"is too old: it knows CUDA {known} and torch here is built for CUDA {needed}; "
+            f"take a host whose driver knows CUDA {built_for[0]}",
+        )
+    if len(machine.gpus) > 1 and machine.shm is not None and machine.shm < _SHM_NEEDED:
+        yield Problem(
+            _SHM,
+            f"has {machine.shm // 2**20} MiB and {len(machine.gpus)} GPUs talk through it; start "
+            "the container with --shm-size=8g, in Kubernetes with an emptyDir of medium Memory",
+        )
+
+
+def deepspeed(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """A preset of DeepSpeed's without DeepSpeed."""
+    preset = facts.parallel.preset
+    if preset in parallel.ZERO and importlib.util.find_spec("deepspeed") is None:
+        yield Problem(
+            parallel.PRESET, f"{preset} needs DeepSpeed, which is not installed; use fsdp2"
+        )
+
+
+def folders(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """Folders that the run has to write to and cannot."""
+    moved = "CKPT_ROOT" in settings.own and "SFT_OUTPUTS_DIR" not in settings.own
+    written = {
+        "CKPT_ROOT" if moved else "SFT_OUTPUTS_DIR": facts.outputs,
+        "SFT_LOGS_DIR": facts.logs,
+    }
+    if named := settings.axolotl.get("output_dir"):
+        written[named.name] = str(named.value)
+    yield from (p for name, folder in written.items() if (p := writable(name, folder)))
+
+
+def writable(name: str, folder: str) -> Problem | None:
+    """A problem when nothing can be written under `folder` (it need not exist yet)."""
+    path = Path(folder)
+    if os.path.exists(path) and not os.path.isdir(path):
+        return Problem(name, f"{path} is a file; the runs need a folder there")
+    while not os.path.exists(path):  # False for a name that is too long, too
+        path = path.parent
+    if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK) and not _refuses(path):
+        return None
+    return Problem(
+        name,
+        f"{folder} cannot be written by uid {os.getuid()} ({path} forbids it); mount a "
+        "writable volume there or name another folder",
+    )
+
+
+def _refuses(path: Path) -> bool:
+    """Whether a file system takes no files although its permissions allow them (/proc)."""
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return False
+    except OSError:
+        return True

@@ -1,0 +1,15 @@
+"""What the user gave, under today's names and with absolute paths: what every step goes by."""
+
+from dataclasses import replace
+
+from envtune.settings import loading, paths, publish_targets, retired
+from envtune.settings.sources import Inputs
+from envtune.settings.typed import Settings
+
+
+def settings(inputs: Inputs) -> Settings:
+    """Types, translates and locates. Raises Refused where a name or a type is wrong."""
+    typed = loading.load(inputs)
+    problems = (*retired.problems(typed), *publish_targets.problems(typed))
+    today = publish_targets.translated(retired.translated(typed))
+    return replace(paths.located(today), problems=problems)
