@@ -27,16 +27,6 @@ _READ = (
 )  # fmt: skip
 
 
-def needs(keys: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """What Axolotl takes from where, by the settings that are there: key -> parts."""
-    config = "base_model_config" if "base_model_config" in keys else "base_model"
-    tokenizer = "tokenizer_config" if "tokenizer_config" in keys else config
-    found: dict[str, tuple[str, ...]] = {"processor_config": (), "lora_model_dir": (ADAPTER,)}
-    for key, part in ((config, CONFIG), ("base_model", WEIGHTS), (tokenizer, TOKENIZER)):
-        found[key] = (*found.get(key, ()), part)
-    return found
-
-
 def missing(names: Collection[str], parts: Iterable[str]) -> list[str]:
     """The files that `parts` need and a folder with these names has not."""
     return [lost for part in parts for lost in _MISSING[part](names)]
@@ -98,9 +88,12 @@ def is_weights(name: str) -> bool:
 def _lost_shards(folder: Path) -> list[str]:
     """The shards that the index names and the folder has not; a damaged index names none."""
     entry = next((name for name in ENTRIES if (folder / name).exists()), None)
-    if entry not in INDICES or _damage(index := folder / entry):
+    if entry not in INDICES:
         return []
-    shards = read_json(index).get("weight_map", {}).values()
+    try:
+        shards = read_json(folder / entry).get("weight_map", {}).values()
+    except (OSError, *UNREADABLE):
+        return []
     return sorted(name for name in set(shards) if not (folder / name).exists())
 
 

@@ -30,6 +30,15 @@ def refuse(checks: Iterable[Check], settings: Settings, facts: Facts) -> None:
         raise Refused(problems)
 
 
+def judged(settings: Settings, facts: Facts) -> Facts:
+    """`facts` with what others know. Raises Refused where this start cannot come to its end."""
+    refuse(HERE, settings, facts)
+    for ask, checks in ASKED:
+        facts = ask(settings, facts)
+        refuse(checks, settings, facts)
+    return facts
+
+
 def _missing(settings: Settings) -> Iterator[Problem]:
     if "base_model" not in settings.axolotl:
         yield Problem(
@@ -88,7 +97,10 @@ HERE: tuple[Check, ...] = (
     _untrusted,
     access.local_problems,
 )
-OF_THE_MODEL: tuple[Check, ...] = (quantisable.model_problems,)
+# What others are asked once all that is here is well, and what is judged by their answers.
+ASKED: tuple[tuple[Callable[[Settings, Facts], Facts], tuple[Check, ...]], ...] = (
+    (access.verify, (quantisable.model_problems,)),
+)
 
 
 _UNPROVED = "a resumed run may see other batches than one never stopped"
@@ -100,16 +112,35 @@ _WARNED = {
 }
 
 
-def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
-    """What the user may do and should know."""
+def _unsafe(settings: Settings, facts: Facts) -> Iterator[str]:
+    """What a stop or a kill costs with these settings."""
     set_on = {key: s.name for key, s in settings.axolotl.items() if s.value}
-    told = [f"{set_on[key]}: {text}" for key, text in _WARNED.items() if key in set_on]
+    yield from (f"{set_on[key]}: {text}" for key, text in _WARNED.items() if key in set_on)
     strategy = settings.axolotl.get("save_strategy")
     if strategy is not None and strategy.value == "no":
-        told.append(f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing")
+        yield f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing"
+
+
+def _pretended(settings: Settings, facts: Facts) -> Iterator[str]:
     if settings.get("SFT_PRETEND_GPU"):
-        told.append(f"SFT_PRETEND_GPU: checked for {facts.machine}, whatever is here")
-    told += data.masks_nothing(settings, facts)
+        yield f"SFT_PRETEND_GPU: checked for {facts.machine}, whatever is here"
+
+
+def _again(settings: Settings, facts: Facts) -> Iterator[str]:
     if settings.get("SFT_RERUN"):
-        told.append("SFT_RERUN: every start after a finished one trains again")
-    return (*told, *finish.warnings(settings, facts), *facts.warnings)
+        yield "SFT_RERUN: every start after a finished one trains again"
+
+
+WARNINGS: tuple[Callable[[Settings, Facts], Iterable[str]], ...] = (
+    _unsafe,
+    _pretended,
+    data.masks_nothing,
+    _again,
+    finish.warnings,
+    lambda settings, facts: facts.warnings,
+)
+
+
+def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
+    """What the user may do and should know."""
+    return tuple(line for warn in WARNINGS for line in warn(settings, facts))

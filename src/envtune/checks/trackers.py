@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from envtune.checks.machine import writable
 from envtune.errors import Problem
+from envtune.machine.volumes import writable
 from envtune.resolve.config import Facts
 from envtune.settings.typed import Settings
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from envtune.checks import access, preflight
+from envtune.checks import preflight
 from envtune.resolve import rules
 from envtune.resolve.config import Configuration
 from envtune.resolve.look import look
@@ -17,10 +17,8 @@ def configure(
     inputs = sources.with_documents(sources.read(arguments, environ))
     settings = given.settings(inputs)
     preflight.refuse_settings(settings)  # what is not worth a look
-    facts = look(settings, inputs.environ)
-    preflight.refuse(preflight.HERE, settings, facts)
-    facts = access.verify(settings, facts)
-    preflight.refuse(preflight.OF_THE_MODEL, settings, facts)
+    facts = preflight.judged(settings, look(settings, inputs.environ))
+    warnings = preflight.warnings(settings, facts)
     config = rules.resolve(settings, facts)
-    warnings = (*config.warnings, *preflight.warnings(settings, facts))
-    return Configuration(replace(config, warnings=warnings), settings, inputs, facts)
+    config = replace(config, warnings=(*config.warnings, *warnings))
+    return Configuration(config, settings, inputs, facts)

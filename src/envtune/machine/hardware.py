@@ -79,6 +79,11 @@ PRETENDED = {
 PRETENDED_NAME = rf"^(?P<name>{'|'.join(PRETENDED)})(x(?P<count>[1-9][0-9]?))?$"
 
 
+def look(wanted: str | None, environ: Mapping[str, str]) -> Machine:
+    """The machine that is `wanted` in place of this one, or this one."""
+    return pretended(wanted) if wanted else probe(environ)
+
+
 def pretended(text: str) -> Machine:
     """The machine that `<name>` or `<name>x<count>` stands for.
 

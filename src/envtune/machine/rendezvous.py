@@ -59,6 +59,11 @@ class Rendezvous:
         return self.address in ("localhost", "::1") or self.address.startswith("127.")
 
 
+def named(flags: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Flags of `accelerate launch` by their names with underscores."""
+    return {name.replace("-", "_"): value for name, value in (flags or {}).items()}
+
+
 def read(
     environ: Mapping[str, str], flags: Mapping[str, Any] | None = None
 ) -> tuple[Rendezvous, list[Problem]]:

@@ -10,7 +10,7 @@ from envtune import channel, redaction
 from envtune.machine.rendezvous import FLAGS, VARIABLES, Rendezvous
 from envtune.resolve import accelerate_flags
 from envtune.resolve.config import RunConfig
-from envtune.settings import runtime
+from envtune.settings import paths
 
 _WITHOUT_KEY = ("offline", "dryrun", "disabled")
 API_KEY = "VLLM_API_KEY"
@@ -103,7 +103,7 @@ def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) ->
         "AXOLOTL_TEE_STDOUT": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": (environ.get("HF_HUB_OFFLINE") or "0") if online else "1",
-        **runtime.caches(config.setting("SFT_CACHE_DIR"), environ),
+        **paths.caches(config.setting("SFT_CACHE_DIR"), environ),
     }
     if config.device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = "-1"  # an empty one counts as not set
@@ -211,7 +211,7 @@ def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[s
         # MLflow's own patience is minutes for each metric that a dead server does not take.
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        **runtime.caches(config.setting("SFT_CACHE_DIR"), env),
+        **paths.caches(config.setting("SFT_CACHE_DIR"), env),
     }
     if "AXOLOTL_DATASET_PROCESSES" not in env:  # its old name, which it reads second
         # Axolotl counts the host's cores, not the container's.

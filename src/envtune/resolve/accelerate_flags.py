@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune.errors import Problem
-from envtune.machine.rendezvous import FLAGS
+from envtune.machine.rendezvous import FLAGS, named
 from envtune.settings.typed import Settings
 
 # Read by envtune, which tells accelerate in its own words.
@@ -41,11 +41,7 @@ _REFUSED = tuple(
 
 def given(settings: Settings) -> dict[str, Any]:
     """The user's flags by their names with underscores."""
-    return named(settings.get(FLAGS) or {})
-
-
-def named(flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("-", "_"): value for name, value in flags.items()}
+    return named(settings.get(FLAGS))
 
 
 def refusals(settings: Settings) -> list[Problem]:

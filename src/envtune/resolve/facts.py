@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import modelfiles
-from envtune.settings import paths
 
 # ds_type as Axolotl names it; JSON lines are "json" too.
 _DATA_TYPES = {
@@ -50,10 +49,10 @@ class DataFacts:
 
 def read_model(path: str) -> ModelFacts:
     """The model's facts. What is wrong with its files is for `access` to tell."""
-    if not paths.is_local(path):
+    if not path.startswith("/"):
         return ModelFacts(path, local=False)
     try:
-        config = modelfiles.read_json(Path(paths.absolute(path)) / "config.json")
+        config = modelfiles.read_json(Path(path) / "config.json")
     except (OSError, ValueError):
         return ModelFacts(path, local=True)
     return ModelFacts(path, True, config)
@@ -66,9 +65,9 @@ def read_data(datasets: Sequence[Mapping[str, Any]]) -> tuple[DataFacts, ...]:
 
 def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
     path = str(dataset.get("path", ""))
-    if not paths.is_local(path):
+    if not path.startswith("/"):
         return DataFacts(path, local=False)
-    target = Path(paths.absolute(path))
+    target = Path(path)
     if os.path.isdir(target):
         empty = not any(target.iterdir())
         return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")

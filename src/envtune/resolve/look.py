@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from envtune.errors import Problem
@@ -20,31 +19,36 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Facts:
 
     Nothing of the Hub's: that is asked once everything here is well.
     """
-    machine, outputs = _machine(settings, environ), paths.folders(settings.get, environ)
-    wanted = settings.get("SFT_DEVICE")
+    tracking, flags = _tracking(environ), accelerate_flags.given(settings)
+    local = paths.everything_local(settings) or settings.get("SFT_LOCAL_FILES_ONLY")
+    outputs, logs = paths.folders(settings.get, environ)
+    caches = paths.caches(settings.get("SFT_CACHE_DIR"), environ)
+    file, unread = documents.read_if_named(flags.get("config_file"))
+    where, problems = rendezvous.read(environ, flags)
+    machine = hardware.look(settings.get("SFT_PRETEND_GPU"), environ)
     seen = Facts(
         machine=machine,
-        model=facts.read_model(str(settings.axolotl["base_model"].value)),
-        local=paths.everything_local(settings) or settings.get("SFT_LOCAL_FILES_ONLY"),
+        device=_device(settings.get("SFT_DEVICE"), machine),
         data=facts.read_data(_items(settings, "datasets")),
         test_data=facts.read_data(_items(settings, "test_datasets")),
-        device=("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted,
-        tracking=_tracking(environ),
-        outputs=outputs[0],
-        logs=outputs[1],
-        environ=environ,
+        model=facts.read_model(str(settings.axolotl["base_model"].value)),
+        local=local,
+        tracking=tracking,
+        where=where,
+        outputs=outputs,
+        logs=logs,
+        environ={**environ, **caches},
     )
-    return _spread(settings, seen)
+    if unread and not problems:
+        problems = [Problem(f"{rendezvous.FLAGS}: config_file", unread)]
+    if problems:
+        return replace(seen, problems=tuple(problems))
+    layout, problems = parallel.decide(settings, machine, seen.device, where, file)
+    return replace(seen, parallel=layout, problems=tuple(problems))
 
 
-def _machine(settings: Settings, environ: Mapping[str, str]) -> Machine:
-    pretended = settings.get("SFT_PRETEND_GPU")
-    return hardware.pretended(pretended) if pretended else hardware.probe(environ)
-
-
-def _items(settings: Settings, key: str) -> list[Any]:
-    """The data sets of a key that is not set, or is null, are none."""
-    return (settings.axolotl[key].value if key in settings.axolotl else None) or []
+def _device(wanted: str, machine: Machine) -> str:
+    return ("cuda" if machine.gpus else "cpu") if wanted == "auto" else wanted
 
 
 def _tracking(environ: Mapping[str, str]) -> Tracking:
@@ -58,16 +62,6 @@ def _tracking(environ: Mapping[str, str]) -> Tracking:
     )
 
 
-def _spread(settings: Settings, seen: Facts) -> Facts:
-    """`seen` with the nodes, and how training spreads over them and their devices."""
-    flags = accelerate_flags.given(settings)
-    where, problems = rendezvous.read(seen.environ, flags)
-    layout, file = seen.parallel, {}
-    if not problems and (path := flags.get("config_file")):
-        try:
-            file = dict(documents.read_file(Path(path)).values)
-        except documents.DocumentError as error:
-            problems = [Problem(f"{rendezvous.FLAGS}: config_file", str(error))]
-    if not problems:
-        layout, problems = parallel.decide(settings, seen.machine, seen.device, where, file)
-    return replace(seen, where=where, parallel=layout, problems=tuple(problems))
+def _items(settings: Settings, key: str) -> list[Any]:
+    """The data sets of a key that is not set, or is null, are none."""
+    return (settings.axolotl[key].value if key in settings.axolotl else None) or []

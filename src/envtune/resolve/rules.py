@@ -34,6 +34,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     output_dir, resume_from = (
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
     )
+    own = _own(settings)
     values = data.with_types(values, facts, settings.get("SFT_SAMPLE_SIZE"))
     for key, rule in RUNNING if settings.passes_through else RULES:
         if key not in values:
@@ -47,7 +48,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     values |= owned.ours(values)
     return RunConfig(
         axolotl=_ordered(values),
-        own=_own(settings),
+        own=own,
         device=facts.device,
         parallel=facts.parallel,
         output_dir=output_dir,

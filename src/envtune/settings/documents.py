@@ -42,6 +42,14 @@ def read_file(path: Path) -> Document:
     return _parsed(read_text(path), path)
 
 
+def read_if_named(path: str | None) -> tuple[Mapping[str, Any], str]:
+    """The object in a file, and what is wrong with it; nothing where none is named."""
+    try:
+        return (read_file(Path(path)).values if path else {}), ""
+    except DocumentError as error:
+        return {}, str(error)
+
+
 def read_defaults(path: Path) -> Document | None:
     """The object in a YAML file of defaults; None for a Jinja template, which only lays out."""
     text = read_text(path)

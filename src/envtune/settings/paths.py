@@ -39,6 +39,17 @@ def folders(given: Callable[[str], str | None], environ: Mapping[str, str]) -> t
     return absolute(outputs), absolute(logs)
 
 
+def caches(folder: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """The Hub's caches under `folder`, laid out as under HF_HOME; none where HF_HOME says it.
+
+    HF_HOME itself would hide a token that `hf auth login` has stored.
+    """
+    if not folder or environ.get("HF_HOME"):
+        return {}
+    parts = {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets", "HF_XET_CACHE": "xet"}
+    return {name: f"{folder}/{part}" for name, part in parts.items() if not environ.get(name)}
+
+
 def is_local(path: str) -> bool:
     """Whether a name means a file or folder here and not a repository of the Hub."""
     return (

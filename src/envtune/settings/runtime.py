@@ -26,14 +26,3 @@ def translated(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
             found[new] = value
             notes.append(f"{old} is an old name; it is passed on as {new}")
     return found, notes
-
-
-def caches(folder: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """The Hub's caches under `folder`, laid out as under HF_HOME; none where HF_HOME says it.
-
-    HF_HOME itself would hide a token that `hf auth login` has stored.
-    """
-    if not folder or environ.get("HF_HOME"):
-        return {}
-    parts = {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets", "HF_XET_CACHE": "xet"}
-    return {name: f"{folder}/{part}" for name, part in parts.items() if not environ.get(name)}

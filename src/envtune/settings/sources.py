@@ -127,18 +127,15 @@ def read(
 
     Raises Refused where a secret's file cannot be read, or the secret is set beside it.
     """
-    environ, notes = runtime.translated(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    named = _with_secrets(environ) if files else environ
+    found, notes = runtime.translated(named)
     given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
     early = {entry.name: entry.text for entry in given if entry.name in _EARLY}
-    environ, told = certificates.trusted(
-        {**(_with_secrets(environ) if files else environ), **early}
-    )
-    notes, entries = [*notes, *told], []
-    for name in sorted(n for n in environ if is_ours(n) or _nearly_ours(n)):
-        if _is_service_link(name, environ[name]):
-            notes.append(f"{name} looks like a Kubernetes service link and is ignored")
-        else:
-            entries.append(Entry(name, environ[name]))
+    found, told = certificates.trusted({**found, **early})
+    shown = redaction.hidden(found)
+    entries, ignored = _entries_of(found)
+    notes += [*told, *ignored]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -146,7 +143,18 @@ def read(
         Layer("AXOLOTL_", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
         Layer("command line", tuple(given)),
     ]
-    return Inputs(tuple(layers), redaction.hidden(environ), tuple(notes))
+    return Inputs(tuple(layers), shown, tuple(notes))
+
+
+def _entries_of(environ: Mapping[str, str]) -> tuple[list[Entry], list[str]]:
+    """The variables that are meant for envtune, and a note for each that only looks so."""
+    entries, notes = [], []
+    for name in sorted(n for n in environ if is_ours(n) or _nearly_ours(n)):
+        if _is_service_link(name, environ[name]):
+            notes.append(f"{name} looks like a Kubernetes service link and is ignored")
+        else:
+            entries.append(Entry(name, environ[name]))
+    return entries, notes
 
 
 def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from envtune import files
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit
 from envtune.render import launch
-from envtune.settings import runtime
+from envtune.settings import paths
 from envtune.stages import training
 from envtune.supervise import nodes, worker
 from envtune.supervise.progress import Transferred, amount, span
@@ -94,7 +94,7 @@ def _try(
 
 
 def _environ(context: Context) -> dict[str, str]:
-    caches = runtime.caches(context.config.setting("SFT_CACHE_DIR"), context.environ)
+    caches = paths.caches(context.config.setting("SFT_CACHE_DIR"), context.environ)
     return {**context.environ, **caches}
 
 

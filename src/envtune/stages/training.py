@@ -16,7 +16,6 @@ from envtune.channel import FINAL, Outcome
 from envtune.errors import Exit, Refused, gist, recognise, wrong_value
 from envtune.machine import hardware, rendezvous
 from envtune.render import launch
-from envtune.resolve import accelerate_flags
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.supervise import descendants, nodes, process, trackers
 from envtune.supervise.progress import PHASES, Progress
@@ -124,7 +123,7 @@ def _run(
 
 def _place(context: Context, owner: str) -> launch.Place:
     where, problems = rendezvous.read(
-        context.environ, accelerate_flags.named(context.config.setting(rendezvous.FLAGS) or {})
+        context.environ, rendezvous.named(context.config.setting(rendezvous.FLAGS))
     )
     if problems:
         raise Refused(problems)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envtune.deadline import answers
 from envtune.redaction import USERINFO
 from envtune.resolve.config import RunConfig
+from envtune.transfer.deadline import answers
 
 # Seconds for all questions, which are asked at once.
 PATIENCE = 5.0

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune.artifacts import modelfiles
-from envtune.errors import Exit, recognise
+from envtune.errors import Exit, Problem, Refused, recognise
 from envtune.redaction import HUB_TOKENS, USERINFO, redact
 from envtune.transfer.repositories import Repository
 
@@ -33,6 +33,16 @@ def offline(environ: Mapping[str, str]) -> str:
     return name if environ.get(name, "").lower() in _ON else ""
 
 
+def closed(environ: Mapping[str, str], *, local_only: bool) -> str:
+    """The variable that forbids to ask the Hub, or nothing. Raises Refused on a contradiction."""
+    if not local_only:
+        return offline(environ)
+    if (given := environ.get("HF_HUB_OFFLINE")) and not offline(environ):
+        what = f"is {given!r} and SFT_LOCAL_FILES_ONLY is true; unset one of them"
+        raise Refused([Problem("HF_HUB_OFFLINE", what)])
+    return "SFT_LOCAL_FILES_ONLY"
+
+
 def reason(error: Exception) -> str:
     """Why a request got no answer, in a few words."""
     if (failure := recognise(str(error))) and failure.exit == Exit.CONFIG:
@@ -44,10 +54,14 @@ class Hub:
     """The Hub behind HF_ENDPOINT, asked with the token of the environment.
 
     Every method raises HfHubHTTPError where the Hub refuses and httpx.HTTPError where it
-    cannot be asked.
+    cannot be asked. What takes the time of a slow machine is imported when it is made, before
+    the clock of any question starts.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        import httpx  # noqa: F401
+        import huggingface_hub.errors
+        import huggingface_hub.utils  # noqa: F401
         from huggingface_hub import get_token
 
         self.url = (environ.get("HF_ENDPOINT") or _HUB).rstrip("/")

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import modelfiles
+from envtune.errors import Exit, Problem
 from envtune.resolve.config import RunConfig
-from envtune.settings import runtime
+from envtune.settings import paths
+from envtune.transfer.answers import Answer
 from envtune.transfer.repositories import Repository
 
 
@@ -81,5 +83,22 @@ def base_folder(config: RunConfig, environ: Mapping[str, str]) -> Path | None:
     if (name := str(plain["base_model"])).startswith("/"):
         return Path(name)
     repository = Repository("", "model", name, plain.get("model_revision"))
-    caches = runtime.caches(config.setting("SFT_CACHE_DIR"), environ)
+    caches = paths.caches(config.setting("SFT_CACHE_DIR"), environ)
     return snapshot(repository, {**environ, **caches})
+
+
+def instead(repo: Repository, why: str, environ: Mapping[str, str]) -> Answer:
+    """The cache's answer where the Hub gives none."""
+    if lost(repo, environ):
+        text = f"{why}; check the network and HF_ENDPOINT, or give local folders"
+        return Answer(Problem(repo.name, text, Exit.ACCESS))
+    warning = f"{repo.name}: {why}; {repo.id} is taken from the cache"
+    return Answer(warning=warning, config=config(repo, environ))
+
+
+def answer(repo: Repository, switch: str, environ: Mapping[str, str]) -> Answer:
+    """The cache's answer where the Hub may not be asked."""
+    if why := lost(repo, environ):
+        message = f"{repo.id} {why} and {switch} is set; where there is a network: {fetch(repo)}"
+        return Answer(Problem(repo.name, message, Exit.ACCESS))
+    return Answer(config=config(repo, environ))

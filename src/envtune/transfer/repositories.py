@@ -1,10 +1,10 @@
 """Where models, tokenizers and data sets come from: folders, and repositories of the Hub."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from envtune.artifacts import modelfiles
+from envtune.artifacts.modelfiles import ADAPTER, CONFIG, TOKENIZER, WEIGHTS
 from envtune.resolve.config import RunConfig
 from envtune.settings.paths import DATASETS, FROM_THE_HUB
 from envtune.settings.typed import Settings
@@ -37,8 +37,18 @@ def models(settings: Settings) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 def _parted(values: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     given = {key: values[key] for key in FROM_THE_HUB if values.get(key)}
-    parts = modelfiles.needs(given)
+    parts = needs(given)
     yield from ((key, value, parts.get(key, ())) for key, value in given.items())
+
+
+def needs(keys: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """What Axolotl takes from where, by the settings that are there: key -> parts."""
+    config = "base_model_config" if "base_model_config" in keys else "base_model"
+    tokenizer = "tokenizer_config" if "tokenizer_config" in keys else config
+    found: dict[str, tuple[str, ...]] = {"processor_config": (), "lora_model_dir": (ADAPTER,)}
+    for key, part in ((config, CONFIG), ("base_model", WEIGHTS), (tokenizer, TOKENIZER)):
+        found[key] = (*found.get(key, ()), part)
+    return found
 
 
 def repositories(settings: Settings) -> list[Repository]:

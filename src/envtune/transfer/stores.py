@@ -12,10 +12,14 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from envtune.machine.volumes import writable
 from envtune.redaction import Secret
+from envtune.settings.publish_targets import Target
+from envtune.transfer.answers import Answer, Question, refuse
 
 _CHUNK = 1 << 20
 # What a client raises when nobody gave it a key.
@@ -184,3 +188,24 @@ def _is_refusal(error: Exception) -> bool:
         return True
     status = (getattr(error, name, None) for name in ("status_code", "status", "code"))
     return type(error).__name__ in _NO_KEY or any(code in _REFUSED for code in status)
+
+
+def question(place: Target, environ: Mapping[str, str]) -> Question:
+    """Asks a store, whose client is there before the clock starts, whether it may be written to."""
+    load(place.url)
+    return (
+        partial(_ask_to_write, place, environ),
+        partial(refuse, place.name, f"{place.url} does not answer"),
+    )
+
+
+def _ask_to_write(place: Target, environ: Mapping[str, str]) -> Answer:
+    if place.url.startswith("file://"):
+        return Answer(writable(place.name, place.url.removeprefix("file://")))
+    try:
+        Objects(place.url, environ).probe()
+    except Denied as error:
+        return refuse(place.name, f"{error}; check the address and its credentials")
+    except Unreached as error:
+        return refuse(place.name, f"{error}; check the network and the address")
+    return Answer()

@@ -57,27 +57,6 @@ def test_the_names_tell_what_is_missing(
     assert [name.split(" (")[0] for name in found] == missing
 
 
-@pytest.mark.parametrize(
-    ("keys", "needs"),
-    [
-        ({"base_model"}, {"base_model": WHOLE}),
-        (
-            {"base_model", "tokenizer_config"},
-            {"base_model": (CONFIG, WEIGHTS), "tokenizer_config": (TOKENIZER,)},
-        ),
-        (
-            {"base_model", "base_model_config"},
-            {"base_model": (WEIGHTS,), "base_model_config": (CONFIG, TOKENIZER)},
-        ),
-    ],
-)
-def test_parts_that_come_from_elsewhere_are_not_looked_for(
-    keys: set[str], needs: dict[str, tuple[str, ...]]
-) -> None:
-    found = modelfiles.needs(keys)
-    assert {key: found[key] for key in keys} == needs
-
-
 def test_every_shard_that_the_index_names_has_to_be_there(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00002-of-00003.safetensors")
     shards = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]

@@ -81,9 +81,9 @@ def test_a_name_of_the_hub_stays_one_with_a_data_root(tmp_path: Path) -> None:
 
 
 def test_the_hubs_caches_lie_in_their_folder_where_nothing_else_is_said() -> None:
-    assert runtime.caches("/c", {"HF_HUB_CACHE": "/elsewhere"}) == {
+    assert paths.caches("/c", {"HF_HUB_CACHE": "/elsewhere"}) == {
         "HF_DATASETS_CACHE": "/c/datasets",
         "HF_XET_CACHE": "/c/xet",
     }
-    assert runtime.caches("/c", {"HF_HOME": "/home"}) == {}
-    assert runtime.caches(None, {}) == {}
+    assert paths.caches("/c", {"HF_HOME": "/home"}) == {}
+    assert paths.caches(None, {}) == {}

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from envtune.artifacts.modelfiles import CONFIG, TOKENIZER, WEIGHTS
 from envtune.settings import paths
-from envtune.transfer.repositories import repositories
+from envtune.transfer.repositories import needs, repositories
 from tests.unit.builders import load
 
 DATA = {"AXOLOTL_DATASETS__0__PATH": "rows.jsonl"}
@@ -42,3 +43,24 @@ def test_only_what_the_hub_holds_is_a_repository(
 ) -> None:
     found = repositories(paths.located(load(environ)))
     assert [(repo.name, repo.kind, repo.id, repo.revision) for repo in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ({"base_model"}, {"base_model": (CONFIG, WEIGHTS, TOKENIZER)}),
+        (
+            {"base_model", "tokenizer_config"},
+            {"base_model": (CONFIG, WEIGHTS), "tokenizer_config": (TOKENIZER,)},
+        ),
+        (
+            {"base_model", "base_model_config"},
+            {"base_model": (WEIGHTS,), "base_model_config": (CONFIG, TOKENIZER)},
+        ),
+    ],
+)
+def test_parts_that_come_from_elsewhere_are_not_looked_for(
+    keys: set[str], wanted: dict[str, tuple[str, ...]]
+) -> None:
+    found = needs(keys)
+    assert {key: found[key] for key in keys} == wanted

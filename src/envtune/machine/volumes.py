@@ -1,0 +1,32 @@
+"""Whether a folder can be written to."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from envtune.errors import Problem
+
+
+def writable(name: str, folder: str) -> Problem | None:
+    """A problem when nothing can be written under `folder` (it need not exist yet)."""
+    path = Path(folder)
+    if os.path.exists(path) and not os.path.isdir(path):
+        return Problem(name, f"{path} is a file; the runs need a folder there")
+    while not os.path.exists(path):  # False for a name that is too long, too
+        path = path.parent
+    if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK) and not _refuses(path):
+        return None
+    return Problem(
+        name,
+        f"{folder} cannot be written by uid {os.getuid()} ({path} forbids it); mount a "
+        "writable volume there or name another folder",
+    )
+
+
+def _refuses(path: Path) -> bool:
+    """Whether a file system takes no files although its permissions allow them (/proc)."""
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return False
+    except OSError:
+        return True
