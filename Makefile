@@ -85,10 +85,13 @@ test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
 
-check: $(VENV)/.dev reference ## ruff, ruff format, mypy, shellcheck, hadolint, the generated reference
+check: $(VENV)/.dev reference ## ruff, ruff format, mypy, who imports what, shellcheck, hadolint, the generated reference
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/imports.py
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/deptry src
 	$(BIN)/shellcheck scripts/*.sh .ci/run
 	$(BIN)/hadolint Dockerfile
 	git --no-pager diff --exit-code -- $(REFERENCE) || { echo 'git add what `make generate` wrote'; exit 1; }

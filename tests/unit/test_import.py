@@ -1,23 +1,15 @@
 """The control plane starts at once: nothing heavy is imported for a wrong variable."""
 
-import importlib.metadata
 import os
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import envtune
 from tests.unit.builders import write_model
 
 HEAVY = {"torch", "transformers", "axolotl", "vllm", "numpy", "datasets"}
-MODULES = sorted(
-    module.name
-    for module in pkgutil.walk_packages(envtune.__path__, "envtune.")
-    if not module.name.startswith("envtune.engine")
-)
 
 
 def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -40,19 +32,6 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
 
 def told(done: subprocess.CompletedProcess[str]) -> str:
     return "\n".join(li for li in done.stderr.splitlines() if not li.startswith("import time:"))
-
-
-def test_no_module_of_the_control_plane_imports_an_engine() -> None:
-    assert "envtune.resolve.batch" in MODULES
-    script = f"""
-import importlib, sys
-for name in {MODULES}:
-    importlib.import_module(name)
-    print(name, *sorted({HEAVY} & sys.modules.keys()))
-"""
-    done = python("-c", script)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == MODULES
 
 
 def test_a_wrong_name_ends_with_1_before_anything_heavy_is_imported(tmp_path: Path) -> None:
@@ -96,8 +75,3 @@ def test_the_last_word_goes_to_the_termination_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     check(tmp_path, AXOLOTL_LORA_R="x", TERMINATION_LOG_FILE=str(log))
     assert "AXOLOTL_LORA_R" in log.read_text()
-
-
-def test_only_what_the_control_plane_needs_is_a_dependency() -> None:
-    named = {line.split(";")[0].strip() for line in importlib.metadata.requires("envtune") or ()}
-    assert {name.lower() for name in named} == {"pyyaml", "jinja2", "tqdm"}
