@@ -13,7 +13,7 @@ from envtune.resolve.data import EVALUATES, STREAMS
 from envtune.resolve.rules import passes_through
 from envtune.settings import upstream
 from envtune.settings.loading import Settings
-from envtune.settings.schema import nearest
+from envtune.settings.nearest import nearest
 
 _ONE_OF = (
     ("bf16", "fp16"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from envtune.errors import Problem
 from envtune.settings.loading import Settings
-from envtune.settings.schema import nearest
+from envtune.settings.nearest import nearest
 
 # A task, group or tag at the left margin, or a list of them: [a, b], or a line each.
 _NAMED = re.compile(

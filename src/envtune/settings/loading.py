@@ -10,8 +10,9 @@ from typing import Any
 
 from envtune.errors import Problem, Refused
 from envtune.settings import dialects, retired, upstream
+from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, PLUGIN_KEYS, SERVE_FLAG, SERVE_FLAGS
-from envtune.settings.schema import Mismatch, Node, Schema, nearest
+from envtune.settings.schema import Mismatch, Node, Schema
 from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer, has_key_in_url
 
 _FLAG: Node = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}

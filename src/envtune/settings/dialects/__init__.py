@@ -24,8 +24,9 @@ from envtune.settings.dialects.rules import (
     Rule,
     Table,
 )
+from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN
-from envtune.settings.schema import Mismatch, Schema, nearest
+from envtune.settings.schema import Mismatch, Schema
 from envtune.settings.sources import SFT, Entry, Layer, as_text
 
 _PLAIN = Schema({}, {})
