@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from envtune import channel
-from envtune.artifacts import checkpoints
+from envtune.artifacts import checkpoints, weights
 from envtune.channel import FINAL, Outcome
 from envtune.errors import Exit, Refused, gist, recognise, wrong_value
 from envtune.machine import hardware, rendezvous
@@ -244,7 +244,7 @@ def _publish(context: Context, source: Path) -> StageRecord:
     """Checks the weights in `source` and gives them their final name."""
     adapter = bool(context.config.plain().get("adapter"))
     target = context.run.folder / ("adapter" if adapter else "model")
-    problems = checkpoints.weight_problems(source, adapter=adapter)
+    problems = weights.problems(source, adapter=adapter)
     if problems:
         message = "the trained weights failed their checks: " + "; ".join(problems[:3])
         return {"outcome": "failed", "exit": Exit.ARTIFACT, "message": message}
