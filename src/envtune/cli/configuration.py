@@ -8,6 +8,7 @@ from typing import Any
 from envtune.checks import access, preflight, quantisable
 from envtune.errors import NothingSet, Problem, Refused
 from envtune.machine import certificates, hardware, rendezvous
+from envtune.machine.pretended import pretend
 from envtune.machine.rendezvous import Rendezvous
 from envtune.resolve import accelerate_flags, facts, parallel
 from envtune.resolve.config import Facts, RunConfig, Tracking
@@ -81,7 +82,7 @@ def _outputs_name(given: Settings) -> str:
 
 def _facts(given: Settings, environ: Mapping[str, str]) -> Facts:
     pretended = given.get("SFT_PRETEND_GPU")
-    machine = hardware.pretended(pretended) if pretended else hardware.probe(environ)
+    machine = pretend(pretended) if pretended else hardware.probe(environ)
     wanted = given.get("SFT_DEVICE")
     return Facts(
         machine=machine,

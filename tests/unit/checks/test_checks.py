@@ -3,14 +3,15 @@
 import pytest
 
 from envtune.checks import conflicts, preflight
-from envtune.machine import hardware
+from envtune.machine.hardware import Machine
+from envtune.machine.pretended import PRETENDED, pretend
 from envtune.resolve import owned
 from envtune.settings import loading, retired
 from tests.unit import builders
 from tests.unit.builders import AMPERE, CPU, MODEL_AND_DATA, load, make_facts, resolved
 
 
-def refused(environ: dict[str, str], machine: hardware.Machine = AMPERE) -> list[str]:
+def refused(environ: dict[str, str], machine: Machine = AMPERE) -> list[str]:
     """Every line that `check` would print for AXOLOTL_* variables."""
     full = {**MODEL_AND_DATA, **{f"AXOLOTL_{name}": text for name, text in environ.items()}}
     if problems := builders.problems(full):
@@ -300,7 +301,7 @@ def test_every_key_in_the_tables_exists() -> None:
 def test_a_pretended_machine_is_that_many_of_that_gpu(
     text: str, name: str, count: int, capability: tuple[int, int], gib: float
 ) -> None:
-    machine = hardware.pretended(text)
+    machine = pretend(text)
     assert len(machine.gpus) == count
     assert len(set(machine.gpus)) == 1
     assert name in machine.gpus[0].name
@@ -310,7 +311,7 @@ def test_a_pretended_machine_is_that_many_of_that_gpu(
 
 
 def test_every_gpu_of_the_table_can_be_asked_for() -> None:
-    for name in hardware.PRETENDED:
+    for name in PRETENDED:
         assert not builders.problems({"SFT_PRETEND_GPU": f"{name}x2"})
 
 
