@@ -12,7 +12,8 @@ import pytest
 
 from envtune.checks import axolotl_validation
 from envtune.engine import validate
-from envtune.machine import hardware
+from envtune.machine.hardware import Machine
+from envtune.machine.pretended import pretend
 from envtune.settings import axolotl_keys, retired, upstream
 from envtune.settings.schema import Node
 from tests.harness import ROOT, clean_environ, envtune
@@ -28,8 +29,8 @@ _PAST = re.compile(r"deprecat|no longer|been removed|supersed", re.IGNORECASE)
 Question = tuple[dict[str, Any], dict[str, Any]]
 
 
-def machine(name: str) -> hardware.Machine:
-    return hardware.Machine((), 4, 2**34) if name == "cpu" else hardware.pretended(name)
+def machine(name: str) -> Machine:
+    return Machine((), 4, 2**34) if name == "cpu" else pretend(name)
 
 
 def question(environ: dict[str, str], name: str) -> Question:

@@ -131,7 +131,7 @@ def test_sigterm_ends_the_tries_with_the_code_of_the_run(tmp_path: Path) -> None
 
 EARLY = {
     "in the verb": "main.VERBS['finish'] = lambda args: stop()",
-    "after it": "main.ending.act = lambda *a, act=main.ending.act: (stop(), act(*a))",
+    "after it": "main.finish.act = lambda *a, act=main.finish.act: (stop(), act(*a))",
 }
 
 

@@ -10,13 +10,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from envtune import redaction
 from envtune.cli import output
-from envtune.cli.verbs import LONE, VERBS, Result, ended_with, show, state
+from envtune.cli.arguments import parser
+from envtune.cli.console import show
+from envtune.cli.inspection import state
+from envtune.cli.termination import Result, ended_with, terminate
+from envtune.cli.verbs import VERBS
 from envtune.errors import Exit, NothingSet, Refused, of_file
 from envtune.machine import certificates
 from envtune.settings import sources
@@ -24,59 +26,14 @@ from envtune.supervise import finish
 from envtune.supervise.signals import StopSignals
 
 LOG = logging.getLogger("envtune")
-_MESSAGE_LIMIT = 4096
-_KUBERNETES_LOG = "/dev/termination-log"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="envtune", description="Environment variables in, a fine-tuned model out."
-    )
-    parser.add_argument("--version", action="store_true", help="print the versions of all parts")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for name, verb in VERBS.items():
-        sub = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
-        if name == "explain":
-            sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
-        if name in (*LONE, "serve", "smoke-test"):
-            sub.add_argument("words", nargs="*", metavar="RUN or NAME=VALUE")
-        elif name == "finish":
-            sub.add_argument("code", metavar="CODE", type=int)
-        elif name not in ("login", "welcome", "health"):
-            sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
-        if name == "check":
-            sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
-        if name == "configure":
-            sub.add_argument(
-                "--template",
-                metavar="FILE",
-                help="as SFT_TEMPLATE: a Jinja template, or a YAML of defaults",
-            )
-            sub.add_argument("--output", metavar="FILE", help="write the YAML there only")
-            sub.add_argument("--check", action="store_true", help="write nothing")
-        if name == "run":
-            sub.add_argument(
-                "--folder", metavar="DIR", type=Path, help="a run folder made by configure"
-            )
-        if name == "print-runtime":
-            sub.add_argument("--format", choices=("json", "env"), default="json")
-    return parser
-
-
-def _override(text: str) -> str:
-    if "=" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
-    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; every way out has its exit code and its termination message."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     if args.version:
-        from envtune.runs import record
-
-        show("\n".join(f"{name} {version}" for name, version in record.versions().items()))
+        show(_versions())
         return Exit.DONE
     if args.verb is None:
         print(_usage(), end="")
@@ -86,17 +43,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb == "finish":
         exit_ = ended_with(args.code)  # it has been told, whatever else is wrong
     stops = StopSignals().install()  # a stop from here on changes the end, not its code
-    if message and not message.startswith(output.NOTHING_SET):
-        LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
-    if message and (args.verb in ("run", "serve") or exit_ != Exit.DONE):
-        terminate(message)
+    if message:
+        _tell(exit_, message, args.verb)
     if args.verb in ("run", "serve", "finish"):
         _end(finish.End(exit_, message, getattr(args, "folder", None)), args, stops)
     return int(exit_)
 
 
+def _versions() -> str:
+    from envtune.runs import record
+
+    return "\n".join(f"{name} {version}" for name, version in record.versions().items())
+
+
 def _usage() -> str:
     return output.usage(os.environ.get("FLAVOR", ""))
+
+
+def _tell(exit_: Exit, message: str, verb: str) -> None:
+    if not message.startswith(output.NOTHING_SET):
+        LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
+    if verb in ("run", "serve") or exit_ != Exit.DONE:
+        terminate(message)
 
 
 def _end(end: finish.End, args: argparse.Namespace, stops: StopSignals) -> None:
@@ -117,16 +85,6 @@ def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Resul
         return exit_, redaction.redact(message, inputs.secrets)
 
     return run_verb
-
-
-class _Parser(argparse.ArgumentParser):
-    """Wrong usage is the user's to mend: exit 1, and a last word, like any other refusal."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        LOG.error("%s", message)
-        terminate(message)
-        sys.exit(Exit.CONFIG)
 
 
 class _Terminated(BaseException):
@@ -154,21 +112,6 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
         return of_file(error)
     except Exception:
         return Exit.BUG, f"envtune failed; this is a bug\n{traceback.format_exc()}"
-
-
-def terminate(message: str) -> None:
-    """Leaves the last word where Kubernetes looks for it."""
-    named = os.environ.get("TERMINATION_LOG_FILE")
-    target = named or _KUBERNETES_LOG
-    if not named and not Path(target).exists():
-        return
-    data = message.encode()
-    if len(data) > _MESSAGE_LIMIT:
-        data = data[: _MESSAGE_LIMIT - 4].decode(errors="ignore").encode() + b" ..."
-    try:
-        Path(target).write_bytes(data)
-    except OSError as error:
-        LOG.warning("the termination message cannot be written to %s: %s", target, error.strerror)
 
 
 if __name__ == "__main__":

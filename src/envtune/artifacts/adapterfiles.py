@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from envtune.artifacts import checkpoints, compatibility, modelfiles
+from envtune.artifacts import compatibility, modelfiles, weights
 from envtune.artifacts.adapters import Adapter, Base, Tokenizer
 from envtune.errors import Exit, Problem, Refused
 
@@ -31,7 +31,7 @@ def _refuse(name: str, texts: list[str], exit: Exit) -> None:
 
 def problems(folder: Path) -> list[str]:
     """What is wrong with an adapter's files, before it is compared with a base."""
-    return modelfiles.problems(folder, (modelfiles.ADAPTER,)) or checkpoints.weight_problems(
+    return modelfiles.problems(folder, (modelfiles.ADAPTER,)) or weights.problems(
         folder, adapter=True
     )
 
@@ -39,14 +39,14 @@ def problems(folder: Path) -> list[str]:
 def adapter(folder: Path) -> Adapter:
     """An adapter whose files are whole."""
     config = modelfiles.read_json(folder / CONFIG)
-    return Adapter(config, checkpoints.header(folder / WEIGHTS), tokenizer(folder))
+    return Adapter(config, weights.header(folder / WEIGHTS), tokenizer(folder))
 
 
 def base(folder: Path) -> Base:
     """A base model whose files are whole."""
     tensors: dict[str, Any] = {}
     for shard in shards(folder):
-        tensors |= checkpoints.header(folder / shard)
+        tensors |= weights.header(folder / shard)
     return Base(modelfiles.read_json(folder / "config.json"), tensors, tokenizer(folder))
 
 

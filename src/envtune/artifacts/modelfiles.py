@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from envtune.artifacts.checkpoints import UNREADABLE, header
+from envtune.artifacts.weights import UNREADABLE, header
 
 CONFIG, WEIGHTS, TOKENIZER, ADAPTER = "config", "weights", "tokenizer", "adapter"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from envtune.errors import Problem
-from envtune.settings.schema import nearest
+from envtune.settings.nearest import nearest
 from envtune.settings.typed import Settings
 
 # A task, group or tag at the left margin, or a list of them: [a, b], or a line each.

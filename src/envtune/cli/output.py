@@ -8,8 +8,8 @@ from envtune.errors import Problem, Refused
 from envtune.resolve.batch import batch_sum
 from envtune.resolve.config import RunConfig, Value
 from envtune.settings.axolotl_keys import schema
+from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN
-from envtune.settings.schema import nearest
 from envtune.settings.sources import AXOLOTL
 from envtune.settings.typed import Setting, Settings
 from envtune.venvs import beside, door

@@ -7,6 +7,7 @@ from typing import Any
 from envtune.errors import Problem
 from envtune.machine import hardware, rendezvous
 from envtune.machine.hardware import Machine
+from envtune.machine.pretended import pretend
 from envtune.redaction import USERINFO
 from envtune.resolve import accelerate_flags, facts, parallel
 from envtune.resolve.config import Facts, Tracking
@@ -25,7 +26,7 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Facts:
     caches = paths.caches(settings.get("SFT_CACHE_DIR"), environ)
     file, unread = documents.read_if_named(flags.get("config_file"))
     where, problems = rendezvous.read(environ, flags)
-    machine = hardware.look(settings.get("SFT_PRETEND_GPU"), environ)
+    machine = _machine(settings.get("SFT_PRETEND_GPU"), environ)
     seen = Facts(
         machine=machine,
         device=_device(settings.get("SFT_DEVICE"), machine),
@@ -45,6 +46,10 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Facts:
         return replace(seen, problems=tuple(problems))
     layout, problems = parallel.decide(settings, machine, seen.device, where, file)
     return replace(seen, parallel=layout, problems=tuple(problems))
+
+
+def _machine(pretended: str | None, environ: Mapping[str, str]) -> Machine:
+    return pretend(pretended) if pretended else hardware.probe(environ)
 
 
 def _device(wanted: str, machine: Machine) -> str:

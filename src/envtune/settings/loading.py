@@ -12,8 +12,9 @@ from envtune.errors import Problem, Refused
 from envtune.redaction import has_key_in_url
 from envtune.settings import dialects, upstream
 from envtune.settings.axolotl_keys import schema
+from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
-from envtune.settings.schema import Mismatch, Node, Schema, nearest
+from envtune.settings.schema import Mismatch, Node, Schema
 from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer
 from envtune.settings.typed import Path, Setting, Settings
 

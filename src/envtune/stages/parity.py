@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from envtune.artifacts import checkpoints
+from envtune.artifacts import weights
 from envtune.errors import Exit, Refused
 from envtune.machine import ports
 from envtune.serve import models, server
@@ -125,7 +125,7 @@ def _exact(context: Context, what: Served) -> bool:
 
 
 def _stored(folder: Path) -> set[str]:
-    headers = (checkpoints.header(path) for path in folder.glob("*.safetensors"))
+    headers = (weights.header(path) for path in folder.glob("*.safetensors"))
     return {str(entry["dtype"]) for header in headers for entry in header.values()}
 
 

@@ -1,4 +1,4 @@
-"""The stage that trains: resumes, watches, judges and publishes.
+"""The stage that trains: resumes, starts, judges and publishes.
 
 Success is what lies on disk: the last step reached, and weights that can be read and
 mean something. The child's exit code is recorded and proves nothing.
@@ -6,19 +6,19 @@ mean something. The child's exit code is recorded and proves nothing.
 
 import shutil
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from envtune import channel
-from envtune.artifacts import checkpoints
+from envtune.artifacts import checkpoints, weights
 from envtune.channel import FINAL, Outcome
 from envtune.errors import Exit, Refused, gist, recognise, wrong_value
 from envtune.machine import hardware, rendezvous
 from envtune.render import launch
 from envtune.resolve.owned import CHECKPOINTS
+from envtune.stages.watcher import TrainWatcher
 from envtune.supervise import descendants, nodes, process, trackers
-from envtune.supervise.progress import PHASES, Progress
+from envtune.supervise.progress import PHASES
 from envtune.supervise.stage import LOG, Context, StageRecord, stopped
 
 
@@ -81,7 +81,7 @@ def _lead(context: Context, resume: Path | None) -> StageRecord:
     run = context.run
     channel.clear(run.folder)
     start = str(resume.relative_to(run.folder)) if resume else context.config.resume_from
-    watcher = _TrainWatcher(context, nodes.stamp())
+    watcher = TrainWatcher(context, nodes.stamp())
     if watcher.shared:
         nodes.announce(run.folder, nodes.Launch(watcher.owner, start))
     outcome, code, oom = _run(context, watcher, start)
@@ -90,7 +90,7 @@ def _lead(context: Context, resume: Path | None) -> StageRecord:
 
 def join(context: Context, led: nodes.Launch) -> None:
     """Trains as another node than node 0, and tells it of a rank that died in silence."""
-    watcher = _TrainWatcher(context, led.owner)
+    watcher = TrainWatcher(context, led.owner)
     outcome, code, oom = _run(context, watcher, led.resume)
     if outcome.state in FINAL or context.stops.asked or nodes.lost(context.run.folder, led):
         return
@@ -100,9 +100,7 @@ def join(context: Context, led: nodes.Launch) -> None:
     failed.write(context.run.folder)
 
 
-def _run(
-    context: Context, watcher: "_TrainWatcher", start: str | None
-) -> tuple[Outcome, int, bool]:
+def _run(context: Context, watcher: TrainWatcher, start: str | None) -> tuple[Outcome, int, bool]:
     """The outcome, the child's exit code, and whether the kernel killed for memory."""
     kills = hardware.oom_kills()
     place = _place(context, watcher.owner)
@@ -150,61 +148,6 @@ def home(context: Context) -> Path | None:
     return home
 
 
-class _TrainWatcher:
-    """Shows progress, keeps the log's last lines, and asks the plugin to stop.
-
-    `owner` is the stamp of the supervisor that the outcome is for: node 0's.
-    """
-
-    def __init__(self, context: Context, owner: str) -> None:
-        self.context, self.owner = context, owner
-        self.shared = context.config.parallel.nodes > 1
-        self.progress = Progress(context.run.folder, self.outcome)
-        self.tail: list[str] = []
-        self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
-        self.broken = False
-        self.seen: Outcome | None = None
-
-    def outcome(self) -> Outcome | None:
-        """The child's account, or the last one that a volume in trouble has let us read."""
-        with suppress(OSError):
-            self.seen = channel.read_outcome(self.context.run.folder, self.owner) or self.seen
-        return self.seen
-
-    def line(self, text: str) -> None:
-        self.tail = [*self.tail[-39:], text]
-        if self.verbose:
-            LOG.debug("axolotl: %s", self.clean(text))
-
-    def clean(self, text: str) -> str:
-        return self.context.clean(text)
-
-    def tick(self) -> None:
-        """Hears of a stop on another node. What cannot be shown stops no training."""
-        stops = self.context.stops
-        if self.shared and not stops.asked and channel.stop_requested(self.context.run.folder):
-            stops.relay()
-        try:
-            self.progress.tick()
-        except (OSError, ValueError, LookupError) as error:
-            if not self.broken:
-                LOG.warning("train: progress cannot be shown: %s", error)
-            self.broken = True
-
-    def stop(self) -> bool:
-        """A training that has begun saves first; before that there is nothing to save."""
-        outcome = self.outcome()
-        begun = outcome is not None and outcome.state == "training"
-        LOG.info("train: stopping%s", ", waiting for a checkpoint" if begun else "")
-        if begun or self.shared:
-            channel.request_stop(self.context.run.folder)
-        return begun
-
-    def done(self) -> bool:
-        """By the account that `tick` has read: a volume is asked twice a second at most."""
-        return self.seen is not None and self.seen.state in FINAL
-
-
 def _told(outcome: Outcome) -> StageRecord:
     """What the record keeps of an outcome."""
     return {
@@ -243,7 +186,7 @@ def _publish(context: Context, source: Path) -> StageRecord:
     """Checks the weights in `source` and gives them their final name."""
     adapter = bool(context.config.plain().get("adapter"))
     target = context.run.folder / ("adapter" if adapter else "model")
-    problems = checkpoints.weight_problems(source, adapter=adapter)
+    problems = weights.problems(source, adapter=adapter)
     if problems:
         message = "the trained weights failed their checks: " + "; ".join(problems[:3])
         return {"outcome": "failed", "exit": Exit.ARTIFACT, "message": message}

@@ -3,7 +3,8 @@
 import pytest
 
 from envtune.checks import conflicts, preflight
-from envtune.machine import hardware
+from envtune.machine.hardware import Machine
+from envtune.machine.pretended import PRETENDED, pretend
 from envtune.resolve import owned
 from envtune.settings import axolotl_keys, retired
 from tests.unit import builders
@@ -19,7 +20,7 @@ from tests.unit.builders import (
 )
 
 
-def refused(environ: dict[str, str], machine: hardware.Machine = AMPERE) -> list[str]:
+def refused(environ: dict[str, str], machine: Machine = AMPERE) -> list[str]:
     """Every line that `check` would print for AXOLOTL_* variables."""
     full = {**MODEL_AND_DATA, **{f"AXOLOTL_{name}": text for name, text in environ.items()}}
     if problems := builders.problems(full):
@@ -309,7 +310,7 @@ def test_every_key_in_the_tables_exists() -> None:
 def test_a_pretended_machine_is_that_many_of_that_gpu(
     text: str, name: str, count: int, capability: tuple[int, int], gib: float
 ) -> None:
-    machine = hardware.pretended(text)
+    machine = pretend(text)
     assert len(machine.gpus) == count
     assert len(set(machine.gpus)) == 1
     assert name in machine.gpus[0].name
@@ -319,7 +320,7 @@ def test_a_pretended_machine_is_that_many_of_that_gpu(
 
 
 def test_every_gpu_of_the_table_can_be_asked_for() -> None:
-    for name in hardware.PRETENDED:
+    for name in PRETENDED:
         assert not builders.problems({"SFT_PRETEND_GPU": f"{name}x2"})
 
 

@@ -8,7 +8,7 @@ from envtune import channel
 from envtune.channel import Outcome
 from envtune.runs import lease
 from envtune.runs.folders import Run
-from envtune.stages.training import _TrainWatcher
+from envtune.stages.watcher import TrainWatcher
 from envtune.supervise import nodes
 from envtune.supervise.signals import StopSignals
 from envtune.supervise.stage import Context
@@ -17,7 +17,7 @@ from tests.unit.builders import run_config
 
 def test_an_account_that_cannot_be_read_is_the_last_one_that_could(tmp_path: Path) -> None:
     run = Run("tiny-run1", tmp_path, tmp_path / "logs", "key")
-    watcher = _TrainWatcher(Context(run, run_config(), {}, (), StopSignals()), "1:1")
+    watcher = TrainWatcher(Context(run, run_config(), {}, (), StopSignals()), "1:1")
     Outcome("1:1", "training", step=3, max_steps=9).write(tmp_path)
     watcher.tick()
     (tmp_path / channel.OUTCOME).unlink()

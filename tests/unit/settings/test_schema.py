@@ -1,4 +1,4 @@
-"""The typing rules that schema.py states, on Axolotl's own snapshot and on small nodes."""
+"""The typing rules that `schema` states, on Axolotl's own snapshot and on small nodes."""
 
 import random
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from envtune.settings import axolotl_keys
-from envtune.settings.schema import Mismatch, Node, Schema, nearest
+from envtune.settings.nearest import nearest
+from envtune.settings.schema import Mismatch, Node, Schema
 from tests.plausible import spelled
 
 AXOLOTL = axolotl_keys.schema()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune.artifacts import adapterfiles, checkpoints
+from envtune.artifacts import adapterfiles, weights
 from envtune.artifacts.adapters import OUTPUT, Adapter, Embedding, lora_pairs, split
 from envtune.engine.export.shards import Entry
 
@@ -25,7 +25,7 @@ class Rows:
         self._base = {
             name: base / shard
             for shard in adapterfiles.shards(base)
-            for name in checkpoints.header(base / shard)
+            for name in weights.header(base / shard)
         }
 
     def before(self, e: Embedding) -> Any:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts.adapterfiles import CONFIG, WEIGHTS
-from envtune.artifacts.checkpoints import header
 from envtune.artifacts.modelfiles import read_json
+from envtune.artifacts.weights import header
 from envtune.errors import Exit, Problem, Refused
 
 _PREFIX = "base_model.model."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune.artifacts import adapterfiles, checkpoints, modelfiles
+from envtune.artifacts import adapterfiles, checkpoints, modelfiles, weights
 from envtune.engine.export import embeddings, shards
 from envtune.files import write_json
 
@@ -22,7 +22,7 @@ Changed = Mapping[str, Callable[[], Any]]
 def write(base: Path, target: Path, changed: Changed, size: int, tokenizer: Path) -> None:
     """Writes `base` with `changed` tensors of `size` rows and the tokenizer of another folder."""
     names = adapterfiles.shards(base)
-    touched = [n for n in names if changed.keys() & checkpoints.header(base / n).keys()]
+    touched = [n for n in names if changed.keys() & weights.header(base / n).keys()]
     checkpoints.publish(base, target, [n for n in names if n not in touched] + _beside(base))
     copy_tokenizer(tokenizer, target)
     for name in touched:
@@ -35,9 +35,9 @@ def write(base: Path, target: Path, changed: Changed, size: int, tokenizer: Path
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copies the tokenizer from beside a model or an adapter."""
     adapter = (source / adapterfiles.CONFIG).exists()
-    weights = ("adapter_",) if adapter else ("model", "config.json")
+    stems = ("adapter_",) if adapter else ("model", "config.json")
     for name in checkpoints.artifact_files(source, adapter=adapter):
-        if not name.startswith((*weights, *_MODELS_OWN)):
+        if not name.startswith((*stems, *_MODELS_OWN)):
             (target / name).unlink(missing_ok=True)  # it may be a link to the base's own
             shutil.copy2(source / name, target / name)
 

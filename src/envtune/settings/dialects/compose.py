@@ -5,13 +5,11 @@ said aloud, so that the file works unchanged.
 """
 
 import re
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
+from envtune.settings.dialects import compose_values as values
 from envtune.settings.dialects.rules import (
     ANY,
-    COUNT,
     FLAG,
     NUMBER,
     TEXT,
@@ -19,7 +17,6 @@ from envtune.settings.dialects.rules import (
     Implied,
     Noted,
     Others,
-    Outcome,
     Refused,
     Table,
     prefixed,
@@ -27,107 +24,24 @@ from envtune.settings.dialects.rules import (
 
 _QUANTISED = Noted("convert-awq in orchestration.post_finetune quantises, or SFT_QUANTISE=w4a16")
 _RESUMED = Noted("a stage works on its own run; `envtune <stage> RUN` names another")
-# A stage of the chain, and the setting that turns it on.
-_CHAIN: Mapping[str, Mapping[str, Any]] = {
-    "export-merged": {"SFT_MERGE": True},
-    "convert-awq": {"SFT_QUANTISE": "w4a16"},
-    "eval-sft": {"SFT_EVALUATE": True},
-    "serve-vllm": {"SFT_SERVE": True},
-}
-_STAGES = {"type": "array", "items": {"enum": list(_CHAIN)}}
-
-
-def _sample(value: Any, others: Others) -> Mapping[str, Any] | Refused:
-    """A number of rows; `full` is all of them."""
-    if isinstance(value, int) and value > 0:
-        return {"SFT_SAMPLE_SIZE": value}
-    if str(value).lower() in ("full", "none", "null", ""):
-        return {}
-    return Refused(f"{value!r} is neither a number of rows nor full")
-
-
-def _cutoff(value: int, others: Others) -> Mapping[str, Any] | Noted:
-    if others.get("train.cutoff_len") is not None:
-        return Noted("train.cutoff_len counts")
-    return {"sequence_len": value}
-
-
-def _least_rate(value: float, others: Others) -> Outcome:
-    """transformers' own curve takes the last rate, Axolotl's its share of the first."""
-    curve = others.get("train.lr_scheduler", "cosine")
-    if curve == "cosine_with_min_lr":
-        return {"lr_scheduler_kwargs": {"min_lr": value}}
-    if curve != "cosine":
-        return Refused("only the cosine schedules end at a smallest rate")
-    first = others.get("train.learning_rate")
-    if not isinstance(first, int | float) or not 0 <= value < first:
-        return Refused("has to be smaller than train.learning_rate")
-    return {"cosine_min_lr_ratio": value / first}
-
-
-def _half(on: bool, others: Others) -> Mapping[str, Any] | Noted:
-    """The pipeline's own file sets both formats; bf16 is the one that it prefers."""
-    if on and others.get("train.bf16") is True:
-        return Noted("train.bf16 is true too and is used alone: one format at a time")
-    return {"fp16": on}
-
-
-def _resume(value: str, others: Others) -> Mapping[str, Any]:
-    """An unfinished run always goes on, which is what `latest` asks for."""
-    return {} if value == "latest" else {"resume_from_checkpoint": value}
-
-
-# Written in three places there, and one object here.
-_GENERATION = {"max_new_tokens": COUNT, "temperature": NUMBER, "top_p": NUMBER}
-
-
-def _generation(name: str, value: Any, others: Others) -> Mapping[str, Any]:
-    """All of them at once, by the first that is there."""
-    found = {one: others.get(f"eval.{one}") for one in _GENERATION}
-    given = {one: value for one, value in found.items() if value is not None}
-    return {"SFT_EVAL_GENERATION": given} if name == next(iter(given)) else {}
-
-
-def _console(value: str, others: Others) -> Mapping[str, Any]:
-    on = others.get("logging.debug_pipeline") is True
-    return {} if on else {"SFT_LOG_LEVEL": value.upper()}
-
-
-def _cache(value: str, others: Others) -> Mapping[str, Any] | Noted:
-    if "${" in value or "\\" in value:
-        return Noted(f"{value} is no folder here; HF_HOME says where the cache is")
-    return {"SFT_CACHE_DIR": value}
-
-
-def _chain(stages: list[str], others: Others) -> Mapping[str, Any]:
-    """The stages run in their own order, whatever order they are named in."""
-    if others.get("awq.enabled") is False:
-        stages = [stage for stage in stages if stage != "convert-awq"]
-    return {name: value for stage in stages for name, value in _CHAIN[stage].items()}
-
-
-def _served_name(value: str, others: Others) -> Mapping[str, Any] | Noted:
-    if others.get("serve.model_name"):
-        return Noted("serve.model_name counts")
-    return {"SFT_SERVE_SERVED_MODEL_NAME": [value]}
-
+_STAGES = {"type": "array", "items": {"enum": list(values.CHAIN)}}
 
 PATHS: Table = {
     "data_root": "DATA_ROOT",
     "prepared_dir": Noted("prepared rows lie in the run's data/"),
     "outputs_dir": "SFT_OUTPUTS_DIR",
     "logs_dir": "SFT_LOGS_DIR",
-    "huggingface_cache": Becomes(TEXT, _cache),
+    "huggingface_cache": Becomes(TEXT, values.cache),
     "models_mount": Noted("a model is named by its path"),
     "run_metadata_file": Noted("latest.txt under the outputs and the logs names the newest run"),
 }
 
 PREPROCESS: Table = {
     "dataset_name": "datasets.0.path",
-    "sample_size": Becomes(ANY, _sample),
+    "sample_size": Becomes(ANY, values.sample),
     "filter_langs": Noted("rows are not filtered by language; every row trains"),
     "test_size": "val_set_size",
-    "cutoff_len": Becomes({"type": "integer"}, _cutoff),
+    "cutoff_len": Becomes({"type": "integer"}, values.cutoff),
     "seed": "seed",
     "save_splits": Noted("prepared rows lie in the run's data/"),
     "max_workers": "dataset_num_proc",
@@ -141,7 +55,7 @@ TRAIN: Table = {
     "gradient_accumulation": "gradient_accumulation_steps",
     "epochs": "num_epochs",
     "learning_rate": "learning_rate",
-    "min_learning_rate": Becomes(NUMBER, _least_rate),
+    "min_learning_rate": Becomes(NUMBER, values.least_rate),
     "weight_decay": "weight_decay",
     "warmup_ratio": "warmup_ratio",
     "lr_scheduler": "lr_scheduler",
@@ -151,15 +65,15 @@ TRAIN: Table = {
     "lora_target_modules": "lora_target_modules",
     "gradient_checkpointing": "gradient_checkpointing",
     "bf16": "bf16",
-    "fp16": Becomes(FLAG, _half),
+    "fp16": Becomes(FLAG, values.half),
     "logging_steps": "logging_steps",
     "eval_steps": "eval_steps",
     "max_steps": "max_steps",
-    "resume_from": Becomes(TEXT, _resume),
+    "resume_from": Becomes(TEXT, values.resume),
 }
 
 LOGGING: Table = {
-    "console_level": Becomes(TEXT, _console),
+    "console_level": Becomes(TEXT, values.console),
     "file_level": Noted("the log file holds every line"),
     "tqdm_refresh_rate": Noted("a bar is drawn twice a second at most"),
     "debug_pipeline": Becomes(FLAG, lambda on, others: {"SFT_LOG_LEVEL": "DEBUG"} if on else {}),
@@ -180,7 +94,7 @@ SERVE: Table = {
     "host": "SFT_SERVE_HOST",
     "port": "SFT_SERVE_PORT",
     "max_model_len": "SFT_SERVE_MAX_MODEL_LEN",
-    "served_model_name": Becomes(TEXT, _served_name),
+    "served_model_name": Becomes(TEXT, values.served_name),
     "model_name": Becomes(TEXT, lambda name, others: {"SFT_SERVE_SERVED_MODEL_NAME": [name]}),
     "prefer_awq": "SFT_PREFER_AWQ",
     "served_model_relpath": "SFT_SERVED_MODEL_RELPATH",
@@ -197,7 +111,10 @@ AWQ: Table = {
 }
 
 EVAL: Table = {
-    **{name: Becomes(node, partial(_generation, name)) for name, node in _GENERATION.items()},
+    **{
+        name: Becomes(node, partial(values.generation, name))
+        for name, node in values.GENERATION.items()
+    },
     "prompts": "SFT_EVAL_PROMPTS",
     "cutoff_len": Noted("a prompt is not cut"),
     "resume_from": _RESUMED,
@@ -211,7 +128,7 @@ TABLE: Table = {
     **prefixed("naming", NAMING),
     **prefixed("export", EXPORT),
     **prefixed("serve", SERVE),
-    "orchestration.post_finetune": Becomes(_STAGES, _chain),
+    "orchestration.post_finetune": Becomes(_STAGES, values.chain),
     **prefixed("awq", AWQ),
     **prefixed("eval", EVAL),
 }

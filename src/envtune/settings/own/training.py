@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from envtune.machine.hardware import PRETENDED, PRETENDED_NAME
+from envtune.machine.pretended import PRETENDED, PRETENDED_NAME
 from envtune.settings import upstream
 from envtune.settings.own.profiles import PROFILES
 from envtune.settings.own.setting import COUNT, FLAG, SECONDS, TEXT, Own

@@ -1,0 +1,67 @@
+"""The arguments of the command, and what wrong usage says."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from envtune.cli.termination import terminate
+from envtune.cli.verbs import LONE, VERBS
+from envtune.errors import Exit
+
+LOG = logging.getLogger("envtune")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command; a verb's help is its docstring."""
+    made = _Parser(prog="envtune", description="Environment variables in, a fine-tuned model out.")
+    made.add_argument("--version", action="store_true", help="print the versions of all parts")
+    verbs = made.add_subparsers(dest="verb", metavar="VERB")
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
+        _positional(sub, name)
+        _options(sub, name)
+    return made
+
+
+def _positional(sub: argparse.ArgumentParser, name: str) -> None:
+    if name == "explain":
+        sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
+    if name in (*LONE, "serve", "smoke-test"):
+        sub.add_argument("words", nargs="*", metavar="RUN or NAME=VALUE")
+    elif name == "finish":
+        sub.add_argument("code", metavar="CODE", type=int)
+    elif name not in ("login", "welcome", "health"):
+        sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
+
+
+def _options(sub: argparse.ArgumentParser, name: str) -> None:
+    if name == "check":
+        sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
+    elif name == "configure":
+        template = "as SFT_TEMPLATE: a Jinja template, or a YAML of defaults"
+        sub.add_argument("--template", metavar="FILE", help=template)
+        sub.add_argument("--output", metavar="FILE", help="write the YAML there only")
+        sub.add_argument("--check", action="store_true", help="write nothing")
+    elif name == "run":
+        folder = "a run folder made by configure"
+        sub.add_argument("--folder", metavar="DIR", type=Path, help=folder)
+    elif name == "print-runtime":
+        sub.add_argument("--format", choices=("json", "env"), default="json")
+
+
+def _override(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
+    return text
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is the user's to mend: exit 1, and a last word, like any other refusal."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        LOG.error("%s", message)
+        terminate(message)
+        sys.exit(Exit.CONFIG)

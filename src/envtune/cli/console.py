@@ -1,0 +1,37 @@
+"""The console of whoever started the command: what is printed and logged there."""
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+from envtune import redaction
+from envtune.resolve.config import Configuration
+
+LOG = logging.getLogger("envtune")
+
+
+def show(text: str) -> None:
+    """Prints; a reader that has gone away changes nothing about the run."""
+    try:
+        print(text, flush=True)
+    except (BrokenPipeError, AttributeError, ValueError):
+        sys.stdout = None  # nothing is left to flush at exit
+
+
+def width(stream: TextIO | None) -> int | None:
+    """The terminal's width, or None where the stream is closed or none."""
+    if stream is None or not stream.isatty():
+        return None
+    return os.get_terminal_size(stream.fileno()).columns
+
+
+def warn(made: Configuration) -> None:
+    """Logs what a configuration has to tell, at the level that it asks for."""
+    LOG.setLevel(made.config.setting("SFT_LOG_LEVEL"))
+    for level, lines in (
+        (logging.INFO, made.config.notes),
+        (logging.WARNING, made.config.warnings),
+    ):
+        for line in lines:
+            LOG.log(level, "%s", redaction.redact(line, made.inputs.secrets))

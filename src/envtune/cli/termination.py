@@ -1,0 +1,34 @@
+"""How a start ends: its exit code, and its last word where Kubernetes looks for it."""
+
+import logging
+import os
+from pathlib import Path
+
+from envtune.errors import Exit
+
+LOG = logging.getLogger("envtune")
+_MESSAGE_LIMIT = 4096
+_KUBERNETES_LOG = "/dev/termination-log"
+
+# What a verb comes to: the exit code, and a line for the termination message.
+Result = tuple[Exit, str]
+
+
+def ended_with(code: int) -> Exit:
+    """What a code means that a shell has seen: one that is none of ours was a kill or a crash."""
+    return Exit(code) if code in list(Exit) else Exit.BUG
+
+
+def terminate(message: str) -> None:
+    """Leaves the last word where Kubernetes looks for it."""
+    named = os.environ.get("TERMINATION_LOG_FILE")
+    target = named or _KUBERNETES_LOG
+    if not named and not Path(target).exists():
+        return
+    data = message.encode()
+    if len(data) > _MESSAGE_LIMIT:
+        data = data[: _MESSAGE_LIMIT - 4].decode(errors="ignore").encode() + b" ..."
+    try:
+        Path(target).write_bytes(data)
+    except OSError as error:
+        LOG.warning("the termination message cannot be written to %s: %s", target, error.strerror)

@@ -1,0 +1,131 @@
+"""The verbs that work: they make, train, serve, log in or end something."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envtune import files
+from envtune.cli import configuration, output, target
+from envtune.cli.console import show, warn, width
+from envtune.cli.termination import Result, ended_with
+from envtune.errors import Exit, Problem, Refused
+from envtune.settings import sources
+
+if TYPE_CHECKING:
+    from envtune.stages import pipeline
+
+LOG = logging.getLogger("envtune")
+
+
+def configure(args: argparse.Namespace) -> Result:
+    """make Axolotl's YAML: into the run's folder, or to --output"""
+    from envtune.stages import pipeline
+    from envtune.supervise import templates
+
+    named = [f"SFT_TEMPLATE={args.template}"] if args.template else []
+    made = configuration.configure([*args.overrides, *named])
+    text = templates.render_axolotl(made.config)
+    if args.check:
+        return Exit.DONE, "the configuration is valid"
+    warn(made)
+    LOG.info("configuration on %s:", made.facts.machine)
+    table = output.configuration(made.config, width(sys.stderr))
+    print(table, file=sys.stderr, flush=True)
+    if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(Path(args.output), text)
+        return Exit.DONE, f"wrote {args.output}"
+    folder = pipeline.prepare_folder(made).folder
+    print(folder)
+    return Exit.DONE, f"wrote {folder}/config/axolotl.yaml"
+
+
+def run(args: argparse.Namespace) -> Result:
+    """train: the run in a folder made by configure, or a new one from the environment"""
+    from envtune.stages import pipeline
+    from envtune.supervise import nodes
+
+    start = _claimed(args)
+    exit_, message = pipeline.execute(start)
+    if exit_ == Exit.DONE:
+        _summarise(start.run.folder, message)
+        context = start.context()
+        if context.config.setting("SFT_SERVE") and not nodes.rank(context):
+            return pipeline.serve(start)
+    return exit_, message
+
+
+def _claimed(args: argparse.Namespace) -> "pipeline.Start":
+    """The run that is trained: the one in --folder, or that of the environment."""
+    from envtune.machine import hardware
+    from envtune.runs import folders
+    from envtune.stages import pipeline
+    from envtune.supervise import restarts
+
+    inputs = sources.read(args.overrides)
+    if args.folder and args.overrides:
+        what = "a run folder has its configuration; leave the NAME=VALUE out, or --folder"
+        raise Refused([Problem(args.overrides[0].split("=")[0], what)])
+    if args.folder:
+        claimed, own = folders.open_run(args.folder.resolve()), target.settings_of(inputs).own
+    else:
+        made = configuration.configure(args.overrides)
+        warn(made)
+        claimed, own = pipeline.prepare_folder(made), made.settings.own
+        args.folder = claimed.folder  # where its end is counted
+    starts = restarts.Starts(claimed.folder, inputs) if hardware.started_by_init() else None
+    return pipeline.Start(claimed, inputs.passed_on, inputs.secrets, own, starts=starts)
+
+
+def _summarise(folder: Path, message: str) -> None:
+    """Shows the end of a run on one screen."""
+    report = json.loads((folder / "report.json").read_text())
+    artifact = "adapter" if (folder / "adapter").is_dir() else "model"
+    outcome = message.split(":", maxsplit=1)[0]
+    show(output.summary(report, outcome, os.path.relpath(folder), artifact))
+
+
+def serve(args: argparse.Namespace) -> Result:
+    """serve a trained run with vLLM until a stop: RUN, or the newest"""
+    from envtune.stages import pipeline
+
+    return pipeline.serve(target.start(args))
+
+
+def smoke_test(args: argparse.Namespace) -> Result:
+    """ask a running server of a trained run: models, chat, stream, end of text, key"""
+    from envtune.serve import smoke_test
+
+    return smoke_test.test(target.start(args).context())
+
+
+def lone(stage: str, meaning: str) -> Callable[[argparse.Namespace], Result]:
+    """The verb of a stage that may be run again on a trained run."""
+
+    def verb(args: argparse.Namespace) -> Result:
+        from envtune.stages import pipeline
+
+        return pipeline.alone(target.start(args), stage)
+
+    verb.__doc__ = f"{meaning}: RUN, or the newest"
+    return verb
+
+
+def finish(args: argparse.Namespace) -> Result:
+    """do what SFT_ON_FAIL or SFT_ON_FINISH asks for after an exit with CODE, and exit with it"""
+    return ended_with(args.code), ""
+
+
+def login(args: argparse.Namespace) -> Result:
+    """try the keys of Hugging Face and W&B; never fails"""
+    from envtune.transfer import hub
+
+    environ = sources.read().environ
+    for service in (hub.hugging_face, hub.weights_and_biases):
+        LOG.info("%s", service(environ))
+    return Exit.DONE, ""

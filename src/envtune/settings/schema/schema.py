@@ -1,0 +1,150 @@
+"""The settings of one upstream, and what types their values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from envtune.settings.nearest import suggestion
+from envtune.settings.schema import nodes, texts, words
+from envtune.settings.schema.mismatch import Mismatch
+from envtune.settings.schema.nodes import Node, kind
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The settings of one upstream: a node a key, and the definitions that nodes refer to."""
+
+    fields: Mapping[str, Node]
+    defs: Mapping[str, Node]
+
+    def parse(self, text: str, node: Node) -> Any:
+        """The value that `text` stands for. Raises Mismatch."""
+        if not texts.is_utf8(text):
+            raise Mismatch((), text, self.describe(node), "it is not UTF-8")
+        kinds = self._kinds(node)
+        stripped = text.strip()
+        nullable = kinds & {"null", "any"} and not self._names(stripped, node)
+        if nullable and texts.is_null(stripped):
+            return None
+        if texts.looks_like_json(stripped, kinds):
+            return self.accept(texts.parse_json(stripped, self.describe(node)), node)
+        flat = [o for o in self._options(node) if self._flat_list(o)]
+        if flat and "," in text:
+            return self.accept(texts.commas(text), flat[0])
+        for scalar in texts.scalars(stripped, kinds):
+            for option in self._options(node):
+                if nodes.allows(option, scalar):
+                    return text if kind(option) == "string" else scalar
+        if flat:
+            return self.accept(texts.commas(text), flat[0])
+        raise Mismatch((), text, self.describe(node), self._enum_hint(stripped, node))
+
+    def accept(self, value: Any, node: Node) -> Any:
+        """`value` (of JSON's types) as the node wants it. Raises Mismatch."""
+        if not texts.is_utf8(value):
+            raise Mismatch((), value, self.describe(node), "it is not UTF-8")
+        return self._accept(value, node)
+
+    def _accept(self, value: Any, node: Node) -> Any:
+        options = self._options(node)
+        if isinstance(value, str) and not any(nodes.takes_text(o) for o in options):
+            return self.parse(value, node)
+        problems: list[Mismatch] = []
+        # A whole number stays one where it may.
+        for option in sorted(options, key=lambda o: kind(o) == "number"):
+            try:
+                return self._accept_one(value, option)
+            except Mismatch as problem:
+                problems.append(problem)
+        # The option that got furthest into the value explains the problem best.
+        deepest = max(problems, key=lambda p: len(p.path), default=None)
+        if deepest is not None and deepest.path:
+            raise deepest
+        raise Mismatch((), value, self.describe(node), self._enum_hint(value, node))
+
+    def at(self, node: Node, parts: Sequence[str]) -> tuple[tuple[str | int, ...], Node]:
+        """The path that `parts` spell below `node`, and the node there.
+
+        A number is an index where a list may be, else a name. Raises Mismatch.
+        """
+        path: tuple[str | int, ...] = ()
+        for part in parts:
+            options = self._options(node)
+            listed = part.isdigit() and any(kind(o) == "array" for o in options)
+            path = (*path, int(part) if listed else part)
+            found = [nodes.child(o, path[-1]) for o in options]
+            below = [child for child in found if child is not None]
+            if not below:
+                raise self._nothing_there(path, options)
+            node = below[0] if len(below) == 1 else {"anyOf": below}
+        return path, node
+
+    def _nothing_there(self, path: tuple[str | int, ...], options: Sequence[Node]) -> Mismatch:
+        names = sorted({name for o in options for name in o.get("properties", {})})
+        allowed = "one of " + ", ".join(names[:12]) if names else "no part of its own"
+        return Mismatch(path, path[-1], allowed, suggestion(str(path[-1]), names))
+
+    def describe(self, node: Node) -> str:
+        """What a reader may write there, in a few words with an example."""
+        options = [o for o in self._options(node) if o.get("type") != "null"]
+        described = list(dict.fromkeys(map(self._words, options)))
+        if any(o.get("type") == "null" for o in self._options(node)):
+            described.append("null")
+        return " or ".join(described) if described else "any value"
+
+    def _options(self, node: Node) -> list[Node]:
+        """The node's alternatives, references followed. An empty node allows anything."""
+        if "$ref" in node:
+            return self._options(self.defs[node["$ref"].rsplit("/", 1)[1]])
+        if "anyOf" in node:
+            return [option for part in node["anyOf"] for option in self._options(part)]
+        return [node]
+
+    def _kinds(self, node: Node) -> set[str]:
+        return {kind(option) for option in self._options(node)}
+
+    def _names(self, text: str, node: Node) -> bool:
+        """Whether `text` is a member of one of the node's enumerations."""
+        return any(text in option.get("enum", ()) for option in self._options(node))
+
+    def _words(self, option: Node) -> str:
+        return words.describe(option, self._structured(option.get("items", {})))
+
+    def _flat_list(self, node: Node) -> bool:
+        return kind(node) == "array" and not self._structured(node.get("items", {}))
+
+    def _structured(self, node: Node) -> bool:
+        return bool(self._kinds(node) & {"object", "array"})
+
+    def _accept_one(self, value: Any, node: Node) -> Any:
+        named = kind(node)
+        if named == "array" and isinstance(value, list) and nodes.fits(node, value):
+            return [self._inside(item, nodes.item(node, i), i) for i, item in enumerate(value)]
+        if named == "object" and isinstance(value, Mapping):
+            return self._accept_object(value, node)
+        if named == "number" and type(value) is int:
+            value = nodes.real(value)
+        if nodes.allows(node, value):
+            return value
+        raise Mismatch((), value, self._words(node))
+
+    def _accept_object(self, value: Mapping[str, Any], node: Node) -> dict[str, Any]:
+        result = {}
+        for name, item in ((str(name), item) for name, item in value.items()):  # YAML has 0: too
+            child = nodes.child(node, name)
+            if child is None:
+                hint = suggestion(name, node.get("properties", {}))
+                raise Mismatch((name,), item, "no such name here", hint)
+            result[name] = self._inside(item, child, name)
+        return result
+
+    def _inside(self, value: Any, node: Node, part: str | int) -> Any:
+        try:
+            return self._accept(value, node)
+        except Mismatch as problem:
+            problem.path = (part, *problem.path)
+            raise
+
+    def _enum_hint(self, value: Any, node: Node) -> str:
+        names = [str(v) for o in self._options(node) for v in o.get("enum", ())]
+        return suggestion(str(value), names)

@@ -1,0 +1,63 @@
+"""What the supervisor sees and says of a training while it runs."""
+
+from contextlib import suppress
+
+from envtune import channel
+from envtune.channel import FINAL, Outcome
+from envtune.supervise.progress import Progress
+from envtune.supervise.stage import LOG, Context
+
+
+class TrainWatcher:
+    """Shows progress, keeps the log's last lines, and asks the plugin to stop.
+
+    `owner` is the stamp of the supervisor that the outcome is for: node 0's.
+    """
+
+    def __init__(self, context: Context, owner: str) -> None:
+        self.context, self.owner = context, owner
+        self.shared = context.config.parallel.nodes > 1
+        self.progress = Progress(context.run.folder, self.outcome)
+        self.tail: list[str] = []
+        self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
+        self.broken = False
+        self.seen: Outcome | None = None
+
+    def outcome(self) -> Outcome | None:
+        """The child's account, or the last one that a volume in trouble has let us read."""
+        with suppress(OSError):
+            self.seen = channel.read_outcome(self.context.run.folder, self.owner) or self.seen
+        return self.seen
+
+    def line(self, text: str) -> None:
+        self.tail = [*self.tail[-39:], text]
+        if self.verbose:
+            LOG.debug("axolotl: %s", self.clean(text))
+
+    def clean(self, text: str) -> str:
+        return self.context.clean(text)
+
+    def tick(self) -> None:
+        """Hears of a stop on another node. What cannot be shown stops no training."""
+        stops = self.context.stops
+        if self.shared and not stops.asked and channel.stop_requested(self.context.run.folder):
+            stops.relay()
+        try:
+            self.progress.tick()
+        except (OSError, ValueError, LookupError) as error:
+            if not self.broken:
+                LOG.warning("train: progress cannot be shown: %s", error)
+            self.broken = True
+
+    def stop(self) -> bool:
+        """A training that has begun saves first; before that there is nothing to save."""
+        outcome = self.outcome()
+        begun = outcome is not None and outcome.state == "training"
+        LOG.info("train: stopping%s", ", waiting for a checkpoint" if begun else "")
+        if begun or self.shared:
+            channel.request_stop(self.context.run.folder)
+        return begun
+
+    def done(self) -> bool:
+        """By the account that `tick` has read: a volume is asked twice a second at most."""
+        return self.seen is not None and self.seen.state in FINAL
