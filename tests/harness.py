@@ -97,9 +97,9 @@ class Start:
             raise
         return Result(128 - code if code < 0 else code, _written(self.streams[0]), self.err)
 
-    def until(self, reached: Callable[[], bool], seconds: float = 900) -> None:
+    def until(self, reached: Callable[[], bool]) -> None:
         """Waits for a condition; fails when the process ends before it holds."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + 900
         while not reached():
             assert self.process.poll() is None, self.err[-3000:]
             assert time.monotonic() < deadline, f"it takes too long: {self.err[-3000:]}"

@@ -166,9 +166,9 @@ def test_a_slow_tokenizer_is_refused() -> None:
         load(Slow(), None, {})
 
 
-def _rows(folder: Path, name: str, count: int, mark: str = MARK) -> str:
+def _rows(folder: Path, name: str, count: int) -> str:
     """Rows that a tiny model can learn, as JSON lines."""
-    lines = [{"output": f"Which number comes after {n}? {mark} {n + 1}"} for n in range(count)]
+    lines = [{"output": f"Which number comes after {n}? {MARK} {n + 1}"} for n in range(count)]
     path = folder / name
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)

@@ -111,17 +111,17 @@ class Container:
         told = log(self.name)
         return told.out + told.err
 
-    def until(self, reached: Callable[[str], bool], seconds: float = 300) -> str:
+    def until(self, reached: Callable[[str], bool]) -> str:
         """Waits until the log has what is asked for."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + 300
         while not reached(said := self.logs()):
             assert time.monotonic() < deadline, said
             time.sleep(0.5)
         return said
 
-    def stop(self, seconds: int = 120) -> Ended:
+    def stop(self) -> Ended:
         """As `docker stop` does: the image's signal, then a kill."""
-        engine("stop", "-t", str(seconds), self.name)
+        engine("stop", "-t", "120", self.name)
         return self.wait()
 
     def wait(self) -> Ended:

@@ -93,9 +93,7 @@ def make_tokenizer(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
-def make_model(
-    folder: Path, *, vocabulary: int = VOCABULARY, pad: int = 0, begin: int = 1, end: int = 2
-) -> None:
+def make_model(folder: Path, *, vocabulary: int = VOCABULARY) -> None:
     """Random weights of a Llama: hidden 128, 4 heads of 32, 2 key-value heads, 4 layers."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -113,9 +111,9 @@ def make_model(
         # and an adapter has nothing to steer.
         initializer_range=hidden**-0.5,
         tie_word_embeddings=False,
-        pad_token_id=pad,
-        bos_token_id=begin,
-        eos_token_id=end,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
         dtype="float32",
     )
     torch.manual_seed(SEED)

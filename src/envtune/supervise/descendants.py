@@ -18,7 +18,8 @@ from envtune import channel
 LOG = logging.getLogger("envtune")
 
 _PR_SET_CHILD_SUBREAPER = 36
-# How long a killed process may take to go, seconds.
+# How long a process may take to go by itself, and a killed one, seconds.
+_PATIENCE = 1.0
 _GIVE_UP = 10.0
 
 
@@ -57,13 +58,13 @@ def stamps(of: Iterable[int]) -> set[str]:
     return {stamp for pid in of if (stamp := channel.process_stamp(pid))}
 
 
-def end(child: subprocess.Popen[bytes], others: set[str], patience: float = 1.0) -> None:
+def end(child: subprocess.Popen[bytes], others: set[str]) -> None:
     """SIGTERM, then SIGKILL, until nothing of the child is left; reaps what was adopted.
 
     `others` are the stamps of descendants from before it, which are not its own: a shell's
     background jobs, or every daemon of the container where this is process 1.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + _PATIENCE
     child.poll()
     for pid in _left(others):
         _send(pid, signal.SIGTERM)

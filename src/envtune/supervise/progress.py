@@ -28,25 +28,20 @@ _EVERY = 5.0
 
 
 class Progress:
-    """Follows a run folder. `clock` gives seconds and only moves forward."""
+    """Follows a run folder."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        outcome: Callable[[], channel.Outcome | None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.run_dir, self.outcome, self.clock, self.looked = run_dir, outcome, clock, 0.0
+    def __init__(self, run_dir: Path, outcome: Callable[[], channel.Outcome | None]) -> None:
+        self.run_dir, self.outcome, self.looked = run_dir, outcome, 0.0
         self.phase, self.step, self.shown = "", 0, 0.0
         self.bar: Any = None
         self.terminal = sys.stderr.isatty()
-        self.started = clock()
+        self.started = time.monotonic()
 
     def tick(self) -> None:
         """Looks at the files and shows what is new, at most every few seconds in a log."""
-        if self.clock() < self.looked + _LOOK:
+        if time.monotonic() < self.looked + _LOOK:
             return
-        self.looked = self.clock()
+        self.looked = time.monotonic()
         outcome = self.outcome()
         phase = outcome.state if outcome else "starting"
         if phase in PHASES and phase != self.phase:
@@ -66,7 +61,7 @@ class Progress:
         self.phase = phase
         self.close()
         if not self.terminal:
-            LOG.info("train: %s (%.0f s)", PHASES[phase], self.clock() - self.started)
+            LOG.info("train: %s (%.0f s)", PHASES[phase], time.monotonic() - self.started)
             return
         from tqdm import tqdm
 
@@ -79,7 +74,7 @@ class Progress:
         )  # fmt: skip
 
     def _advance(self, outcome: channel.Outcome) -> None:
-        now = self.clock()
+        now = time.monotonic()
         last = outcome.step == outcome.max_steps
         if not self.terminal and not last and now - self.shown < _EVERY:
             return

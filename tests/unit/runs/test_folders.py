@@ -190,11 +190,11 @@ print(folders.claim(run_config(output_dir=output_dir), key, base / "out", base /
 """
 
 
-def at_once(tmp_path: Path, keys: list[str], output_dir: str = "") -> list[str]:
+def at_once(tmp_path: Path, keys: list[str]) -> list[str]:
     """The names that as many processes get when they claim at the same moment."""
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CLAIM, str(tmp_path), key, output_dir, str(number)],
+            [sys.executable, "-c", CLAIM, str(tmp_path), key, "", str(number)],
             cwd=ROOT, stdout=subprocess.PIPE, text=True,
         )
         for number, key in enumerate(keys)

@@ -27,9 +27,9 @@ class Entry:
     shape: tuple[int, ...]
     size: int
 
-    def reshaped(self, shape: tuple[int, ...], name: str = "") -> "Entry":
+    def reshaped(self, shape: tuple[int, ...]) -> "Entry":
         size = self.size if shape == self.shape else math.prod(shape) * _SIZES[self.dtype]
-        return Entry(name or self.name, self.dtype, shape, size)
+        return Entry(self.name, self.dtype, shape, size)
 
 
 def read_entries(path: Path) -> tuple[list[Entry], dict[str, str]]:
