@@ -20,7 +20,7 @@ from transformers import TrainerCallback, set_seed
 
 from envtune import checkpoints, control, files, sources
 from envtune.control import Outcome
-from envtune.engine import tracking
+from envtune.engine import fourbit, tracking
 from envtune.sources import redact
 from envtune.trackers import KEYS
 
@@ -61,6 +61,10 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         """Seeds before PEFT draws the adapter's weights; Axolotl seeds only afterwards."""
         self.account.update(state="model")
         set_seed(cfg.seed if cfg.seed is not None else 42)
+
+    def post_model_load(self, cfg: Any, model: Any) -> None:
+        """Before the first evaluation, after which a 4-bit base would learn otherwise."""
+        fourbit.keep_exact(model)
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Counts tokens without padding, and keeps the count in every checkpoint."""
