@@ -1,6 +1,7 @@
 """The evaluation as a stage of a run: what it measures, what it leaves, and how it fails."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from axolotl.utils.dict import DictDefault
 from lm_eval.tasks import TaskManager
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -321,6 +323,37 @@ with torch.no_grad():
     found = trained.each(lambda side, model: model(prompt).logits)
 assert not torch.allclose(found["tuned"], found["base"])
 """
+
+
+ON_BOTH = """\
+from pathlib import Path
+import torch
+from bitsandbytes.nn import modules
+from envtune.engine.trained import read
+trained = read(Path("config/axolotl.yaml"), Path("adapter"), None)
+prompt = torch.tensor([[5, 6, 7, 8]])
+def logits(side, model):
+    assert model.base_model.model.is_loaded_in_4bit
+    with torch.no_grad():
+        return model(prompt).logits
+found = []
+for told in (False, True):
+    modules.has_avx512bf16 = lambda: told
+    found.append(trained.each(logits))
+for side in ("tuned", "base"):
+    assert torch.equal(found[0][side], found[1][side]), side
+"""
+
+
+def test_a_base_in_4_bits_answers_alike_on_every_processor(evaluated: Path, tmp_path: Path) -> None:
+    """bitsandbytes rounds to bfloat16 where a processor knows AVX512-BF16, unless it is kept from it."""
+    run = shutil.copytree(evaluated, tmp_path / "run", symlinks=True)
+    config = yaml.safe_load((run / "config" / "axolotl.yaml").read_text())
+    config |= {"adapter": "qlora", "load_in_4bit": True}
+    (run / "config" / "axolotl.yaml").write_text(yaml.safe_dump(config))
+    environ = clean_environ(AXOLOTL_DO_NOT_TRACK="1", AXOLOTL_TEE_STDOUT="0", HF_HUB_OFFLINE="1")
+    done = execute([sys.executable, "-c", ON_BOTH], run, environ)
+    assert done.code == 0, done.err[-3000:]
 
 
 def test_an_adapter_that_preferences_trained_is_loaded_too(evaluated: Path) -> None:

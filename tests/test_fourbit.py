@@ -15,9 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from envtune.engine.evaluate import answers
+from envtune.engine.export import fourbit
 from envtune.engine.export import merge as merging
 from envtune.engine.export.export import RECORD, export
 from envtune.engine.export.lora import Unmergeable
+from envtune.engine.plugin import EnvtunePlugin
 from envtune.errors import Refused
 from tests.harness import clean_environ, read
 from tests.test_export import edit, one_thread, order  # noqa: F401
@@ -92,7 +95,25 @@ def scatter(folder: Path) -> None:
 
 
 def loaded(folder: Path, **told: Any) -> Any:
+    model = untouched(folder, **told)
+    fourbit.keep_exact(model)
+    return model
+
+
+def untouched(folder: Path, **told: Any) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, **{"dtype": "auto", **told})
+
+
+@pytest.fixture(params=[False, True], ids=["any processor", "with AVX512-BF16"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether bitsandbytes takes this processor for one with AVX512-BF16, whatever it is.
+
+    Where that is not true its layers are packed for a kernel that is not there: what they
+    answer is further off than a rounded product.
+    """
+    told: bool = request.param
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: told)
+    return told
 
 
 def trained(base: Path, folder: Path, config: dict[str, Any], vocabulary: int = 512) -> Any:
@@ -144,6 +165,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.usefixtures("processor")
 def test_the_merged_model_needs_no_bitsandbytes_and_answers_as_the_trained_one(
     bases: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +179,59 @@ def test_the_merged_model_needs_no_bitsandbytes_and_answers_as_the_trained_one(
     with torch.no_grad():
         expected = tuned(TOKENS).logits
     assert (torch.load(tmp_path / "logits") - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_a_processor_with_avx512_bf16_answers_otherwise_where_nothing_is_done(
+    bases: Path, processor: bool
+) -> None:
+    folder = bases / "nf4, double, from float32"
+    with torch.no_grad():
+        expected = loaded(folder).dequantize()(TOKENS).logits
+        found = untouched(folder)(TOKENS).logits
+    assert ((found - expected).abs().max() > 1e-3 * expected.abs().max()) == processor
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize("adapter", ["plain", "DoRA"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_parity_expects_of_a_server_what_the_merged_model_answers(
+    bases: Path, tmp_path: Path, adapter: str, compute: str
+) -> None:
+    """Computed in the server's type, whatever the packed base was to be computed in."""
+    base = shutil.copytree(bases / "nf4, double, from float32", tmp_path / "base")
+    told = read(base / "config.json")["quantization_config"]
+    edit(base / "config.json", quantization_config=told | {"bnb_4bit_compute_dtype": compute})
+    trained(base, tmp_path / "adapter", ADAPTERS[adapter])
+    merging.merge(base, tmp_path / "adapter", tmp_path / "merged")
+    asked = {"data": tmp_path, "device": "cpu", "dtype": "float32", "prompts": 2, "tokens": 8}
+    packed = answers.answers({**asked, "base": base, "adapter": tmp_path / "adapter"})
+    merged = answers.answers({**asked, "base": tmp_path / "merged", "adapter": None})
+    for found, expected in zip(packed, merged, strict=True):
+        assert found["tokens"] == expected["tokens"]
+        assert found["logprobs"] == pytest.approx(expected["logprobs"], abs=1e-4)
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    model.train()(TOKENS, labels=TOKENS).loss.backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize("adapter", ["plain", "DoRA"])
+def test_a_model_that_was_evaluated_learns_as_before(
+    bases: Path, tmp_path: Path, adapter: str
+) -> None:
+    trained(bases / "nf4", tmp_path / "adapter", ADAPTERS[adapter])
+    evaluated, fresh = (
+        peft.PeftModel.from_pretrained(
+            untouched(bases / "nf4"), tmp_path / "adapter", is_trainable=True
+        )
+        for _ in range(2)
+    )
+    EnvtunePlugin().post_model_load(None, evaluated)
+    with torch.no_grad():
+        evaluated.eval()(TOKENS)
+    same(gradients(evaluated), gradients(fresh))
 
 
 def test_a_start_after_a_killed_one_ends_with_the_same_bytes(bases: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from envtune import channel, files
 from envtune.artifacts import checkpoints
 from envtune.channel import Outcome
 from envtune.engine import tracking
+from envtune.engine.export import fourbit
 from envtune.redaction import redact
 from envtune.settings import sources
 from envtune.supervise.trackers import KEYS
@@ -63,6 +64,10 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         """Seeds before PEFT draws the adapter's weights; Axolotl seeds only afterwards."""
         self.account.update(state="model")
         set_seed(cfg.seed if cfg.seed is not None else 42)
+
+    def post_model_load(self, cfg: Any, model: Any) -> None:
+        """Before the first evaluation, after which a 4-bit base would learn otherwise."""
+        fourbit.keep_exact(model)
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Counts tokens without padding, and keeps the count in every checkpoint."""

@@ -16,6 +16,7 @@ from typing import Any
 from envtune import files
 from envtune.artifacts import adapterfiles, modelfiles
 from envtune.artifacts.adapters import INPUT, OUTPUT, ROWS, split
+from envtune.engine.export import fourbit
 
 # Of a prompt, tokens: enough for a template and a question, and cheap on a CPU.
 _LONGEST = 192
@@ -42,6 +43,7 @@ def _load(order: dict[str, Any]) -> Any:
     if order["device"] == "cuda":
         told["device_map"] = "auto"
     model = AutoModelForCausalLM.from_pretrained(order["base"], **told)
+    fourbit.keep_exact(model, told["dtype"])
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)  # and no end
     if adapter := order.get("adapter"):
         if (rows := _rows(Path(adapter))) not in (

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from axolotl.integrations.base import BasePlugin
 
+from envtune.engine.export import fourbit
 from envtune.resolve.owned import PLUGIN
 
 T = TypeVar("T")
@@ -77,6 +78,7 @@ class Trained:
         for key, value in changes.items():
             cfg[key] = value
         model, _ = ModelLoader(cfg, self.tokenizer, inference=True).load()
+        fourbit.keep_exact(model)
         return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Weights that bitsandbytes keeps in 4 bits: which they are, and their numbers again.
+"""Weights that bitsandbytes keeps in 4 bits: which they are, their numbers again, their products.
 
 Beside the packed bytes of a weight X, or in another shard, lie X.absmax, X.quant_map, with
 double quantisation X.nested_*, and X.quant_state.bitsandbytes__nf4 or __fp4: JSON as bytes,
@@ -58,3 +58,18 @@ def dequantised(tensor: Any, parts: Parts) -> Any:
 
     told = {name: load(path, name) for name, path in parts.items()}
     return dequantize_4bit(tensor, QuantState.from_dict(told, device=tensor.device))
+
+
+def keep_exact(model: Any, dtype: Any = None) -> None:
+    """Has the 4-bit layers of a loaded model give the same products on every processor.
+
+    On one with AVX512-BF16 bitsandbytes packs a layer anew at its first product outside of
+    training, for good: scales and products are rounded to bfloat16, no gradient passes the
+    layer any more, and PEFT reads other numbers for DoRA. `dtype`: what to compute in, where
+    that is not the base's own.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            if dtype is not None:
+                module.compute_dtype = dtype
