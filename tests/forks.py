@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -44,10 +44,15 @@ def server(root: Path, modules: Sequence[str] = MODULES) -> Iterator[dict[str, s
         "TRAININGS_FORK_FROM": str(place),
         "WANDB_MODE": "disabled",  # as a training without a key has it, and its evaluation too
     }
+    process = None
     with FileLock(root / "forkserver.lock"):
-        held = _connected(place) or _started(place, client, modules)
+        if (held := _connected(place)) is None:
+            process, held = _started(place, client, modules)
     with held:
         yield client
+    with suppress(subprocess.TimeoutExpired):  # others may stay
+        if process is not None:
+            process.wait(2)
 
 
 def told(root: Path) -> list[str]:
@@ -73,7 +78,9 @@ def _connected(place: Path) -> socket.socket | None:
     return found
 
 
-def _started(place: Path, client: dict[str, str], modules: Sequence[str]) -> socket.socket:
+def _started(
+    place: Path, client: dict[str, str], modules: Sequence[str]
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Starts it in a session of its own: what ends a test's processes does not end it."""
     place.unlink(missing_ok=True)
     folder = place.with_suffix(".empty")
@@ -90,4 +97,4 @@ def _started(place: Path, client: dict[str, str], modules: Sequence[str]) -> soc
     while (found := _connected(place)) is None:
         assert process.poll() is None, log.read_text()[-3000:]
         time.sleep(0.1)
-    return found
+    return process, found

@@ -17,9 +17,9 @@ from tests.harness import Entrypoint, Start, kill, losses, metrics, read
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 
 
-def _finishes_like(entrypoint: Entrypoint, reference: Path) -> None:
+def _finishes_like(entrypoint: Entrypoint, reference: Path, **forking: str) -> None:
     """The next start ends with the bytes and the history of a run never stopped."""
-    run = entrypoint.train()
+    run = entrypoint.train(**forking)
     assert losses(run) == losses(reference)
     assert (run / ADAPTER).read_bytes() == (reference / ADAPTER).read_bytes()
     tokens = [line["tokens"] for line in metrics(run)]
@@ -89,7 +89,7 @@ def test_a_killed_supervisor_is_taken_over_without_a_second_trainer(
 
 def _trainers(start: Start) -> list[int]:
     """The processes of a start that run Axolotl."""
-    return [pid for pid, command in start.commands().items() if b"axolotl.cli.train" in command]
+    return [pid for pid, command in start.commands().items() if b"envtune.engine.train" in command]
 
 
 def test_a_killed_trainer_is_a_lost_rank_and_the_next_start_resumes(

@@ -8,7 +8,8 @@ gone, this process starts as if nothing had been asked.
 import os
 import sys
 
-_SERVED = ("axolotl.cli.train", "envtune.engine.evaluate", "envtune.engine.export")
+_SERVED = ("envtune.engine.train", "envtune.engine.answers", "envtune.engine.evaluate",
+           "envtune.engine.export")  # fmt: skip
 _PLACE = "TRAININGS_FORK_FROM"
 
 

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, set_seed
 
 from envtune import checkpoints, control, files, sources
 from envtune.control import Outcome
-from envtune.engine import tracking
+from envtune.engine import tracking, train
 from envtune.sources import redact
 from envtune.trackers import KEYS
 
@@ -53,6 +53,7 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         return "envtune.engine.rows.RowArgs"
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        train.begin()
         self.account.update(state="data")
         if cfg.world_size > 1 and os.environ.get("ACCELERATE_USE_CPU") == "true":
             _make_ranks_on_cpu(cfg)
