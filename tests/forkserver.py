@@ -181,6 +181,7 @@ class Server:
                 self.selector.unregister(guest)
 
     def _reap(self, guest: socket.socket, pid: int, ended: int) -> None:
+        os.killpg(pid, signal.SIGKILL)  # what it leaves, as its supervisor would
         _, status = os.waitpid(pid, 0)
         with suppress(OSError):
             guest.send(status.to_bytes(4, "little"))
