@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests import stores
+from tests import forks, stores
 from tests.harness import Entrypoint, clean_environ
 from tests.hub_standin import Hub
 
@@ -42,13 +42,18 @@ Once = Callable[[str, Make], Path]
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Makes what every process of the tests reads and none changes: the first that wants it."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the tests have in common."""
     own = tmp_path_factory.getbasetemp()
-    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Once:
+    """Makes what every process of the tests reads and none changes: the first that wants it."""
 
     def made(name: str, make: Make) -> Path:
-        told = root / f"{name}.made"
+        told = shared / f"{name}.made"
         with FileLock(told.with_suffix(".lock")):
             if not told.exists():
                 told.write_text(str(make(tmp_path_factory.mktemp(name))))
@@ -87,6 +92,14 @@ def settings(embedded: Path) -> dict[str, str]:
 def entrypoint(tmp_path: Path, settings: dict[str, str]) -> Entrypoint:
     """A start in an empty folder with the settings above."""
     return Entrypoint(tmp_path, settings)
+
+
+@pytest.fixture(scope="session")
+def forking(shared: Path) -> Iterator[dict[str, str]]:
+    """What to add to the environment of a start that is about what training does: its training
+    is forked from a process that has imported Axolotl. Another start takes the real way."""
+    with forks.server(shared) as environ:
+        yield environ
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from envtune.engine.evaluate import generation, prompting
 from envtune.engine.evaluate.benchmarks import Tasks
 from envtune.errors import Refused
 from envtune.settings.prompts import Prompt
+from tests import forks
 from tests.harness import Entrypoint, Result, clean_environ, execute, kill, read
 
 ASKED = [
@@ -55,7 +57,9 @@ def lines(rows: list[Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Path:
+def evaluated(
+    tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str], forking: dict[str, str]
+) -> Path:
     """The folder of a LoRA run with everything that can be measured."""
     folder = tmp_path_factory.mktemp("evaluated")
     (folder / "pairs.jsonl").write_text(lines(PAIRS))
@@ -72,7 +76,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]
         "SFT_EVAL_TASKS_PATH": "tasks",
         "SFT_EVAL_TASKS_LIMIT": "2",
     }
-    return Entrypoint(folder, settings | more).train()
+    return Entrypoint(folder, settings | more | forking).train()
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +85,18 @@ def results(evaluated: Path) -> dict[str, Any]:
     return found
 
 
-def measure(run: Path, into: Path, **order: Any) -> tuple[Result, dict[str, Any]]:
+Measure = Callable[..., tuple[Result, dict[str, Any]]]
+
+
+@pytest.fixture
+def measure(forking: dict[str, str]) -> Measure:
     """The engine's own doing in a run's folder: how it ended, and its results."""
+    return partial(_measure, clean_environ(**forks.ENVIRON, **forking))
+
+
+def _measure(
+    environ: dict[str, str], run: Path, into: Path, **order: Any
+) -> tuple[Result, dict[str, Any]]:
     artifact = "adapter" if (run / "adapter").is_dir() else "model"
     nothing: dict[str, Any] = {
         "prompts": [], "pairs": [], "generation": {}, "dataset": None,
@@ -92,7 +106,6 @@ def measure(run: Path, into: Path, **order: Any) -> tuple[Result, dict[str, Any]
     whole |= {"results": str(into / "results.json"), **order}
     (into / "order.json").write_text(json.dumps(whole))
     command = [sys.executable, "-m", "envtune.engine.evaluate.evaluate", str(into / "order.json")]
-    environ = clean_environ(AXOLOTL_DO_NOT_TRACK="1", AXOLOTL_TEE_STDOUT="0")
     done = execute(command, run, environ)
     return done, read(into / "results.json") if done.code == 0 else {}
 
@@ -155,7 +168,7 @@ def mean(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> float:
 
 
 def test_the_loss_of_an_adapter_is_that_of_its_answers_tokens(
-    evaluated: Path, embedded: Path, tmp_path: Path
+    evaluated: Path, embedded: Path, measure: Measure, tmp_path: Path
 ) -> None:
     """Of a file of long and short rows, against transformers and PEFT, one row at a time."""
     rows = [json.loads(line) for line in (embedded / "instructions.jsonl").open()][::23]
@@ -173,7 +186,7 @@ def test_the_loss_of_an_adapter_is_that_of_its_answers_tokens(
 
 
 def test_a_model_that_was_trained_whole_is_measured_beside_its_base(
-    full: Path, embedded: Path, tmp_path: Path
+    full: Path, embedded: Path, measure: Measure, tmp_path: Path
 ) -> None:
     rows = [json.loads(line) for line in (embedded / "instructions.jsonl").open()][::40]
     (tmp_path / "held.jsonl").write_text(lines(rows))
@@ -196,7 +209,9 @@ def test_a_seed_draws_the_same_answers(embedded: Path) -> None:
     assert first == same != other
 
 
-def test_what_cannot_be_measured_is_one_line(evaluated: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_one_line(
+    evaluated: Path, measure: Measure, tmp_path: Path
+) -> None:
     (tmp_path / "mine.yaml").write_text(TASK.format(rows=tmp_path / "gone.jsonl"))
     with pytest.raises(Refused, match="SFT_EVAL_TASKS: task capitals cannot be loaded: "):
         Tasks(["capitals"], str(tmp_path), None)
@@ -329,7 +344,7 @@ ON_BOTH = """\
 from pathlib import Path
 import torch
 from bitsandbytes.nn import modules
-from envtune.engine.trained import read
+from envtune.engine.evaluate.trained import read
 trained = read(Path("config/axolotl.yaml"), Path("adapter"), None)
 prompt = torch.tensor([[5, 6, 7, 8]])
 def logits(side, model):

@@ -18,7 +18,7 @@ ROWS = 500
 
 
 @pytest.fixture(scope="module")
-def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def gsm8k(tmp_path_factory: pytest.TempPathFactory, forking: dict[str, str]) -> dict[str, str]:
     """A small random Llama with the real tokenizer, and the first five hundred rows."""
     folder = tmp_path_factory.mktemp("gsm8k")
     embedded.make_model(folder / "model", vocabulary=32000)
@@ -38,6 +38,7 @@ def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "AXOLOTL_GRADIENT_ACCUMULATION_STEPS": "2",
         "AXOLOTL_MAX_STEPS": "15",
         "AXOLOTL_LEARNING_RATE": "5e-3",
+        **forking,
     }
 
 

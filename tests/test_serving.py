@@ -60,13 +60,15 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Iterator[Served]:
+def serving(
+    tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str], forking: dict[str, str]
+) -> Iterator[Served]:
     folder, port = tmp_path_factory.mktemp("serving"), free_port()
     more = {
         "SFT_SERVE": "true", "SFT_PARITY": "require", "SFT_SERVE_PORT": str(port),
         "VLLM_API_KEY": KEY, "TERMINATION_LOG_FILE": str(folder / "termination"),
     }  # fmt: skip
-    found = Served(Entrypoint(folder, settings), port, more)
+    found = Served(Entrypoint(folder, settings | forking), port, more)
     yield found
     if found.start.process.poll() is None:
         found.start.signal()

@@ -18,9 +18,13 @@ from tests.harness import Entrypoint, Start, kill, losses, metrics, read
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 
 
-def _finishes_like(entrypoint: Entrypoint, reference: Path) -> None:
-    """The next start ends with the bytes and the history of a run never stopped."""
-    run = entrypoint.train()
+def _finishes_like(entrypoint: Entrypoint, reference: Path, **forking: str) -> None:
+    """The next start ends with the bytes and the history of a run never stopped.
+
+    That a resumed training does is the first test's through the real entrypoint; where the
+    training is forked, the test is about what was left to resume.
+    """
+    run = entrypoint.train(**forking)
     assert losses(run) == losses(reference)
     assert (run / ADAPTER).read_bytes() == (reference / ADAPTER).read_bytes()
     tokens = [line["tokens"] for line in metrics(run)]
@@ -90,11 +94,11 @@ def test_a_killed_supervisor_is_taken_over_without_a_second_trainer(
 
 def _trainers(start: Start) -> list[int]:
     """The processes of a start that run Axolotl."""
-    return [pid for pid, command in start.commands().items() if b"axolotl.cli.train" in command]
+    return [pid for pid, command in start.commands().items() if b"envtune.engine.train" in command]
 
 
 def test_a_killed_trainer_is_a_lost_rank_and_the_next_start_resumes(
-    entrypoint: Entrypoint, lora: Path, dice: random.Random
+    entrypoint: Entrypoint, lora: Path, dice: random.Random, forking: dict[str, str]
 ) -> None:
     start = entrypoint.start()
     start.until_step(dice.randrange(6, 12))
@@ -103,7 +107,7 @@ def test_a_killed_trainer_is_a_lost_rank_and_the_next_start_resumes(
     result = start.wait()
     assert result.code == 202, result.err[-3000:]
     assert not start.left_over()
-    _finishes_like(entrypoint, lora)
+    _finishes_like(entrypoint, lora, **forking)
 
 
 def test_a_second_start_of_a_running_run_is_refused(entrypoint: Entrypoint) -> None:
@@ -134,7 +138,7 @@ def test_a_second_sigterm_shortens_the_deadline(entrypoint: Entrypoint) -> None:
 
 
 def test_a_kill_after_the_last_step_that_left_only_shards_repeats_the_last_steps(
-    entrypoint: Entrypoint, lora: Path
+    entrypoint: Entrypoint, lora: Path, forking: dict[str, str]
 ) -> None:
     """A checkpoint without an adapter in it, as FSDP's are, stands in for one."""
     run = entrypoint.folder / "outputs" / lora.name
@@ -147,7 +151,7 @@ def test_a_kill_after_the_last_step_that_left_only_shards_repeats_the_last_steps
     record, outcome = read(run / "run.json"), read(run / "outcome.json")
     (run / "run.json").write_text(json.dumps(record | {"stages": {}}))
     (run / "outcome.json").write_text(json.dumps(outcome | {"state": "training"}))
-    _finishes_like(entrypoint, lora)
+    _finishes_like(entrypoint, lora, **forking)
 
 
 @pytest.mark.parametrize("state", ["finished", "training"])

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -105,17 +104,6 @@ def test_a_second_start_says_already_done_and_touches_nothing(
     assert "already done" in result.out
     assert {p: p.stat().st_mtime_ns for p in lora.rglob("*")} == before
     assert len(list(lora.parent.glob("*-run*"))) == 1
-
-
-def test_a_rerun_has_the_same_yaml_and_the_same_adapter(
-    lora: Path, settings: dict[str, str], tmp_path: Path
-) -> None:
-    shutil.copytree(lora.parent, tmp_path / "outputs", symlinks=True)
-    again = Entrypoint(tmp_path, settings).train(SFT_RERUN="true")
-    assert again.name == lora.name.replace("run1", "run2")
-    for name in ("config/axolotl.yaml", "adapter/adapter_model.safetensors"):
-        assert (lora / name).read_bytes() == (again / name).read_bytes(), name
-    assert losses(again) == losses(lora)
 
 
 def test_changed_data_at_the_same_path_is_another_run(

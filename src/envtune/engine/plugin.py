@@ -21,7 +21,7 @@ from transformers import TrainerCallback, set_seed
 from envtune import channel, files
 from envtune.artifacts import checkpoints
 from envtune.channel import Outcome
-from envtune.engine import tracking
+from envtune.engine import tracking, train
 from envtune.engine.export import fourbit
 from envtune.redaction import redact
 from envtune.settings import sources
@@ -56,6 +56,7 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         return "envtune.engine.rows.RowArgs"
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        train.begin()
         self.account.update(state="data")
         if cfg.world_size > 1 and os.environ.get("ACCELERATE_USE_CPU") == "true":
             _make_ranks_on_cpu(cfg)

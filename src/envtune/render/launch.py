@@ -65,7 +65,7 @@ def train(
         "--config_file", "config/accelerate.yaml",
         *_meeting(config, place.where),
         *accelerate_flags.argv(config.setting(FLAGS) or {}),
-        "-m", "axolotl.cli.train", "config/axolotl.yaml",
+        "-m", "envtune.engine.train", "config/axolotl.yaml",
     )  # fmt: skip
     return LaunchPlan(argv, _environment(config, place, environ, resume), place.run_dir)
 

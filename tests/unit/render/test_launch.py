@@ -202,7 +202,9 @@ def test_the_users_flags_follow_ours_and_win() -> None:
     flags = {"num-cpu-threads-per-process": 3, "quiet": True, "debug": False,
              "rdzv_conf": "timeout=7", "config_file": "a.yaml", "num_processes": 4}  # fmt: skip
     argv = started({}, parallel=Parallel("ddp", 2, 2), flags=flags).argv
-    theirs = argv[argv.index("--num_cpu_threads_per_process") : argv.index("axolotl.cli.train") - 1]
+    theirs = argv[
+        argv.index("--num_cpu_threads_per_process") : argv.index("envtune.engine.train") - 1
+    ]
     assert theirs == ("--num_cpu_threads_per_process", "3", "--quiet", "--rdzv_conf", "timeout=7")
     args = launch_command_parser().parse_args(argv[3:])
     assert (args.rdzv_conf, args.quiet, args.module) == ("timeout=7", True, True)

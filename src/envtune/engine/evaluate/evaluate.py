@@ -6,6 +6,8 @@ model's), `results` (the file to write), and what to measure: `prompts`, `pairs`
 before a model is loaded.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import sys
@@ -14,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.engine.evaluate import generation, losses, prompting
-from envtune.engine.evaluate.benchmarks import Tasks
-from envtune.engine.evaluate.findings import Findings, Side
-from envtune.engine.evaluate.losses import IGNORED, Row
-from envtune.engine.evaluate.trained import BASE, Trained, read
 from envtune.errors import Exit, Problem, Refused
 from envtune.settings.prompts import Prompt
+
+# datasets starts a process that imports this file once more, under another name, and wants
+# nothing of it: torch, transformers and Axolotl would cost it ten seconds.
+if __name__ != "__mp_main__":
+    from envtune.engine.evaluate import generation, losses, prompting
+    from envtune.engine.evaluate.benchmarks import Tasks
+    from envtune.engine.evaluate.findings import Findings, Side
+    from envtune.engine.evaluate.losses import IGNORED, Row
+    from envtune.engine.evaluate.trained import BASE, Trained, read
 
 
 def evaluate(order: Mapping[str, Any]) -> dict[str, Any]:
