@@ -16,12 +16,12 @@ from tests.harness import ROOT
 # Module -> the lines that are put below its own, or a module of its own.
 PLANTS = {
     "machine/ports.py": "from envtune.runs import naming",
-    "deadline.py": "from envtune.machine import ports",
+    "columns.py": "from envtune.machine import ports",
     "attic/__init__.py": "",
     "settings/own/setting.py": "def _():\n    import datetime\n    import shutil",
     "resolve/batch.py": "def _():\n    import torch",
     "resolve/saving.py": "import os\nNAME = os.environ['NAME']\nopen(NAME)",
-    "render/launch.py": "import os",
+    "render/launch.py": "import glob",
     "runs/naming.py": "from envtune.runs import record",
     "runs/record.py": "from envtune.runs import naming",
     "runs/lease.py": "import multiprocessing\nimport requests",
@@ -33,7 +33,7 @@ PLANTS = {
 CONTRACTS = {
     "A room imports only from rooms below it": (
         "envtune.machine.ports -> envtune.runs.naming",
-        "envtune.deadline -> envtune.machine.ports",
+        "envtune.columns -> envtune.machine.ports",
         "envtune.attic",
     ),
     "No modules or packages side by side import each other in a circle": (
@@ -53,7 +53,7 @@ CONTRACTS = {
     "Settings, resolve and render read the disk in their readers alone": (
         "envtune.settings.own.setting -> shutil",
         "envtune.resolve.saving -> os",
-        "envtune.render.launch -> os",
+        "envtune.render.launch -> glob",
     ),
 }
 BANNED = [
