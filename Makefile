@@ -111,7 +111,7 @@ image: ## build the image with docker, or with buildah and podman (FLAVOR=cuda o
 	scripts/image.sh build $(FLAVOR)
 
 test-image: $(VENV)/.dev ## start that image in every way that its users do, for real
-	IMAGE=envtune:$(FLAVOR) $(BIN)/pytest -q tests/image $(ONLY)
+	IMAGE=envtune:$(FLAVOR) $(BIN)/pytest -q -n $(JOBS) tests/image $(ONLY)
 
 lock: $(VENV)/.installed ## write the installed versions to requirements.txt
 	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --all --exclude pip --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock

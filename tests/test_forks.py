@@ -70,7 +70,9 @@ def test_what_was_imported_with_another_environment_is_not_served(
 ) -> None:
     environ = _environ(light, OMP_NUM_THREADS="2", HTTPS_PROXY="http://127.0.0.1:9")
     execute(_command("order.json"), tmp_path, environ)
-    assert forks.told(tmp_path) == ["envtune.engine.export.export not served: HTTPS_PROXY OMP_NUM_THREADS"]
+    assert forks.told(tmp_path) == [
+        "envtune.engine.export.export not served: HTTPS_PROXY OMP_NUM_THREADS"
+    ]
 
 
 def _forked(root: Path) -> list[int]:
