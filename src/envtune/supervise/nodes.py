@@ -2,7 +2,7 @@
 
 Node 0 names the run, holds its lease and writes `launch.json`: who leads, where to resume
 and how it ended. The others wait for it, train along and end as it does. A stop and a
-failure travel by the files of `control`.
+failure travel by the files of `channel`.
 """
 
 import json

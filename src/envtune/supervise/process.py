@@ -1,6 +1,6 @@
 """Runs a LaunchPlan and owns every child. The only module that spawns.
 
-A stop is noted by `stops` and acted on between two reads of the child's output; what the
+A stop is noted by `signals` and acted on between two reads of the child's output; what the
 child leaves behind is ended by `descendants`.
 """
 
