@@ -12,8 +12,8 @@ from envtune.transfer import outgoing
 from tests.harness import contents, read
 from tests.test_export import answers, bases, kind_of, order, trained  # noqa: F401
 from tests.unit.builders import run_config
-from tests.unit.stages.test_card import RECORD as RUN
-from tests.unit.stages.test_card import REPORT
+from tests.unit.stages.test_model_card import RECORD as RUN
+from tests.unit.stages.test_model_card import REPORT
 
 CASES = [
     ("plain", "auto", "adapter"),

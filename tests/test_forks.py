@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from envtune import control
+from envtune import channel
 from tests import forks
 from tests.harness import Entrypoint, clean_environ, execute, losses, metrics, read
 
@@ -99,7 +99,7 @@ def test_what_ends_the_one_ends_the_other(
     [pid] = _forked(tmp_path)
     asked.send_signal(number)
     assert asked.wait(60) == -number
-    _until(lambda: control.process_stamp(pid) is None)
+    _until(lambda: channel.process_stamp(pid) is None)
 
 
 def test_the_server_ends_when_nobody_is_left(tmp_path: Path) -> None:

@@ -175,12 +175,6 @@ def test_an_adapter_that_answers_otherwise_is_not_complete(serving: Served) -> N
     assert wrong.code == 6
     assert "vLLM does not answer as trained: answer " in wrong.err
     assert not (serving.run / ".complete").exists()
-    kept.replace(path)
-    right = serving.verb("parity", SFT_SERVE_DTYPE="bfloat16")
-    assert right.code == 0, right.err
-    assert "7 x 48 tokens nearly as probable" in right.err
-    assert (serving.run / ".complete").exists()
-    print(read(serving.run / "run.json")["stages"]["parity"])
 
 
 def test_the_flags_are_those_of_the_installed_vllm(tmp_path: Path) -> None:
