@@ -31,6 +31,7 @@ from envtune.supervise.stage import LOG, Context, Ended, stop_exit
 _ASK, _TELL, _AGAIN = 0.5, 30.0, 2.0
 # Seconds for the last bytes of an answer after the port is closed.
 _FLUSH = 3.0
+_FIRST = "Is it all right that this is the first thing that anybody asks?"
 _ANYWHERE = ("0.0.0.0", "::", "")  # what a user asked for, not what we bind
 
 
@@ -136,8 +137,10 @@ def _wait(context: Context, server: Server, stage: str, started: float) -> None:
 
 def _prove(context: Context, server: Server, stage: str) -> None:
     """One token of every name: a healthy server may still fail its first request."""
+    # Several tokens: where a processor has AMX, vLLM 0.32's attention in bfloat16 dies of a single
+    # one, unless a product of matrices has asked the kernel for AMX's tiles before.
     for name in (*server.what.names, *server.what.adapters):
-        question = {"model": name, "prompt": "a", "max_tokens": 1}
+        question = {"model": name, "prompt": _FIRST, "max_tokens": 1}
         try:
             server.api.post("/v1/completions", question)
         except httpx.HTTPError as error:
