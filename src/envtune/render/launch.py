@@ -1,9 +1,7 @@
 """RunConfig -> LaunchPlan: the command, environment and folder of a child. Pure."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import pathsep
 from pathlib import Path
 
 from envtune import channel, redaction
@@ -76,10 +74,11 @@ def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> Lau
     return LaunchPlan(argv, _environment(config, place, environ, None), place.run_dir)
 
 
-def sandbox(folder: Path) -> LaunchPlan:
-    """The child that lays out a user's template. It is told nothing of the environment."""
-    environ = {"PYTHONPATH": pathsep.join(sys.path), "PYTHONUTF8": "1"}
-    return LaunchPlan((sys.executable, "-P", "-m", "envtune.render.sandbox"), environ, folder)
+def sandbox(folder: Path, python: str, path: str) -> LaunchPlan:
+    """The child that lays out a user's template. It is told nothing of the environment but where
+    modules are."""
+    argv = (python, "-P", "-m", "envtune.render.sandbox")
+    return LaunchPlan(argv, {"PYTHONPATH": path, "PYTHONUTF8": "1"}, folder)
 
 
 def engine(

@@ -1,7 +1,9 @@
 """Axolotl's YAML by our own template, or by a user's, which a child of its own lays out."""
 
 import json
+import os
 import signal
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -32,7 +34,8 @@ def confined(values: Mapping[str, Value], template: Path) -> str:
         plain = {key: asdict(value) for key, value in values.items()}
         order = {"template": str(template.resolve()), "values": plain}
         files.write_json(folder / sandbox.ORDER, order, durable=False)
-        code = process.quietly(launch.sandbox(folder), folder / "log")
+        plan = launch.sandbox(folder, sys.executable, os.pathsep.join(sys.path))
+        code = process.quietly(plan, folder / "log")
         try:
             result = json.loads((folder / sandbox.RESULT).read_text())
         except FileNotFoundError:
