@@ -200,10 +200,8 @@ def _trainer(folder: Path, embedded: Path, **more: Any) -> dict[str, str]:
     return {"SFT_TRAINER_CONFIG_JSON_PATH": str(path)}
 
 
-def test_the_trainers_json_trains_and_evaluates(
-    tmp_path: Path, embedded: Path, forking: dict[str, str]
-) -> None:
-    run = Entrypoint(tmp_path, _trainer(tmp_path, embedded) | forking).train()
+def test_the_trainers_json_trains_and_evaluates(tmp_path: Path, embedded: Path) -> None:
+    run = Entrypoint(tmp_path, _trainer(tmp_path, embedded)).train()
     values = [loss for _, loss, _ in losses(run)]
     assert sum(values[-3:]) < 0.7 * sum(values[:3])
     evaluated = [json.loads(x) for x in (run / "eval/metrics.jsonl").read_text().splitlines()]
