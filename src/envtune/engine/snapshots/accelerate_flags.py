@@ -64,19 +64,30 @@ def layers(kind: str) -> str:
     Transformers lists them for a whole family: a language model may name the vision blocks
     of its siblings, for which accelerate would look in vain and raise. Empty where the
     type cannot be built from its default configuration; accelerate then looks itself.
+    The classes are transformers' own by name: fla, which some models import, puts others
+    into its registry under types such as `bitnet`.
     """
     import torch
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        config = CONFIG_MAPPING[kind]()
+        config = getattr(transformers, CONFIG_MAPPING_NAMES[kind])()
         for part in (config, getattr(config, "text_config", None)):
             if part is not None and isinstance(getattr(part, "num_hidden_layers", None), int):
                 part.num_hidden_layers = min(part.num_hidden_layers, _DEPTH)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = _model(getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]), config)
     except Exception as error:  # default configurations of 176 authors
         print(f"{kind}: no layer known ({type(error).__name__})")
         return ""
     there = {type(module).__name__ for module in model.modules()}
     return ",".join(sorted(there & set(model._no_split_modules or ())))
+
+
+def _model(kind: Any, config: Any) -> Any:
+    """A causal model of this class: of the text part where the type is of several parts."""
+    if kind.config_class == config.sub_configs.get("text_config"):
+        config = config.get_text_config()
+    return kind._from_config(config)
