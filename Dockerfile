@@ -18,12 +18,12 @@ COPY .dockerignore /
 FROM ${BASE_IMAGE}
 SHELL ["/bin/bash", "-Eeuo", "pipefail", "-c"]
 
-# gcc and Python's headers: Triton and Inductor compile while a training runs. sshd starts only
-# for a PUBLIC_KEY.
+# gcc and Python's headers: Triton and Inductor compile while a training runs. NCCL opens the
+# libraries of InfiniBand by name, else nodes would talk over TCP. sshd starts only for a PUBLIC_KEY.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-    ca-certificates g++ git libnuma1 openssh-server python3-dev python3-venv tini \
+    ca-certificates g++ git ibverbs-providers libibverbs1 libnuma1 librdmacm1 openssh-server python3-dev python3-venv tini \
  && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* /var/log/apt /var/log/dpkg.log
 
 # Any user of group 0 may write where this one may: a cluster picks users at random.
@@ -48,9 +48,10 @@ COPY scripts scripts
 COPY templates templates
 COPY examples examples
 COPY src src
+# Where there is MLflow it writes an id of the installation into a home, unless it is told not to.
 RUN --mount=type=bind,from=wheels,target=/wheels \
     scripts/environments.sh envtune \
- && .venv/bin/python -m envtune.engine.embedded demo && chmod -R a+rX demo \
+ && HOME=/tmp DO_NOT_TRACK=1 .venv/bin/python -m envtune.engine.embedded demo && chmod -R a+rX demo \
  && ln -s /opt/envtune/scripts/profile.sh /etc/profile.d/envtune.sh
 COPY docs docs
 
@@ -68,6 +69,7 @@ ENV FLAVOR=${FLAVOR} \
     TRITON_CACHE_DIR=/workspace/.cache/triton \
     TORCHINDUCTOR_CACHE_DIR=/workspace/.cache/inductor \
     AXOLOTL_DO_NOT_TRACK=1 \
+    DO_NOT_TRACK=1 \
     DS_IGNORE_CUDA_DETECTION=1 \
     VLLM_USE_FLASHINFER_SAMPLER=0 \
     NVIDIA_VISIBLE_DEVICES=all \

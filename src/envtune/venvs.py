@@ -14,6 +14,16 @@ def find(named: str | None, default: str) -> Path | None:
     return python if os.access(python, os.X_OK) else None
 
 
+def wants_gpu(python: Path) -> bool:
+    """Whether the vLLM of this environment was built for GPUs: it starts on nothing else.
+
+    vLLM itself tells by the version of its distribution, which ends in `+cpu` on a CPU.
+    """
+    found = python.parent.parent.glob("lib/python3*/site-packages/vllm-*.dist-info/METADATA")
+    versions = (line for file in found for line in file.read_text().splitlines()[:9])
+    return not any(line.startswith("Version:") and line.endswith("cpu") for line in versions)
+
+
 def beside(name: str) -> str:
     """The path of a file of the checkout or of the image, as a shell here has to write it."""
     root = Path(sys.prefix).parent

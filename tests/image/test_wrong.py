@@ -14,7 +14,7 @@ from tests.image.containers import HOME, IMAGE, Container, as_root, engine
 
 ADA = "hf_AdaAda0123456789"
 
-
+DRIVER = Path(__file__).with_name("driver_standin.sh")
 Ends = Callable[[Container, int, str], None]
 
 
@@ -85,7 +85,37 @@ def test_shared_memory_of_64_mb_between_gpus(nvml: Path, demo: dict[str, str], e
     ends(_gpus(nvml, demo, 2, 13000), 1, line)
 
 
-def test_shared_memory_of_64_mb_for_vllm_on_a_cpu(demo: dict[str, str], ends: Ends) -> None:
+def test_a_server_on_a_cpu_from_the_image_for_gpus(
+    demo: dict[str, str], flavor: str, ends: Ends
+) -> None:
+    if flavor != "cuda":
+        pytest.skip("the vLLM of this flavour works on a CPU")
+    line = (
+        "SFT_SERVE: needs a vLLM that works on a CPU, where this run is; the one here is built for "
+        "GPUs. The cpu flavour of the image has one, or SFT_VLLM_VENV names the folder of another"
+    )
+    ends(Container({**demo, "SFT_SERVE": "true"}), 1, line)
+
+
+def test_vllm_tells_its_flags_where_a_driver_seems_to_be(nvml: Path, flavor: str) -> None:
+    """Its parser asks for a device. The driver's library is a stand-in that knows none, made of
+    the names that vLLM's and torch's libraries look for, by the image's own compiler."""
+    if flavor != "cuda":
+        pytest.skip("the vLLM of this flavour asks for no driver")
+    ended = Container(
+        {"NVML_STANDIN_GPUS": "1", "NVML_STANDIN_CUDA": "13000", "LD_LIBRARY_PATH": "/nvml:/tmp"},
+        [f"{nvml}:/nvml:ro", "/dev/null:/dev/nvidiactl", f"{DRIVER}:/driver.sh:ro"],
+        command=["bash", "/driver.sh", f"{HOME}/.venv-serve"],
+    ).run()
+    assert ended.code == 0, ended.err
+    assert "--max-model-len" in ended.out
+
+
+def test_shared_memory_of_64_mb_for_vllm_on_a_cpu(
+    demo: dict[str, str], flavor: str, ends: Ends
+) -> None:
+    if flavor != "cpu":
+        pytest.skip("the vLLM of this flavour does not start on a CPU")
     line = (
         "SFT_PARITY: vLLM needs 512 MiB of /dev/shm on a CPU and 64 are there; start the container "
         "with --shm-size=1g, or set SFT_PARITY=off and leave the proof out"

@@ -18,12 +18,21 @@ from envtune.settings.typed import Settings
 # What vLLM's two queues between its processes take of /dev/shm, with room beside them, in bytes.
 _QUEUES = 2**29
 
+_NO_VLLM = (
+    "needs vLLM in an environment of its own; `make setup-serve` makes one, or SFT_VLLM_VENV "
+    "names its folder"
+)
+_BUILT_FOR_GPUS = (
+    "needs a vLLM that works on a CPU, where this run is; the one here is built for GPUs. The cpu "
+    "flavour of the image has one, or SFT_VLLM_VENV names the folder of another"
+)
+
 
 def problems(settings: Settings, facts: Facts) -> list[Problem]:
     """Of the stages that these settings ask for."""
-    here = [] if settings.get("SFT_PRETEND_GPU") else [*_vllm(settings), *_port(settings)]
+    pretended = settings.get("SFT_PRETEND_GPU")
     return [
-        *here,
+        *([] if pretended else (*_vllm(settings, facts.device), *_port(settings))),
         *vllm_config.owned(settings.get(SERVE_FLAGS) or {}),
         *quantisable.problems(settings),
         *_evaluation(settings),
@@ -33,18 +42,18 @@ def problems(settings: Settings, facts: Facts) -> list[Problem]:
     ]
 
 
-def _vllm(settings: Settings) -> Iterator[Problem]:
+def _vllm(settings: Settings, device: str) -> Iterator[Problem]:
     wanted = {"SFT_SERVE": settings.get("SFT_SERVE")}
     wanted["SFT_PARITY=require"] = settings.get("SFT_PARITY") == "require"
     named = settings.get("SFT_VLLM_VENV")
-    if venvs.find(named, vllm_config.ENVIRONMENT):
+    there = venvs.find(named, vllm_config.ENVIRONMENT)
+    if there and not (device == "cpu" and venvs.wants_gpu(there)):
         return
-    if named:
+    if named and not there:
         yield Problem("SFT_VLLM_VENV", f"{named} holds no environment (no bin/python)")
         return
     for name in (name for name, on in wanted.items() if on):
-        fix = "`make setup-serve` makes one, or SFT_VLLM_VENV names its folder"
-        yield Problem(name, f"needs vLLM in an environment of its own; {fix}")
+        yield Problem(name, _BUILT_FOR_GPUS if there else _NO_VLLM)
 
 
 def _shared_memory(settings: Settings, device: str, shm: int | None) -> Iterator[Problem]:
@@ -53,7 +62,8 @@ def _shared_memory(settings: Settings, device: str, shm: int | None) -> Iterator
         name for name in ("SFT_SERVE", "SFT_PARITY") if settings.get(name) not in (False, "off")
     ]
     there = venvs.find(settings.get("SFT_VLLM_VENV"), vllm_config.ENVIRONMENT)
-    if device == "cpu" and asked and there and shm is not None and shm < _QUEUES:
+    asked = asked if there and not venvs.wants_gpu(there) else []
+    if device == "cpu" and asked and shm is not None and shm < _QUEUES:
         yield Problem(
             asked[0],
             f"vLLM needs {_QUEUES // 2**20} MiB of /dev/shm on a CPU and {shm // 2**20} are there; "

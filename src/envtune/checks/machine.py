@@ -14,6 +14,9 @@ from envtune.settings.typed import Settings
 
 # NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
 _SHM, _SHM_NEEDED = "/dev/shm", 2**30
+# torch 2.13.0+cu130 holds machine code for 7.5 and later, and nothing to compile for others:
+# torch.cuda.get_arch_list().
+_CUDA_13, _OLDEST = (13, 0), (7, 5)
 
 
 def device(settings: Settings, facts: Facts) -> Iterator[Problem]:
@@ -34,7 +37,23 @@ def device(settings: Settings, facts: Facts) -> Iterator[Problem]:
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
     else:
+        yield from _too_old(settings, facts.machine)
         yield from _gpus(facts.machine)
+
+
+def _too_old(settings: Settings, machine: Machine) -> Iterator[Problem]:
+    """GPUs for which torch here has no code; the wheels of the image are those of CUDA 13."""
+    pretended = bool(settings.get("SFT_PRETEND_GPU"))
+    if not pretended and (machine.built_for or _CUDA_13) < _CUDA_13:
+        return
+    name = "SFT_PRETEND_GPU" if pretended else "the GPU"
+    for gpu in {gpu for gpu in machine.gpus if gpu.capability < _OLDEST}:
+        has, needed = (".".join(map(str, version)) for version in (gpu.capability, _OLDEST))
+        yield Problem(
+            name,
+            f"{gpu.name} has compute capability {has}, and CUDA 13, for which torch here is built, "
+            f"has dropped all before {needed}; take a GPU of Turing or later (T4, A10, L4, ...)",
+        )
 
 
 def _gpus(machine: Machine) -> Iterator[Problem]:

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import socket
-import sysconfig
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,10 +71,10 @@ def home_is_usable(environ: Mapping[str, str]) -> bool:
     return bool(home) and os.access(home, os.W_OK | os.X_OK)
 
 
-def cuda_home() -> Path | None:
-    """The folder of NVIDIA's compiler, where its wheels have brought one."""
-    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
-    return next((nvcc.parents[1] for nvcc in sorted(packages.glob("cu*/bin/nvcc"))), None)
+def cuda_home(environment: Path) -> Path | None:
+    """The folder of NVIDIA's compiler, where its wheels have brought one into an environment."""
+    found = sorted(environment.glob("lib/python3*/site-packages/nvidia/cu*/bin/nvcc"))
+    return next((nvcc.parents[1] for nvcc in found), None)
 
 
 def started_by_init() -> bool:

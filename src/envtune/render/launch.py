@@ -113,13 +113,21 @@ def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) ->
     return env
 
 
-def serve(config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:
-    """vLLM's server. Of the secrets it is told the one that its clients have to know."""
+def serve(
+    config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, str], cuda: Path | None
+) -> LaunchPlan:
+    """vLLM's server. Of the secrets it is told the one that its clients have to know.
+
+    `cuda`: the folder of the compiler in its environment, with which FlashInfer makes kernels.
+    """
     env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
     if key := environ.get(API_KEY):
         env[API_KEY] = key
     if not env.get("VLLM_PORT", "0").isdigit():
         del env["VLLM_PORT"]  # Kubernetes' link to a service that is called vllm
+    if cuda is not None:
+        path = f"{python.parent}:{env.get('PATH', '/usr/bin:/bin')}"  # where its ninja is
+        env = {"CUDA_HOME": str(cuda), **env, "PATH": path}
     argv = (str(python), "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file))
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return LaunchPlan(

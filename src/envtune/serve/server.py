@@ -49,6 +49,16 @@ def python(context: Context) -> Path | None:
     return venvs.find(context.config.setting("SFT_VLLM_VENV"), vllm_config.ENVIRONMENT)
 
 
+def no_vllm(context: Context) -> str:
+    """Why there is no vLLM here that starts on the run's device, or nothing."""
+    found = python(context)
+    if found is None:
+        return "there is no environment with vLLM (SFT_VLLM_VENV)"
+    if place(context).device == "cpu" and venvs.wants_gpu(found):
+        return f"the vLLM of {found.parent.parent} is built for GPUs, and this run is on the CPU"
+    return ""
+
+
 def place(context: Context) -> vllm_config.Place:
     """Where a server of this run works; VLLM_TARGET_DEVICE chooses over the run's device."""
     machine = hardware.probe(context.environ)
@@ -69,7 +79,7 @@ def running(
     vllm, file = python(context), context.run.folder / "config" / "vllm.yaml"
     assert vllm is not None, "checked before"
     files.write_text(file, yaml.safe_dump(told, sort_keys=False))
-    plan = launch.serve(file, vllm, context.run.folder, context.environ)
+    plan = launch.serve(file, vllm, context.run.folder, context.environ, _compiler(context, vllm))
     LOG.info("%s: starting vLLM with %s", stage, _shown(what))
     with process.beside(plan, context.run.log(stage), context.clean) as child:
         server = Server(address(context, told), child, what)
@@ -77,10 +87,16 @@ def running(
         yield server
 
 
+def _compiler(context: Context, vllm: Path) -> Path | None:
+    return hardware.cuda_home(vllm.parent.parent) if place(context).device == "cuda" else None
+
+
 def _prepared(context: Context, what: Served, flags: Mapping[str, Any]) -> dict[str, Any]:
     here = place(context)
     told = vllm_config.config(what, flags, here)
     problems = [*vllm_config.problems(what, flags, here), *_taken(told)]
+    if why := no_vllm(context):
+        problems.insert(0, Problem("SFT_SERVE", why))
     if problems:
         raise Refused(problems)
     return told

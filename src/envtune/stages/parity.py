@@ -77,8 +77,8 @@ def _obstacle(context: Context) -> str:
     plain = context.config.plain()
     if key := next((key for key in _UNPROVED if plain.get(key)), None):
         return f"a model with {key} does not answer with text alone"
-    if server.python(context) is None:
-        return "there is no environment with vLLM (SFT_VLLM_VENV)"
+    if missing := server.no_vllm(context):
+        return missing
     if not context.config.setting("SFT_EXPORT") and (context.run.folder / "adapter").is_dir():
         return "the adapter was not exported (SFT_EXPORT)"
     return ""

@@ -134,7 +134,7 @@ def _place(context: Context, owner: str) -> launch.Place:
         gpus=len(hardware.probe(context.environ).gpus),
         where=where,
         home=home(context),
-        cuda=hardware.cuda_home(),
+        cuda=hardware.cuda_home(Path(sys.prefix)),
     )
 
 

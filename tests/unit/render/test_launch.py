@@ -279,3 +279,13 @@ def test_an_engine_that_measures_sees_the_devices_that_training_saw() -> None:
     assert measured({}, online=False)["CUDA_VISIBLE_DEVICES"] == "-1"
     chosen = {"CUDA_VISIBLE_DEVICES": "3"}
     assert measured(chosen, online=False, device="cuda")["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_a_server_finds_the_compiler_of_its_own_environment() -> None:
+    python, told = Path("/serve/bin/python"), {"PATH": "/train/bin:/usr/bin"}
+    plan = launch.serve(Path("vllm.yaml"), python, Path("/run"), told, Path("/serve/cu13"))
+    assert plan.env["CUDA_HOME"] == "/serve/cu13"
+    assert plan.env["PATH"] == "/serve/bin:/train/bin:/usr/bin"
+    without = launch.serve(Path("vllm.yaml"), python, Path("/run"), told, None)
+    assert "CUDA_HOME" not in without.env
+    assert without.env["PATH"] == told["PATH"]
