@@ -1,8 +1,10 @@
 """Judges of a Kubernetes object as strict as the API server: an unknown field is an error.
 
-Core objects have Kubernetes' own schemas. Kubeflow's come as generated Python: Trainer's models
-drop what they do not know, so what comes out is compared with what went in; the training
-operator's models need a client to be imported, so their tables are read from their source.
+Core objects have Kubernetes' own schemas. Kubeflow's and JobSet's come as generated Python:
+Trainer's models drop what they do not know, so what comes out is compared with what went in; the
+training operator's models need a client to be imported, so their tables are read from their
+source. Of Prometheus' operator there is none: what its documentation says of a PodMonitor's fields
+is written down here.
 """
 
 import ast
@@ -26,13 +28,16 @@ class Unfit(Exception):
 def judge(thing: Mapping[str, Any], version: str = VERSIONS[-1]) -> None:
     """Raises Unfit where the object would not be taken as it is."""
     group = thing["apiVersion"].split("/")[0]
-    if not group.endswith("kubeflow.org"):
+    if group == "monitoring.coreos.com":
+        _monitor(thing, _POD_MONITOR, thing["kind"])
+        return
+    if group in _MODELS:
+        _modelled(thing, f"{_MODELS[group]}{thing['kind']}")
+    elif group == "kubeflow.org":
+        _operator(thing, f"KubeflowOrgV1{thing['kind']}", thing["kind"])
+    else:
         _core(thing, version)
         return
-    if group == "trainer.kubeflow.org":
-        _trainer(thing)
-    else:
-        _operator(thing, f"KubeflowOrgV1{thing['kind']}", thing["kind"])
     core = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": thing["metadata"]}
     for template in templates(thing):
         _core({**core, "template": template}, version)
@@ -57,8 +62,11 @@ def _core(thing: Mapping[str, Any], version: str) -> None:
         raise Unfit(f"{thing['kind']} {where}: {error.message}") from None
 
 
-def _trainer(thing: Mapping[str, Any]) -> None:
-    model = getattr(models, f"TrainerV1alpha1{thing['kind']}")
+_MODELS = {"trainer.kubeflow.org": "TrainerV1alpha1", "jobset.x-k8s.io": "JobsetV1alpha2"}
+
+
+def _modelled(thing: Mapping[str, Any], name: str) -> None:
+    model = getattr(models, name)
     try:
         kept = model.from_dict(copy.deepcopy(dict(thing))).to_dict()
     except ValueError as error:
@@ -77,6 +85,37 @@ def _first_difference(given: Any, kept: Any, path: str = "") -> str:
             if one != other:
                 return _first_difference(one, other, f"{path}.{i}")
     return f"{path}: {given!r} becomes {kept!r}"
+
+
+# A field of monitoring.coreos.com/v1, and what is in it; a list has the fields of its entries.
+_LABELLED = {"*": str}
+_POD_MONITOR = {
+    "apiVersion": str,
+    "kind": str,
+    "metadata": {"name": str, "namespace": str, "labels": _LABELLED},
+    "spec": {
+        "selector": {"matchLabels": _LABELLED},
+        "podMetricsEndpoints": {
+            "port": str,
+            "path": str,
+            "interval": str,
+            "authorization": {"type": str, "credentials": {"name": str, "key": str}},
+        },
+    },
+}
+
+
+def _monitor(value: Any, fields: Any, path: str) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _monitor(item, fields, path)
+    elif isinstance(fields, dict) and isinstance(value, dict):
+        for key, inner in value.items():
+            if key not in fields and "*" not in fields:
+                raise Unfit(f"{path}: unknown {key}")
+            _monitor(inner, fields.get(key, fields.get("*")), f"{path}.{key}")
+    elif not (isinstance(fields, type) and isinstance(value, fields)):
+        raise Unfit(f"{path}: {value!r} is not allowed")
 
 
 def _tables() -> dict[str, dict[str, str]]:

@@ -3,8 +3,6 @@
 import copy
 import random
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,10 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
+from envtune.cli.arguments import parser
 from envtune.errors import Exit
 from envtune.machine import rendezvous
+from envtune.runs import lease
 from envtune.settings import loading as config
 from envtune.settings import sources
 from envtune.settings.own import OWN
@@ -24,12 +24,16 @@ from tests.manifests import VERSIONS, Unfit, judge, templates
 from tests.unit.builders import of_settings
 
 FILES = sorted((ROOT / "templates" / "k8s").glob("*/*.yaml"))
-PLAIN = [file for file in FILES if file.name != "kustomization.yaml"]
+# What a cluster gets; the other files are read by kustomize.
+PLAIN = [file for file in FILES if file.name not in ("kustomization.yaml", "names.yaml")]
+STARTED = [file for file in PLAIN if file.stem == file.parent.name]
 LINT = YamlLintConfig(
-    "{extends: default, rules: {document-start: disable, line-length: {max: 100}}}"
+    "{extends: default, rules: {document-start: disable, line-length: "
+    "{max: 100, allow-non-breakable-inline-mappings: true}}}"
 )
 # Maps whose keys are anybody's.
 FREE = {"data", "labels", "matchLabels", "requests", "limits", "selector"}
+CLAIM = "PersistentVolumeClaim"
 # What README.md says is worth a retry.
 RETRIED = {Exit.STOPPED, Exit.DISK, Exit.NETWORK, Exit.HARDWARE, Exit.BUG}
 
@@ -42,33 +46,50 @@ def objects(file: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(file.read_text()))
 
 
+def started(way: str) -> Path:
+    return ROOT / "templates" / "k8s" / way / f"{way}.yaml"
+
+
 def one(way: str, kind: str) -> dict[str, Any]:
     """The only object of a kind in a file."""
-    file = ROOT / "templates" / "k8s" / way / f"{way}.yaml"
-    (found,) = [thing for thing in objects(file) if thing["kind"] == kind]
+    (found,) = [thing for thing in objects(started(way)) if thing["kind"] == kind]
     return found
 
 
-def pods(file: Path) -> list[dict[str, Any]]:
-    """The specifications of every pod that a file would start."""
-    whole = [thing["spec"] for thing in objects(file) if thing["kind"] == "Pod"]
-    return whole + [found["spec"] for thing in objects(file) for found in templates(thing)]
+def of_pods(way: str) -> list[dict[str, Any]]:
+    """Every pod that a file would start: itself, or its template."""
+    things = objects(started(way))
+    whole = [thing for thing in things if thing["kind"] == "Pod"]
+    found = whole + [found for thing in things for found in templates(thing)]
+    assert found
+    return found
+
+
+def pods(way: str) -> list[dict[str, Any]]:
+    return [pod["spec"] for pod in of_pods(way)]
+
+
+def labels_of_pods(way: str) -> list[dict[str, str]]:
+    return [pod["metadata"]["labels"] for pod in of_pods(way)]
 
 
 def settings(way: str) -> dict[str, str]:
     """The variables that the container gets."""
-    file = ROOT / "templates" / "k8s" / way / f"{way}.yaml"
-    (source,) = {pod["containers"][0]["envFrom"][0]["configMapRef"]["name"] for pod in pods(file)}
-    maps = [thing for thing in objects(file) if thing["kind"] == "ConfigMap"]
+    (source,) = {pod["containers"][0]["envFrom"][0]["configMapRef"]["name"] for pod in pods(way)}
+    maps = [thing for thing in objects(started(way)) if thing["kind"] == "ConfigMap"]
     (data,) = [thing["data"] for thing in maps if thing["metadata"]["name"] == source]
     return dict(data)
 
 
-WAYS = [file.stem for file in PLAIN]
+SEVERAL = ("nodes", "jobset", "statefulset", "pytorchjob", "trainjob")
+TRAINS = ("pod", "job", *SEVERAL)
+# Carry files for others: no GPU, no claim of their own.
+CARRY = ("data", "files")
 
 
 def test_there_is_a_file_for_each_way() -> None:
-    assert {"pod", "job", "nodes", "statefulset", "pytorchjob", "trainjob", "serve"} == set(WAYS)
+    assert {file.stem for file in STARTED} == {*TRAINS, *CARRY, "serve", "monitor"}
+    assert {file.parent.name for file in PLAIN if file.name == "claims.yaml"} == set(TRAINS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
@@ -112,12 +133,9 @@ def test_a_field_that_nobody_knows_is_refused_wherever_it_stands(
 @pytest.mark.parametrize("file", PLAIN, ids=name)
 def test_what_is_commented_out_can_be_turned_on(file: Path) -> None:
     text = re.sub(r"^( *)# ( *(?:- )?[\w./-]+:.*)$", r"\1\2", file.read_text(), flags=re.MULTILINE)
-    head, _, body = text.partition("apiVersion: v1\n")
-    changed = list(yaml.safe_load_all("apiVersion: v1\n" + body))
-    claims = any(thing["kind"] == "PersistentVolumeClaim" for thing in changed)
-    assert head.count("#") == 3 + claims, head
-    ends = f"# End it by kubectl delete {changed[-1]['kind'].lower()}/envtune: "
-    assert (ends in head) == claims  # with the file the results would go too
+    head, start, body = text.partition("apiVersion: ")
+    changed = list(yaml.safe_load_all(start + body))
+    assert head.count("#") == len(head.splitlines()), head
     for thing in changed:
         judge(thing)
         for pod in (found["spec"] for found in templates(thing)):
@@ -125,33 +143,77 @@ def test_what_is_commented_out_can_be_turned_on(file: Path) -> None:
     assert len(changed) == len(objects(file))
 
 
-@pytest.mark.parametrize("file", PLAIN, ids=name)
-def test_every_pod_is_confined_and_its_grace_is_longer_than_the_runs(file: Path) -> None:
-    found = pods(file)
-    assert found
-    for pod in found:
+@pytest.mark.parametrize("way", TRAINS)
+def test_what_is_deleted_with_a_training_is_not_its_results(way: str) -> None:
+    """`kubectl delete -f` of the one file, and the other one says what it takes with it."""
+    folder = ROOT / "templates" / "k8s" / way
+    assert not [t for t in objects(folder / f"{way}.yaml") if t["kind"] == CLAIM]
+    assert {t["kind"] for t in objects(folder / "claims.yaml")} == {CLAIM}
+    assert "to delete the results" in (folder / "claims.yaml").read_text()
+
+
+@pytest.mark.parametrize("way", [*TRAINS, *CARRY, "serve"])
+def test_every_pod_is_confined_and_its_grace_is_longer_than_the_runs(way: str) -> None:
+    for pod in pods(way):
         (container,) = pod["containers"]
-        assert pod["enableServiceLinks"] is False
-        assert pod["terminationGracePeriodSeconds"] > int(settings(file.stem)["SFT_GRACE_SECONDS"])
+        assert pod["enableServiceLinks"] is pod["automountServiceAccountToken"] is False
+        grace = settings(way).get("SFT_GRACE_SECONDS", "110")
+        assert pod["terminationGracePeriodSeconds"] > int(grace)
         assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         own = {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
         assert own in container["env"]  # a new pod has the old one's name
         for side in container["resources"].values():
             assert "ephemeral-storage" in side
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+        assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (way not in CARRY)
+
+
+@pytest.mark.parametrize("way", [*TRAINS, "serve"])
+def test_what_has_a_gpu_has_shared_memory_and_only_reads_the_data(way: str) -> None:
+    for pod in pods(way):
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
         assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
-        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-        assert mounts.keys() == volumes.keys()
-        assert mounts["shm"] == "/dev/shm"
+        assert mounts["shm"]["mountPath"] == "/dev/shm"
+        assert mounts["data"] == {"name": "data", "mountPath": "/data", "readOnly": True}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", TRAINS)
+def test_a_training_that_hangs_is_started_again_by_its_own_word(way: str) -> None:
+    """`envtune health` says that a process has been silent for a minute; it may stay so for
+    nine more, as where a volume hangs."""
+    for pod in pods(way):
+        probe = pod["containers"][0]["livenessProbe"]
+        assert probe["exec"] == {"command": ["envtune", "health"]}
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 10 * lease.STALE
+        assert probe["timeoutSeconds"] >= 30  # Python starts beside a training
+
+
+@pytest.mark.parametrize("way", [*TRAINS, "serve"])
+def test_nothing_reaches_a_pod_but_its_own_run_or_what_it_serves(way: str) -> None:
+    policy = one(way, "NetworkPolicy")["spec"]
+    own = policy["podSelector"]["matchLabels"]
+    assert policy["policyTypes"] == ["Ingress"]
+    expected: list[dict[str, Any]] = []
+    if way in SEVERAL:  # on any port: the engines take whichever is free
+        expected = [{"from": [{"podSelector": {"matchLabels": own}}]}]
+    elif way == "serve":
+        expected = [{"ports": [{"port": "http"}]}]
+    assert policy["ingress"] == expected
+    for labels in labels_of_pods(way):
+        assert own.items() <= labels.items()
+
+
+@pytest.mark.parametrize("way", [*TRAINS, "serve"])
 def test_the_variables_are_settings_and_enough_to_train(way: str, tmp_path: Path) -> None:
     environ = settings(way)
     if document := environ.get("SFT_TRAINER_CONFIG_JSON_PATH"):
-        data = next(t["data"] for t in objects(PLAIN[WAYS.index(way)]) if t["kind"] == "ConfigMap")
+        data = next(t["data"] for t in objects(started(way)) if t["kind"] == "ConfigMap")
         (tmp_path / Path(document).name).write_text(data[Path(document).name])
         environ["SFT_TRAINER_CONFIG_JSON_PATH"] = str(tmp_path / Path(document).name)
     loaded = config.load(sources.with_documents(sources.read((), environ)))
@@ -170,19 +232,25 @@ def decision(policy: dict[str, Any], code: int) -> str:
     return "Count"
 
 
-POLICIES = [
-    one("job", "Job")["spec"],
-    one("nodes", "Job")["spec"],
-    one("trainjob", "TrainingRuntime")["spec"]["template"]["spec"]["replicatedJobs"][0]["template"][
-        "spec"
-    ],
-]
+def replicated(spec: dict[str, Any]) -> dict[str, Any]:
+    """The Job of a JobSet."""
+    return dict(spec["replicatedJobs"][0]["template"]["spec"])
 
 
-@pytest.mark.parametrize("job", POLICIES, ids=["job", "nodes", "trainjob"])
-def test_a_job_retries_what_the_exit_codes_say_and_nothing_else(job: dict[str, Any]) -> None:
+POLICIES = {
+    "job": one("job", "Job")["spec"],
+    "nodes": one("nodes", "Job")["spec"],
+    "data": one("data", "Job")["spec"],
+    "jobset": replicated(one("jobset", "JobSet")["spec"]),
+    "trainjob": replicated(one("trainjob", "TrainingRuntime")["spec"]["template"]["spec"]),
+}
+
+
+@pytest.mark.parametrize("way", POLICIES)
+def test_a_job_retries_what_the_exit_codes_say_and_nothing_else(way: str) -> None:
+    job = POLICIES[way]
     policy = job["podFailurePolicy"]
-    assert job["backoffLimit"] > 0
+    assert (job["backoffLimit"] > 0) == (way != "jobset")  # which starts all nodes again
     assert decision(policy, Exit.STOPPED) == "Ignore"
     for code in range(1, 256):
         again = code in RETRIED or code == 137
@@ -197,6 +265,15 @@ def test_a_job_retries_what_the_exit_codes_say_and_nothing_else(job: dict[str, A
     assert disrupted in policy["rules"]
 
 
+def test_a_jobset_starts_again_unless_its_job_says_that_no_start_helps() -> None:
+    policy = one("jobset", "JobSet")["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] > 0
+    (rule,) = policy["rules"]
+    # What a Job calls it when its podFailurePolicy says FailJob.
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert rule["action"] == "FailJobSet"
+
+
 def test_an_operator_restarts_by_exit_code_what_is_worth_it() -> None:
     """Kubeflow's ExitCode retries above 127, which is where the codes worth it are."""
     replicas = one("pytorchjob", "PyTorchJob")["spec"]["pytorchReplicaSpecs"]
@@ -207,40 +284,69 @@ def test_an_operator_restarts_by_exit_code_what_is_worth_it() -> None:
     assert not [code for code in RETRIED if code < 128]
 
 
-@pytest.mark.parametrize("way", ["nodes", "statefulset"])
+def address(pod: dict[str, Any], said: dict[str, str]) -> dict[str, str]:
+    """The variables of a container as the kubelet expands them, `said` of the pod's fields."""
+    found = dict(said)
+    for env in pod["spec"]["containers"][0]["env"]:
+        if "value" in env:
+            expanded = re.sub(r"\$\((\w+)\)", lambda m: found[m[1]], env["value"])
+            found[env["name"]] = expanded
+    return found
+
+
+def coordinator(jobset: dict[str, Any]) -> str:
+    """What JobSet says of where node 0 is: the pod's host name and the Service that it makes,
+    which has the JobSet's name."""
+    spec, own = jobset["spec"], jobset["metadata"]["name"]
+    at = spec["coordinator"]
+    (job,) = spec["replicatedJobs"]
+    assert at["replicatedJob"] == job["name"]
+    return f"{own}-{job['name']}-{at['jobIndex']}-{at['podIndex']}.{own}"
+
+
+@pytest.mark.parametrize("way", ["nodes", "statefulset", "jobset"])
 def test_the_pods_of_several_nodes_find_each_other(way: str) -> None:
-    kind = {"nodes": "Job", "statefulset": "StatefulSet"}[way]
-    several, service = one(way, kind), one(way, "Service")
-    spec, pod = several["spec"], several["spec"]["template"]
+    owner = one(way, {"nodes": "Job", "statefulset": "StatefulSet", "jobset": "JobSet"}[way])
+    own = owner["metadata"]["name"]
+    spec = replicated(owner["spec"]) if way == "jobset" else owner["spec"]
+    (pod,) = of_pods(way)
     count = spec.get("completions") or spec["replicas"]
     assert count > 1
-    assert (pod["spec"].get("subdomain") or spec["serviceName"]) == service["metadata"]["name"]
-    assert service["spec"]["clusterIP"] == "None"
-    assert service["spec"]["publishNotReadyAddresses"] is True
-    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     for rank in range(count):
-        own = several["metadata"]["name"]
-        said = {"POD_NAME": f"{own}-{rank}"} if way == "statefulset" else {}
-        named = {env["name"] for env in pod["spec"]["containers"][0]["env"]}
-        assert named - {"POD_UID"} == said.keys()
-        if way == "nodes":
-            said = {"JOB_COMPLETION_INDEX": str(rank)}
-        where, problems = rendezvous.read({**settings(way), **said})
+        said = {"JOB_COMPLETION_INDEX": str(rank)}
+        if way == "statefulset":
+            said = {"POD_NAME": f"{own}-{rank}"}
+        if way == "jobset":
+            said["MASTER_ADDR"] = coordinator(owner)
+        where, problems = rendezvous.read({**settings(way), **address(pod, said)})
         assert not problems
         assert (where.nodes, where.rank) == (count, rank)
-        assert where.address == f"{own}-0.{service['metadata']['name']}"
-        assert where.meeting[1] == service["spec"]["ports"][0]["port"]
+        assert where.address == said.get("MASTER_ADDR", f"{own}-0.{own}")
+        if way != "jobset":  # it makes its Service itself
+            service = one(way, "Service")
+            assert where.address.endswith(f".{service['metadata']['name']}")
+            assert where.meeting[1] == service["spec"]["ports"][0]["port"]
+    if way != "jobset":
+        subdomain = pod["spec"].get("subdomain") or spec["serviceName"]
+        assert subdomain == service["metadata"]["name"]
+        assert service["spec"]["clusterIP"] == "None"
+        assert service["spec"]["publishNotReadyAddresses"] is True
+        assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
 
 
-@pytest.mark.parametrize("way", ["nodes", "statefulset", "pytorchjob", "trainjob"])
+@pytest.mark.parametrize("way", SEVERAL)
 def test_several_nodes_share_their_volumes_and_no_machine(way: str) -> None:
-    file = ROOT / "templates" / "k8s" / way / f"{way}.yaml"
-    claims = [thing for thing in objects(file) if thing["kind"] == "PersistentVolumeClaim"]
+    claims = objects(ROOT / "templates" / "k8s" / way / "claims.yaml")
     assert {mode for claim in claims for mode in claim["spec"]["accessModes"]} == {"ReadWriteMany"}
-    for pod in pods(file):
-        rules = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        assert rules[0]["topologyKey"] == "kubernetes.io/hostname"
-        assert pod["topologySpreadConstraints"]
+    for pod in of_pods(way):
+        spec, labels = pod["spec"], pod["metadata"]["labels"]
+        (rule,) = spec["affinity"]["podAntiAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]
+        assert rule["topologyKey"] == "kubernetes.io/hostname"
+        assert rule["labelSelector"]["matchLabels"] == labels
+        (spread,) = spec["topologySpreadConstraints"]
+        assert spread["labelSelector"]["matchLabels"] == labels
 
 
 def test_a_server_may_start_as_long_as_its_setting_says() -> None:
@@ -251,20 +357,41 @@ def test_a_server_may_start_as_long_as_its_setting_says() -> None:
     assert settings("serve")["SFT_SERVE_PORT"] == str(container["ports"][0]["containerPort"])
 
 
-def test_the_claims_that_a_server_mounts_are_those_of_a_training() -> None:
-    file = ROOT / "templates" / "k8s" / "job" / "job.yaml"
-    made = {t["metadata"]["name"] for t in objects(file) if t["kind"] == "PersistentVolumeClaim"}
-    pod = one("serve", "Deployment")["spec"]["template"]["spec"]
-    claims = [v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
-    assert {claim["claimName"] for claim in claims} == made
+def test_a_monitor_reads_the_server_with_the_key_of_its_secret() -> None:
+    monitor, (labels,) = one("monitor", "PodMonitor")["spec"], labels_of_pods("serve")
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    (container,) = pods("serve")[0]["containers"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    key = endpoint["authorization"]["credentials"]
+    assert key["key"] == "VLLM_API_KEY"
+    assert key["name"] in {
+        source.get("secretRef", {}).get("name") for source in container["envFrom"]
+    }
+
+
+@pytest.mark.parametrize("way", [*TRAINS, *CARRY, "serve"])
+def test_the_claims_that_a_pod_mounts_are_those_of_a_training(way: str) -> None:
+    made = {t["metadata"]["name"] for t in objects(started("job").with_name("claims.yaml"))}
+    for pod in pods(way):
+        claims = [
+            v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v
+        ]
+        assert {claim["claimName"] for claim in claims} == made
+
+
+def test_a_server_looks_where_a_training_writes() -> None:
     assert settings("serve")["SFT_OUTPUTS_DIR"] == settings("job")["SFT_OUTPUTS_DIR"]
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not here")
-@pytest.mark.parametrize("file", PLAIN, ids=name)
-def test_kustomize_makes_what_the_plain_file_says(file: Path) -> None:
-    built = subprocess.run(
-        ["kubectl", "kustomize", str(file.parent)], capture_output=True, text=True, check=True
-    )
-    made = {(t["kind"], t["metadata"]["name"]): t for t in yaml.safe_load_all(built.stdout)}
-    assert made == {(t["kind"], t["metadata"]["name"]): t for t in objects(file)}
+def test_what_carries_files_runs_what_there_is() -> None:
+    """Data of a store by a verb, and the hands that wait by what autorun.sh calls idle."""
+    (container,) = pods("data")[0]["containers"]
+    said = settings("data")
+    words = [said[word[2:-1]] if word.startswith("$(") else word for word in container["args"]]
+    assert words[0] == "envtune"
+    args = parser().parse_args(words[1:])
+    assert (args.verb, args.source, str(args.folder)) == ("copy", "s3://my-bucket/rows", "/data")
+    (container,) = pods("files")[0]["containers"]
+    assert container["args"] == ["idle"]
+    assert pods("files")[0]["activeDeadlineSeconds"] > 0

@@ -32,6 +32,9 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("words", nargs="*", metavar="RUN or NAME=VALUE")
     elif name == "finish":
         sub.add_argument("code", metavar="CODE", type=int)
+    elif name == "copy":
+        sub.add_argument("source", metavar="SOURCE", help="s3://bucket/prefix, gs://, az://")
+        sub.add_argument("folder", metavar="FOLDER", type=Path)
     elif name not in ("login", "welcome", "health"):
         sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
 

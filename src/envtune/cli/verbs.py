@@ -28,6 +28,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "serve": work.serve,
     "smoke-test": work.smoke_test,
     "login": work.login,
+    "copy": work.copy,
     "welcome": inspection.welcome,
     "health": inspection.health,
     "finish": work.finish,

@@ -129,3 +129,10 @@ def login(args: argparse.Namespace) -> Result:
     for service in (hub.hugging_face, hub.weights_and_biases):
         LOG.info("%s", service(environ))
     return Exit.DONE, ""
+
+
+def copy(args: argparse.Namespace) -> Result:
+    """copy what a store holds below SOURCE into FOLDER: data or a model for a volume"""
+    from envtune.transfer import incoming
+
+    return Exit.DONE, incoming.copy(args.source, args.folder, sources.read().environ)

@@ -1,14 +1,18 @@
-"""The pod that every manifest runs: its volumes, its limits, what it may not do."""
+"""The pod that every manifest runs: its volumes, its limits, its labels, what it may not do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from envtune.errors import Exit
+from envtune.reference import claims
 
 Node = dict[str, Any]
 
 NAME = "envtune"
 IMAGE = "envtune:cuda"
 USER = 10001
+# What tells the pods of one run from those of another: it follows the run's name (see `names`).
+INSTANCE = "app.kubernetes.io/instance"
 # Seconds for the checkpoint of a model of some billions, and what the kubelet waits more.
 GRACE = 110
 _MARGIN = 10
@@ -18,9 +22,7 @@ _AGAIN = (_KILLED, Exit.STOPPED, Exit.DISK, Exit.NETWORK, Exit.HARDWARE, Exit.BU
 _PORT = 29500
 
 _VOLUMES: Node = {
-    "data": {"persistentVolumeClaim": {"claimName": f"{NAME}-data"}},
-    "out": {"persistentVolumeClaim": {"claimName": f"{NAME}-out"}},
-    "models": {"persistentVolumeClaim": {"claimName": f"{NAME}-models"}},
+    **{name: {"persistentVolumeClaim": {"claimName": f"{NAME}-{name}"}} for name in claims.VOLUMES},
     "workspace": {"emptyDir": {"sizeLimit": "20Gi"}},
     "tmp": {"emptyDir": {"sizeLimit": "10Gi"}},
     "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
@@ -30,6 +32,22 @@ _RESOURCES: Node = {
     "requests": {"cpu": "8", "memory": "48Gi", "ephemeral-storage": "40Gi"},
     "limits": {"memory": "96Gi", "ephemeral-storage": "40Gi", "nvidia.com/gpu": "1"},
 }
+# A start of Python each minute; what has been silent for ten of them hangs.
+_PROBE: Node = {
+    "exec": {"command": ["envtune", "health"]},
+    "initialDelaySeconds": 60,
+    "periodSeconds": 60,
+    "timeoutSeconds": 30,
+    "failureThreshold": 10,
+}
+
+
+def _named(volumes: Mapping[str, Node]) -> list[Node]:
+    return [{"name": name, **volume} for name, volume in volumes.items()]
+
+
+# The volumes of whoever carries files in and out.
+KEPT = _named({name: _VOLUMES[name] for name in (*claims.VOLUMES, "tmp")})
 SETTINGS = {
     "SFT_OUTPUTS_DIR": "/out/outputs",
     "SFT_LOGS_DIR": "/out/logs",
@@ -40,7 +58,12 @@ SETTINGS = {
 
 
 def metadata(name: str = NAME, **labels: str) -> Node:
-    return {"name": name, "labels": {"app.kubernetes.io/name": name, **labels}}
+    return {"name": name, "labels": {"app.kubernetes.io/name": NAME, **labels}}
+
+
+def instance(name: str) -> Node:
+    """The labels of the pods of one run or server, by which alone they are selected."""
+    return {"app.kubernetes.io/name": NAME, INSTANCE: name}
 
 
 def config(values: Node, name: str = NAME) -> Node:
@@ -48,9 +71,8 @@ def config(values: Node, name: str = NAME) -> Node:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(name), "data": values}
 
 
-def claims(mode: str = "ReadWriteOnce") -> list[Node]:
+def held(mode: str) -> list[Node]:
     """What outlives the pod: data, results, and the models that were fetched."""
-    sizes = {"data": "10Gi", "out": "200Gi", "models": "200Gi"}
     return [
         {
             "apiVersion": "v1",
@@ -62,7 +84,7 @@ def claims(mode: str = "ReadWriteOnce") -> list[Node]:
                 "resources": {"requests": {"storage": size}},
             },
         }
-        for name, size in sizes.items()
+        for name, size in claims.sizes().items()
     ]
 
 
@@ -90,6 +112,7 @@ def container(name: str = NAME, settings: str = NAME, *env: Node, **more: Any) -
             "readOnlyRootFilesystem": True,
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "livenessProbe": _PROBE,
         "volumeMounts": [_mount(volume) for volume in _VOLUMES],
         **more,
     }
@@ -100,7 +123,27 @@ def _mount(volume: str) -> Node:
     return {"name": volume, "mountPath": _PATHS.get(volume, f"/{volume}"), **readonly}
 
 
-def spec(main: Node, *, restart: str | None = "Never", **more: Any) -> Node:
+def porter(name: str, args: list[str]) -> Node:
+    """A container without a GPU that may write to all that is kept; it trains nothing, so that
+    nothing of it can hang."""
+    kept = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in KEPT]
+    made = container(
+        name,
+        name,
+        args=args,
+        resources={
+            "requests": {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "1Gi"},
+            "limits": {"memory": "4Gi", "ephemeral-storage": "10Gi"},
+        },
+        volumeMounts=kept,
+    )
+    del made["livenessProbe"]
+    return made
+
+
+def spec(
+    main: Node, *, restart: str | None = "Never", volumes: list[Node] | None = None, **more: Any
+) -> Node:
     """The pod's specification around its container, and `more` of it."""
     return {
         **({"restartPolicy": restart} if restart else {}),
@@ -119,17 +162,17 @@ def spec(main: Node, *, restart: str | None = "Never", **more: Any) -> Node:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [main],
-        "volumes": [{"name": name, **volume} for name, volume in _VOLUMES.items()],
+        "volumes": _named(_VOLUMES) if volumes is None else volumes,
     }
 
 
-def template(pod: Node, name: str) -> Node:
-    return {"metadata": {"labels": {"app.kubernetes.io/name": name}}, "spec": pod}
+def template(pod: Node, name: str = NAME) -> Node:
+    return {"metadata": {"labels": instance(name)}, "spec": pod}
 
 
-def apart(name: str) -> Node:
-    """Keeps the pods of `name` on machines of their own, and spreads them over zones."""
-    own = {"matchLabels": {"app.kubernetes.io/name": name}}
+def apart() -> Node:
+    """Keeps the pods of a run on machines of their own, and spreads them over zones."""
+    own = {"matchLabels": instance(NAME)}
     return {
         "affinity": {
             "podAntiAffinity": {
@@ -174,16 +217,36 @@ def failure_policy(main: str = NAME) -> Node:
     }
 
 
-def headless(name: str) -> Node:
-    """A Service by which the pods of `name` know each other before they are ready."""
+def headless() -> Node:
+    """A Service by which the pods of a run know each other before they are ready."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(name),
+        "metadata": metadata(),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {"app.kubernetes.io/name": name},
+            "selector": instance(NAME),
             "ports": [{"name": "rendezvous", "port": _PORT}],
         },
     }
+
+
+def closed(name: str, *allowed: Node) -> Node:
+    """A NetworkPolicy: what reaches the pods of a run or server. Without a rule, nothing does."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(name),
+        "spec": {
+            "podSelector": {"matchLabels": instance(name)},
+            "policyTypes": ["Ingress"],
+            "ingress": list(allowed),
+        },
+    }
+
+
+def among() -> Node:
+    """The rule that lets the pods of one run reach each other on any port: NCCL and gloo take
+    whichever is free."""
+    return {"from": [{"podSelector": {"matchLabels": instance(NAME)}}]}

@@ -4,6 +4,8 @@ from envtune.resolve.config import Choice, Chosen, Facts
 
 # Steps between two saves where max_steps is large.
 _SAVE_EVERY = 200
+# Checkpoints that stay.
+KEPT = 3
 
 
 def logging_steps(facts: Facts, chosen: Chosen) -> Choice | None:
@@ -25,7 +27,7 @@ def saves(facts: Facts, chosen: Chosen) -> Choice | None:
 
 
 def keep(facts: Facts, chosen: Chosen) -> Choice | None:
-    return Choice(3, "the newest may be damaged; the disk is not endless")
+    return Choice(KEPT, "the newest may be damaged; the disk is not endless")
 
 
 RULES = (

@@ -1,8 +1,8 @@
-"""Object stores and folders to publish to, through fsspec's clients.
+"""Object stores and folders to publish to and to copy from, through fsspec's clients.
 
 An object appears whole or not at all: the stores see to that, and in a folder a rename
 does. Whether it is what was sent is told by its size and its MD5, which Google and Azure
-compute by themselves; S3 keeps the one that it was given.
+compute by themselves; S3 keeps the one that it was given, and has one of what came in one piece.
 """
 
 import base64
@@ -22,6 +22,8 @@ from envtune.settings.publish_targets import Target
 from envtune.transfer.answers import Answer, Question, refuse
 
 _CHUNK = 1 << 20
+# Bytes that are asked for at once.
+_BLOCK = 16 << 20
 # What a client raises when nobody gave it a key.
 _NO_KEY = ("NoCredentialsError", "DefaultCredentialsError", "RefreshError")
 _REFUSED = (401, 403, 404)
@@ -90,7 +92,16 @@ class Objects:
             self._files.invalidate_cache()
             found = self._files.find(self._root, detail=True)
             below = len(self._root) + 1
-            return {path[below:]: self._held(path, told) for path, told in found.items()}
+            # An object whose name ends with / is a folder that somebody made in a console.
+            objects = {path: told for path, told in found.items() if not path.endswith("/")}
+            return {path[below:]: self._held(path, told) for path, told in objects.items()}
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """An object in pieces. Raises Denied and Unreached."""
+        path = f"{self._root}/{name}" if name else self._root
+        with self._told(), self._files.open(path, "rb") as stream:
+            while data := stream.read(_BLOCK):
+                yield data
 
     def send(self, files: Mapping[str, Path], gone: list[str]) -> None:
         """Puts files under their names and removes others. Raises Denied and Unreached."""
@@ -125,9 +136,8 @@ class Objects:
         if self.scheme == "file":
             return Held(told["size"], "md5", digest(Path(path), "md5"))
         if self.scheme == "s3":
-            return Held(
-                told["size"], "md5", self._files.metadata(path, refresh=True).get("md5", "")
-            )
+            md5 = self._files.metadata(path, refresh=True).get("md5")
+            return Held(told["size"], "md5", md5 or str(told.get("ETag", "")).strip('"'))
         if self.scheme in ("gs", "gcs"):
             return Held(told["size"], "md5", base64.b64decode(told.get("md5Hash", "")).hex())
         return Held(
