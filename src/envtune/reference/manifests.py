@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from envtune.reference import commented, names, pods, trainings
+from envtune.reference import commented, names, network, pods, trainings
 from envtune.reference.pods import NAME, Node
 from envtune.settings.own import OWN
 
@@ -112,7 +112,7 @@ def serve() -> list[Node]:
                 "ports": [{"name": "http", "port": _PORT, "targetPort": "http"}],
             },
         },
-        pods.closed(_SERVER, {"ports": [{"port": "http"}]}),
+        network.closed(_SERVER, {"ports": [{"port": "http"}]}),
     ]
 
 
@@ -152,11 +152,7 @@ def hands() -> list[Node]:
     name = f"{NAME}-files"
     main = pods.porter(name, ["idle"])
     spec = pods.spec(main, volumes=pods.KEPT, activeDeadlineSeconds=_DAY)
-    metadata = {"name": name, "labels": pods.instance(name)}
-    return [
-        pods.config({"HOME": "/tmp"}, name),
-        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
-    ]
+    return [pods.config({"HOME": "/tmp"}, name), pods.lone(name, spec)]
 
 
 WAYS = {

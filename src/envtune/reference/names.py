@@ -1,17 +1,17 @@
 """What follows a name: kustomize's own configuration, read off the objects.
 
-kustomize renames what it knows to be a name. It knows no field of a custom resource, no `subdomain`,
-no variable and no label that holds a name; nor that a Job has selectors in its affinity. It merges
-what a base says here into every overlay of it.
+kustomize renames what it knows to be a name. It knows no field of a custom resource, no
+`subdomain`, no variable and no label that holds a name; nor that a Job has selectors in its
+affinity. It merges what a base says here into every overlay of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from envtune.reference.pods import INSTANCE, Node
 
 # The last keys of a path, and of which kind the name there is. A run's own name is a label.
-_HOLDS = {
+_HOLDS: Mapping[tuple[str, ...], str] = {
     ("configMapRef", "name"): "ConfigMap",
     ("configMap", "name"): "ConfigMap",
     ("secretRef", "name"): "Secret",

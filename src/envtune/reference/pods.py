@@ -19,7 +19,6 @@ _MARGIN = 10
 # The kernel's or the kubelet's kill: the next start goes on from the last checkpoint.
 _KILLED = 137
 _AGAIN = (_KILLED, Exit.STOPPED, Exit.DISK, Exit.NETWORK, Exit.HARDWARE, Exit.BUG)
-_PORT = 29500
 
 _VOLUMES: Node = {
     **{name: {"persistentVolumeClaim": {"claimName": f"{NAME}-{name}"}} for name in claims.VOLUMES},
@@ -62,8 +61,10 @@ def metadata(name: str = NAME, **labels: str) -> Node:
 
 
 def instance(name: str) -> Node:
-    """The labels of the pods of one run or server, by which alone they are selected."""
-    return {"app.kubernetes.io/name": NAME, INSTANCE: name}
+    """The labels of the pods of one run or server, by which alone they are selected. What they do
+    is one of them: an overlay may call its training and its server the same."""
+    part = name.removeprefix(NAME).removeprefix("-") or "train"
+    return {"app.kubernetes.io/name": NAME, "app.kubernetes.io/component": part, INSTANCE: name}
 
 
 def config(values: Node, name: str = NAME) -> Node:
@@ -166,6 +167,12 @@ def spec(
     }
 
 
+def lone(name: str, pod: Node) -> Node:
+    """A Pod that nobody owns."""
+    metadata = {"name": name, "labels": instance(name)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
+
+
 def template(pod: Node, name: str = NAME) -> Node:
     return {"metadata": {"labels": instance(name)}, "spec": pod}
 
@@ -215,38 +222,3 @@ def failure_policy(main: str = NAME) -> Node:
             },
         ]
     }
-
-
-def headless() -> Node:
-    """A Service by which the pods of a run know each other before they are ready."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(),
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": instance(NAME),
-            "ports": [{"name": "rendezvous", "port": _PORT}],
-        },
-    }
-
-
-def closed(name: str, *allowed: Node) -> Node:
-    """A NetworkPolicy: what reaches the pods of a run or server. Without a rule, nothing does."""
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": metadata(name),
-        "spec": {
-            "podSelector": {"matchLabels": instance(name)},
-            "policyTypes": ["Ingress"],
-            "ingress": list(allowed),
-        },
-    }
-
-
-def among() -> Node:
-    """The rule that lets the pods of one run reach each other on any port: NCCL and gloo take
-    whichever is free."""
-    return {"from": [{"podSelector": {"matchLabels": instance(NAME)}}]}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from envtune.reference import pods
+from envtune.reference import network, pods
 from envtune.reference.example import REQUIRED
 from envtune.reference.pods import NAME, Node
 from envtune.settings import loading, sources
@@ -32,8 +32,8 @@ def pod() -> list[Node]:
     return [
         pods.config(document, f"{NAME}-config"),
         pods.config({**mounted, **pods.SETTINGS}),
-        pods.closed(NAME),
-        {"apiVersion": "v1", "kind": "Pod", "metadata": pods.metadata(**_named()), "spec": spec},
+        network.closed(NAME),
+        pods.lone(NAME, spec),
     ]
 
 
@@ -51,7 +51,7 @@ def _settings(**more: str) -> Node:
 
 
 def job() -> list[Node]:
-    return [_settings(), pods.closed(NAME), job_of(NAME, pods.spec(pods.container()))]
+    return [_settings(), network.closed(NAME), job_of(NAME, pods.spec(pods.container()))]
 
 
 def job_of(
@@ -84,8 +84,8 @@ def nodes() -> list[Node]:
     spec = pods.spec(pods.container(NAME, NAME, *_MEETING), subdomain=NAME, **pods.apart())
     return [
         _settings(NNODES=str(_NODES)),
-        pods.headless(),
-        pods.closed(NAME, pods.among()),
+        network.headless(),
+        network.closed(NAME, network.among()),
         # Where one node fails the others fail with it, and each of them counts.
         job_of(NAME, spec, retries=_RETRIES * _NODES, **_indexed()),
     ]
@@ -99,7 +99,7 @@ def jobset() -> list[Node]:
     useless = {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
     return [
         _settings(NNODES=str(_NODES)),
-        pods.closed(NAME, pods.among()),
+        network.closed(NAME, network.among()),
         {
             "apiVersion": "jobset.x-k8s.io/v1alpha2",
             "kind": "JobSet",
@@ -130,8 +130,8 @@ def statefulset() -> list[Node]:
     spec = pods.spec(main, restart=None, **pods.apart())
     return [
         _settings(NNODES=str(_NODES), **{ON_FINISH: "idle"}),
-        pods.headless(),
-        pods.closed(NAME, pods.among()),
+        network.headless(),
+        network.closed(NAME, network.among()),
         {
             "apiVersion": "apps/v1",
             "kind": "StatefulSet",
@@ -155,7 +155,7 @@ def pytorchjob() -> list[Node]:
     replicas = {"Master": 1, "Worker": _NODES - 1}
     return [
         _settings(),
-        pods.closed(NAME, pods.among()),
+        network.closed(NAME, network.among()),
         {
             "apiVersion": "kubeflow.org/v1",
             "kind": "PyTorchJob",
@@ -186,7 +186,7 @@ def trainjob() -> list[Node]:
     policy: Node = {"numNodes": _NODES, "torch": {}}
     return [
         _settings(),
-        pods.closed(NAME, pods.among()),
+        network.closed(NAME, network.among()),
         {
             "apiVersion": api,
             "kind": "TrainingRuntime",
