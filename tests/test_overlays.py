@@ -16,8 +16,13 @@ from typing import Any
 import pytest
 import yaml
 
+from envtune.cli.arguments import parser
+from envtune.reference import claims
+from envtune.settings import loading as config
+from envtune.settings import sources
 from tests.harness import ROOT
 from tests.manifests import judge, templates
+from tests.unit.builders import of_settings
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not here")
 
@@ -70,20 +75,20 @@ def _owner(built: Built, thing: Thing) -> str:
 
 
 def build(folder: Path, overlay: str, *ways: str) -> Built:
-    """An overlay of some ways, in a folder beside a copy of theirs."""
-    if not (folder / "k8s").exists():
-        shutil.copytree(ROOT / "templates" / "k8s", folder / "k8s")
+    """An overlay of some ways, beside a copy of the templates; of none, where it names its own."""
+    if not (folder / "templates").exists():
+        shutil.copytree(ROOT / "templates" / "k8s", folder / "templates" / "k8s")
     own = folder / "overlay"
     own.mkdir(exist_ok=True)
-    bases = "".join(f"  - ../k8s/{way}\n" for way in ways)
-    (own / "kustomization.yaml").write_text(f"resources:\n{bases}{overlay}")
+    bases = "".join(f"  - ../templates/k8s/{way}\n" for way in ways)
+    (own / "kustomization.yaml").write_text((f"resources:\n{bases}" if ways else "") + overlay)
     return kustomize(own)
 
 
 def kustomize(folder: Path) -> Built:
-    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    command = ["kubectl", "kustomize", folder]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     return Built(list(yaml.safe_load_all(done.stdout)))
 
 
@@ -149,8 +154,8 @@ def _judge_meetings(built: Built) -> None:
             env = {e["name"]: e.get("value", "") for e in pod["containers"][0]["env"]}
             if "MASTER_ADDR" in env:
                 (service,) = {pod.get("subdomain"), spec.get("serviceName")} - {None}
-                at = re.sub(r"\$\((\w+)\)", lambda m: env[m[1]], env["MASTER_ADDR"])
-                assert at == f"{name}-0.{service}"
+                said = env["MASTER_ADDR"].replace("$(SERVICE_NAME)", env["SERVICE_NAME"])
+                assert said == f"{name}-0.{service}"
 
 
 @pytest.mark.parametrize("way", ALL)
@@ -226,9 +231,9 @@ def test_two_runs_in_one_namespace_do_not_catch_each_others_pods(way: str, tmp_p
     runs = {own for own, _ in built.pods()}
     assert runs == {"a-envtune", "b-envtune", "a-envtune-serve", "b-envtune-serve"}
     for own, pod in built.pods():
-        claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"]
-                  if "persistentVolumeClaim" in v]  # fmt: skip
-        assert {claim[:2] for claim in claims} == {own[:2]}
+        mounted = [v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"]
+                   if "persistentVolumeClaim" in v]  # fmt: skip
+        assert {claim[:2] for claim in mounted} == {own[:2]}
 
 
 def test_a_training_its_data_its_server_and_its_monitor_are_one_overlay(tmp_path: Path) -> None:
@@ -285,8 +290,8 @@ patches:
 def test_all_claims_take_another_storage_class(way: str, tmp_path: Path) -> None:
     built = build(tmp_path, STORAGE, way)
     judge_whole(built)
-    claims = built.of("PersistentVolumeClaim")
-    assert [claim["spec"]["storageClassName"] for claim in claims] == ["fast"] * 3
+    classes = [t["spec"]["storageClassName"] for t in built.of("PersistentVolumeClaim")]
+    assert classes == ["fast"] * 3
 
 
 @pytest.mark.parametrize(("billions", "flags"), [("0.5", []), ("70", []), ("13", ["--full"])])
@@ -409,29 +414,47 @@ def test_settings_are_a_patch_of_the_config_map(way: str, tmp_path: Path) -> Non
     assert settings["data"]["SFT_OUTPUTS_DIR"] == "/out/outputs"
 
 
-def documented(page: str) -> list[str]:
-    """The parts of a kustomization that a page shows."""
-    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.M | re.S)
-    assert blocks
-    return blocks
+def documented() -> list[str]:
+    """The kustomizations that the page shows."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    return re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-def test_what_the_page_shows_can_be_built(tmp_path: Path) -> None:
-    for text in documented("kubernetes.md"):
-        ways = yaml.safe_load(text).pop("resources", [])
-        kept = re.sub(r"^resources:\n(?:  - .*\n)*", "", text, flags=re.M)
-        judge_whole(build(tmp_path, kept, *([Path(way).name for way in ways] or ["job"])))
+def test_the_overlay_of_the_page_does_what_it_says(tmp_path: Path) -> None:
+    (text,) = [text for text in documented() if "namePrefix" in text]
+    built = build(tmp_path, text)
+    judge_whole(built)
+    (job,), (container,) = built.of("Job"), built.containers()
+    assert (job["metadata"]["name"], job["metadata"]["namespace"]) == ("llama-envtune", "lab")
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == 4
+    assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert container["image"].startswith("registry.example.com/ml/envtune@sha256:")
+    (settings,) = built.of("ConfigMap")
+    loaded = config.load(sources.with_documents(sources.read((), settings["data"])))
+    assert not list(of_settings(loaded))
 
 
 def test_an_init_container_brings_the_data_as_the_page_shows(tmp_path: Path) -> None:
-    (text,) = [text for text in documented("kubernetes.md") if "initContainers" in text]
-    built = build(tmp_path, text, "job")
+    (text,) = [text for text in documented() if "initContainers" in text]
+    built = build(tmp_path, text)
+    judge_whole(built)
     (job,) = built.of("Job")
     pod = job["spec"]["template"]["spec"]
     (first,), (main,) = pod["initContainers"], pod["containers"]
-    assert first["args"][:2] == ["envtune", "copy"]
-    assert first["image"] == main["image"]
-    (mount,) = [m for m in first["volumeMounts"] if m["name"] == "data"]
-    assert first["args"][3].startswith(mount["mountPath"])
+    args = parser().parse_args(first["args"][1:])
+    (mount,) = [mount for mount in first["volumeMounts"] if mount["name"] == "data"]
+    assert (args.verb, first["args"][0]) == ("copy", "envtune")
+    assert args.folder.is_relative_to(mount["mountPath"])
     assert not mount.get("readOnly")
+    assert first["image"] == main["image"]
     assert first["securityContext"] == main["securityContext"]
+
+
+def test_the_page_tells_the_sizes_that_are_reckoned() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    rows = re.findall(r"^\| (\d+) B \| (\w+) \| (\w+) \| (\w+) \|$", page, re.MULTILINE)
+    assert len(rows) > 4
+    for billions, *told in rows:
+        lora, full = (claims.sizes(float(billions), 1, full=full) for full in (False, True))
+        assert told == [lora["models"], lora["out"], full["out"]]

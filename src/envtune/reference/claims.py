@@ -31,14 +31,19 @@ def sizes(
     billions: float = _BILLIONS, runs: int = _RUNS, *, full: bool = False
 ) -> Mapping[str, str]:
     """The size of each volume. `data` is the user's: it does not follow from the model."""
+    count = billions * 1e9
+    wanted = {"data": 0.0, "out": of_run(count, full=full) * runs, "models": count * _WEIGHT}
+    return {volume: _rounded(size) for volume, size in wanted.items()}
+
+
+def of_run(parameters: float, *, full: bool) -> float:
+    """What a run of a model leaves at most, in bytes."""
     share = 1.0 if full else _ADAPTER
-    run = _CHECKPOINTS * _TRAINED * share + _RESULTS * _WEIGHT
-    wanted = {"data": 0.0, "out": billions * run * runs, "models": billions * _WEIGHT}
-    return {volume: _rounded(gigabytes) for volume, gigabytes in wanted.items()}
+    return parameters * (_CHECKPOINTS * _TRAINED * share + _RESULTS * _WEIGHT)
 
 
-def _rounded(gigabytes: float) -> str:
-    return f"{(math.ceil(gigabytes * 1e9 / 2**30 / _STEP) + 1) * _STEP}Gi"
+def _rounded(size: float) -> str:
+    return f"{(math.ceil(size / 2**30 / _STEP) + 1) * _STEP}Gi"
 
 
 def patches(billions: float, runs: int, *, full: bool) -> str:

@@ -3,9 +3,10 @@
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from envtune.errors import Exit, Problem, Refused
+from envtune.errors import Exit, Problem, Refused, of_file
 from envtune.settings import publish_targets
 from envtune.transfer import stores
 from envtune.transfer.stores import Denied, Held, Objects, Unreached
@@ -18,7 +19,7 @@ def copy(url: str, folder: Path, environ: Mapping[str, str]) -> str:
     """Brings every object below `url`, or the one that it names, and tells what came.
 
     A file that is there and is the same by its digest stays; none is ever half there, and none
-    is deleted. Raises Refused, and OSError where the folder cannot be written.
+    is deleted. Raises Refused.
     """
     stores.load(_store(url))
     try:
@@ -70,13 +71,21 @@ def _is_there(path: Path, held: Held) -> bool:
 
 def _bring(store: Objects, name: str, path: Path, size: int) -> None:
     """Writes an object aside and moves it to its name. Raises Unreached for half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as stream:
-        for block in store.read(name):
-            stream.write(block)
-        os.fsync(stream.fileno())
-    if (came := aside.stat().st_size) != size:
-        raise Unreached(f"{store.url}: {came} of the {size} bytes of {name or path.name} came")
-    os.replace(aside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            for block in store.read(name):
+                stream.write(block)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if (came := aside.stat().st_size) != size:
+            raise Unreached(f"{store.url}: {came} of the {size} bytes of {path.name} came")
+        os.replace(aside, path)
+    except OSError as error:
+        code, _ = of_file(error)
+        raise Refused([Problem(str(path), f"cannot be written: {error.strerror}", code)]) from None
+    finally:
+        with suppress(OSError):  # it would hold the space that is missing
+            aside.unlink(missing_ok=True)
     LOG.info("copy: %s", path)
