@@ -10,6 +10,7 @@ is written down here.
 import ast
 import copy
 import importlib.metadata
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ _LABELLED = {"*": str}
 _POD_MONITOR = {
     "apiVersion": str,
     "kind": str,
-    "metadata": {"name": str, "namespace": str, "labels": _LABELLED},
+    "metadata": {"name": str, "namespace": str, "labels": _LABELLED, "annotations": _LABELLED},
     "spec": {
         "selector": {"matchLabels": _LABELLED},
         "podMetricsEndpoints": {
@@ -153,3 +154,19 @@ def _operator(value: Any, kind: str, path: str) -> None:
             raise Unfit(f"{path}: unknown {sorted(unknown)}")
         for key, inner in value.items():
             _operator(inner, _OPERATOR[kind][key], f"{path}.{key}")
+
+
+def expanded(pod: Mapping[str, Any], **fields: str) -> dict[str, str]:
+    """The variables of a pod's container as the kubelet makes them; `fields` are what it knows of
+    the pod besides its labels and annotations."""
+    found: dict[str, str] = {}
+    for env in pod["spec"]["containers"][0].get("env", ()):
+        if "value" in env:
+            value = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], env["value"])
+        else:
+            path = env["valueFrom"]["fieldRef"]["fieldPath"]
+            kind, _, key = path.removeprefix("metadata.").partition("['")
+            held = pod["metadata"].get(kind, {})
+            value = fields.get(path) or (held.get(key.removesuffix("']"), "") if key else "")
+        found[env["name"]] = value
+    return found

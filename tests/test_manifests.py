@@ -20,7 +20,7 @@ from envtune.settings import loading as config
 from envtune.settings import sources
 from envtune.settings.own import OWN
 from tests.harness import ROOT
-from tests.manifests import VERSIONS, Unfit, judge, templates
+from tests.manifests import VERSIONS, Unfit, expanded, judge, templates
 from tests.unit.builders import of_settings
 
 FILES = sorted((ROOT / "templates" / "k8s").glob("*/*.yaml"))
@@ -33,6 +33,7 @@ LINT = YamlLintConfig(
 )
 # Maps whose keys are anybody's.
 FREE = {"data", "labels", "matchLabels", "requests", "limits", "selector"}
+COORDINATOR = "jobset.sigs.k8s.io/coordinator"
 CLAIM = "PersistentVolumeClaim"
 # What README.md says is worth a retry.
 RETRIED = {Exit.STOPPED, Exit.DISK, Exit.NETWORK, Exit.HARDWARE, Exit.BUG}
@@ -284,16 +285,6 @@ def test_an_operator_restarts_by_exit_code_what_is_worth_it() -> None:
     assert not [code for code in RETRIED if code < 128]
 
 
-def address(pod: dict[str, Any], said: dict[str, str]) -> dict[str, str]:
-    """The variables of a container as the kubelet expands them, `said` of the pod's fields."""
-    found = dict(said)
-    for env in pod["spec"]["containers"][0]["env"]:
-        if "value" in env:
-            expanded = re.sub(r"\$\((\w+)\)", lambda m: found[m[1]], env["value"])
-            found[env["name"]] = expanded
-    return found
-
-
 def coordinator(jobset: dict[str, Any]) -> str:
     """What JobSet says of where node 0 is: the pod's host name and the Service that it makes,
     which has the JobSet's name."""
@@ -313,15 +304,14 @@ def test_the_pods_of_several_nodes_find_each_other(way: str) -> None:
     count = spec.get("completions") or spec["replicas"]
     assert count > 1
     for rank in range(count):
-        said = {"JOB_COMPLETION_INDEX": str(rank)}
-        if way == "statefulset":
-            said = {"POD_NAME": f"{own}-{rank}"}
+        fields = {"metadata.name": f"{own}-{rank}"}
         if way == "jobset":
-            said["MASTER_ADDR"] = coordinator(owner)
-        where, problems = rendezvous.read({**settings(way), **address(pod, said)})
+            fields[f"metadata.annotations['{COORDINATOR}']"] = coordinator(owner)
+        numbered = {} if way == "statefulset" else {"JOB_COMPLETION_INDEX": str(rank)}
+        where, problems = rendezvous.read({**settings(way), **expanded(pod, **fields), **numbered})
         assert not problems
         assert (where.nodes, where.rank) == (count, rank)
-        assert where.address == said.get("MASTER_ADDR", f"{own}-0.{own}")
+        assert where.address == (coordinator(owner) if way == "jobset" else f"{own}-0.{own}")
         if way != "jobset":  # it makes its Service itself
             service = one(way, "Service")
             assert where.address.endswith(f".{service['metadata']['name']}")

@@ -21,7 +21,7 @@ from envtune.reference import claims
 from envtune.settings import loading as config
 from envtune.settings import sources
 from tests.harness import ROOT
-from tests.manifests import judge, templates
+from tests.manifests import expanded, judge, templates
 from tests.unit.builders import of_settings
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not here")
@@ -147,15 +147,13 @@ def _judge_selectors(built: Built) -> None:
 
 
 def _judge_meetings(built: Built) -> None:
-    for kind in ("Job", "StatefulSet"):
-        for thing in built.of(kind):
-            spec, name = thing["spec"], thing["metadata"]["name"]
-            pod = spec["template"]["spec"]
-            env = {e["name"]: e.get("value", "") for e in pod["containers"][0]["env"]}
-            if "MASTER_ADDR" in env:
-                (service,) = {pod.get("subdomain"), spec.get("serviceName")} - {None}
-                said = env["MASTER_ADDR"].replace("$(SERVICE_NAME)", env["SERVICE_NAME"])
-                assert said == f"{name}-0.{service}"
+    """Node 0 is a pod of this Job or StatefulSet, under the Service that gives its pods names."""
+    for thing in (*built.of("Job"), *built.of("StatefulSet")):
+        spec, name = thing["spec"], thing["metadata"]["name"]
+        pod = spec["template"]
+        if said := expanded(pod).get("MASTER_ADDR"):
+            (service,) = {pod["spec"].get("subdomain"), spec.get("serviceName")} - {None}
+            assert said == f"{name}-0.{service}"
 
 
 @pytest.mark.parametrize("way", ALL)
@@ -412,6 +410,43 @@ def test_settings_are_a_patch_of_the_config_map(way: str, tmp_path: Path) -> Non
     assert settings["data"]["AXOLOTL_BASE_MODEL"] == "acme/large"
     assert settings["data"]["AXOLOTL_LORA_R"] == "64"
     assert settings["data"]["SFT_OUTPUTS_DIR"] == "/out/outputs"
+
+
+RENAMED = """\
+patches:
+  - target: {kind: %s, name: envtune}
+    options: {allowNameChange: true}
+    patch: |-
+      - {op: replace, path: /metadata/name, value: other}
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [("job", "Job"), ("nodes", "Job"), ("nodes", "Service"), ("nodes", "ConfigMap"),
+     ("statefulset", "StatefulSet"), ("statefulset", "Service"), ("jobset", "JobSet"),
+     ("trainjob", "TrainingRuntime"), ("serve", "Deployment")],
+)  # fmt: skip
+def test_one_object_alone_may_have_another_name(way: str, kind: str, tmp_path: Path) -> None:
+    name = "envtune-serve" if way == "serve" else "envtune"
+    text = RENAMED.replace("name: envtune", f"name: {name}") % kind
+    judge_whole(build(tmp_path, text + "namePrefix: a-\n", way))
+
+
+def test_a_variable_that_happens_to_be_a_name_stays_as_it_is(tmp_path: Path) -> None:
+    text = """\
+namePrefix: a-
+patches:
+  - target: {kind: Job}
+    patch: |-
+      - op: add
+        path: /spec/template/spec/containers/0/env/-
+        value: {name: WANDB_PROJECT, value: envtune}
+"""
+    built = build(tmp_path, text, "nodes")
+    judge_whole(built)
+    ((_, pod),) = built.pods()
+    assert expanded(pod)["WANDB_PROJECT"] == "envtune"
 
 
 def documented() -> list[str]:

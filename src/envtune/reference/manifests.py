@@ -141,9 +141,10 @@ def monitor() -> list[Node]:
 def data() -> list[Node]:
     name = f"{NAME}-data"
     main = pods.porter(name, ["envtune", "copy", "$(DATA_SOURCE)", "/data"])
+    spec = pods.spec(main, volumes=pods.KEPT)
     return [
         pods.config({"DATA_SOURCE": "s3://my-bucket/rows", "HOME": "/tmp"}, name),
-        trainings.job_of(name, pods.spec(main, volumes=pods.KEPT), name),
+        trainings.job_of(name, pods.template(spec, name), name),
     ]
 
 

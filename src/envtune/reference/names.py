@@ -1,16 +1,18 @@
 """What follows a name: kustomize's own configuration, read off the objects.
 
 kustomize renames what it knows to be a name. It knows no field of a custom resource, no
-`subdomain`, no variable and no label that holds a name; nor that a Job has selectors in its
+`subdomain`, and no label or annotation that holds a name; nor that a Job has selectors in its
 affinity. It merges what a base says here into every overlay of it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from envtune.reference.pods import INSTANCE, Node
+from envtune.reference.pods import INSTANCE, RUN, SERVICE, Node
 
-# The last keys of a path, and of which kind the name there is. A run's own name is a label.
+# Labels and annotations that hold the name of the run itself.
+_OWN = (INSTANCE, RUN)
+# The last keys of a path, and of which kind the name there is.
 _HOLDS: Mapping[tuple[str, ...], str] = {
     ("configMapRef", "name"): "ConfigMap",
     ("configMap", "name"): "ConfigMap",
@@ -18,7 +20,7 @@ _HOLDS: Mapping[tuple[str, ...], str] = {
     ("credentials", "name"): "Secret",
     ("persistentVolumeClaim", "claimName"): "PersistentVolumeClaim",
     ("spec", "subdomain"): "Service",
-    ("env", "value"): "Service",
+    ("annotations", SERVICE): "Service",
     ("runtimeRef", "name"): "TrainingRuntime",
 }
 _LABELS = ("labels", "matchLabels")
@@ -32,7 +34,7 @@ def configuration(objects: Sequence[Node], runs: str) -> Node:
     found: dict[str, dict[tuple[str, str], None]] = {}
     for thing in objects:
         for path, _ in _leaves(thing):
-            if kind := runs if path[-1] == INSTANCE else _HOLDS.get(path[-2:]):
+            if kind := runs if path[-1] in _OWN else _HOLDS.get(path[-2:]):
                 found.setdefault(kind, {})[thing["kind"], _written(path)] = None
     references = [
         {"kind": kind, "fieldSpecs": [_field(*where) for where in fields]}

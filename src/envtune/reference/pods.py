@@ -13,6 +13,9 @@ IMAGE = "envtune:cuda"
 USER = 10001
 # What tells the pods of one run from those of another: it follows the run's name (see `names`).
 INSTANCE = "app.kubernetes.io/instance"
+# The names that a pod is told: of the run that owns it, and of the Service below which it has its
+# own. Annotations, since kustomize would take any variable of the same value for a name.
+RUN, SERVICE = "envtune.org/run", "envtune.org/service"
 # Seconds for the checkpoint of a model of some billions, and what the kubelet waits more.
 GRACE = 110
 _MARGIN = 10
@@ -173,8 +176,9 @@ def lone(name: str, pod: Node) -> Node:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
 
 
-def template(pod: Node, name: str = NAME) -> Node:
-    return {"metadata": {"labels": instance(name)}, "spec": pod}
+def template(pod: Node, name: str = NAME, **annotations: str) -> Node:
+    more = {"annotations": annotations} if annotations else {}
+    return {"metadata": {"labels": instance(name), **more}, "spec": pod}
 
 
 def apart() -> Node:

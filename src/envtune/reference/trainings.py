@@ -14,10 +14,12 @@ _RETRIES = 3
 _NODE = "node"
 _QUEUE = {"kueue.x-k8s.io/queue-name": "user-queue"}
 _UNQUEUED = {f"#{label}": queue for label, queue in _QUEUE.items()}
-# The Service's name, which is the Job's or the StatefulSet's too, and node 0 below it.
+# Where node 0 is: the first pod of the run, below its Service.
+_NAMES = {pods.RUN: NAME, pods.SERVICE: NAME}
 _MEETING = (
-    {"name": "SERVICE_NAME", "value": NAME},
-    {"name": "MASTER_ADDR", "value": "$(SERVICE_NAME)-0.$(SERVICE_NAME)"},
+    pods.field("RUN_NAME", f"metadata.annotations['{pods.RUN}']"),
+    pods.field("SERVICE_NAME", f"metadata.annotations['{pods.SERVICE}']"),
+    {"name": "MASTER_ADDR", "value": "$(RUN_NAME)-0.$(SERVICE_NAME)"},
 )
 
 
@@ -51,27 +53,28 @@ def _settings(**more: str) -> Node:
 
 
 def job() -> list[Node]:
-    return [_settings(), network.closed(NAME), job_of(NAME, pods.spec(pods.container()))]
+    template = pods.template(pods.spec(pods.container()))
+    return [_settings(), network.closed(NAME), job_of(NAME, template)]
 
 
 def job_of(
-    name: str, spec: Node, main: str = NAME, retries: int = _RETRIES, **more: object
+    name: str, template: Node, main: str = NAME, retries: int = _RETRIES, **more: object
 ) -> Node:
     """A Job with one kind of pod, whose container is `main`; `more` of its specification."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": pods.metadata(name, **_named(name), **_UNQUEUED),
-        "spec": _job(spec, main, retries, name, **more),
+        "spec": _job(template, main, retries, **more),
     }
 
 
-def _job(spec: Node, main: str, retries: int, name: str = NAME, **more: object) -> Node:
+def _job(template: Node, main: str, retries: int, **more: object) -> Node:
     return {
         **more,
         "backoffLimit": retries,
         "podFailurePolicy": pods.failure_policy(main),
-        "template": pods.template(spec, name),
+        "template": template,
     }
 
 
@@ -87,7 +90,7 @@ def nodes() -> list[Node]:
         network.headless(),
         network.closed(NAME, network.among()),
         # Where one node fails the others fail with it, and each of them counts.
-        job_of(NAME, spec, retries=_RETRIES * _NODES, **_indexed()),
+        job_of(NAME, pods.template(spec, **_NAMES), retries=_RETRIES * _NODES, **_indexed()),
     ]
 
 
@@ -115,7 +118,7 @@ def jobset() -> list[Node]:
                     {
                         "name": _NODE,
                         "replicas": 1,
-                        "template": {"spec": _job(spec, NAME, 0, **_indexed())},
+                        "template": {"spec": _job(pods.template(spec), NAME, 0, **_indexed())},
                     }
                 ],
             },
@@ -141,7 +144,7 @@ def statefulset() -> list[Node]:
                 "serviceName": NAME,
                 "podManagementPolicy": "Parallel",
                 "selector": {"matchLabels": pods.instance(NAME)},
-                "template": pods.template(spec),
+                "template": pods.template(spec, **_NAMES),
             },
         },
     ]
@@ -180,7 +183,7 @@ def trainjob() -> list[Node]:
         "name": _NODE,
         "template": {
             "metadata": {"labels": ancestor},
-            "spec": _job(spec, _NODE, _RETRIES * _NODES),
+            "spec": _job(pods.template(spec), _NODE, _RETRIES * _NODES),
         },
     }
     policy: Node = {"numNodes": _NODES, "torch": {}}
