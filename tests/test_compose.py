@@ -80,6 +80,34 @@ def test_what_listens_is_reached_from_this_machine_alone(folder: Path) -> None:
         assert found[name]["environment"]["SFT_SERVE_HOST"] == "0.0.0.0"
 
 
+def test_every_service_is_confined_and_writes_to_volumes_and_tmp_alone(folder: Path) -> None:
+    for name, service in services(folder).items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service
+        assert not service.get("privileged")
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True
+        (tmp,) = service["tmpfs"]
+        path, _, options = tmp.partition(":")
+        assert path == service["environment"]["HOME"] == "/tmp"
+        assert {"mode=1777", "exec"} == set(options.split(","))  # Docker's own has noexec
+        read_only = {v["target"] for v in service["volumes"] if v.get("read_only")}
+        assert read_only <= {"/data"}
+        for key in ("SFT_OUTPUTS_DIR", "SFT_LOGS_DIR"):
+            if place := service["environment"].get(key):
+                assert place.startswith("/workspace/")
+
+
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+
+
+def test_every_image_can_be_named_by_its_digest(folder: Path) -> None:
+    names = {"IMAGE": "envtune", "IMAGE_CPU": "envtune-cpu", "MLFLOW_IMAGE": "mlflow"}
+    env = "".join(f"{key}=registry.example.com/{name}@{DIGEST}\n" for key, name in names.items())
+    images = {service["image"] for service in services(folder, env).values()}
+    assert images == {f"registry.example.com/{name}@{DIGEST}" for name in names.values()}
+
+
 def test_nobody_is_root_and_nothing_is_started_again(folder: Path) -> None:
     found = services(folder, "USER_ID=12345\n")
     for name in (*TRAINS, *SERVES):

@@ -46,7 +46,7 @@ def on_this_machine(folder: Path, name: str) -> list[dict[str, Any]]:
     is no GPU and no network of pods, and podman's empty folders are root's alone."""
     kept = []
     for document in yaml.safe_load_all(POD.read_text()):
-        if document["kind"] == "PersistentVolumeClaim":
+        if document["kind"] == "NetworkPolicy":
             continue
         if document["metadata"]["name"] == "envtune-config":
             document["data"]["config.json"] = json.dumps({
