@@ -456,7 +456,7 @@ def documented() -> list[str]:
 
 
 def test_the_overlay_of_the_page_does_what_it_says(tmp_path: Path) -> None:
-    (text,) = [text for text in documented() if "namePrefix" in text]
+    (text,) = [text for text in documented() if "llama-" in text]
     built = build(tmp_path, text)
     judge_whole(built)
     (job,), (container,) = built.of("Job"), built.containers()
@@ -468,6 +468,18 @@ def test_the_overlay_of_the_page_does_what_it_says(tmp_path: Path) -> None:
     (settings,) = built.of("ConfigMap")
     loaded = config.load(sources.with_documents(sources.read((), settings["data"])))
     assert not list(of_settings(loaded))
+
+
+def test_runs_share_claims_that_none_of_their_overlays_makes(tmp_path: Path) -> None:
+    (text,) = [text for text in documented() if "$patch: delete" in text]
+    built = build(tmp_path, text)
+    judge_whole(built)
+    assert not built.of("PersistentVolumeClaim")
+    ((own, pod),) = built.pods()
+    assert own == "tuesday-envtune"
+    mounted = [v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"]
+               if "persistentVolumeClaim" in v]  # fmt: skip
+    assert mounted == ["envtune-data", "envtune-out", "envtune-models"]
 
 
 def test_an_init_container_brings_the_data_as_the_page_shows(tmp_path: Path) -> None:
