@@ -137,6 +137,13 @@ FAILURES = (
         "set HF_TOKEN and accept the licence on the repository's page",
     ),
     _failure(
+        Exit.ACCESS,
+        r"(NoCredentials|PartialCredentials|DefaultCredentials)Error|InvalidAccessKeyId|"
+        r"SignatureDoesNotMatch|^PermissionError: (Access Denied|Forbidden)",
+        "the store refused access to the data",
+        "set the keys that its client reads: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://",
+    ),
+    _failure(
         Exit.CONFIG,
         r"CERTIFICATE_VERIFY_FAILED",
         "a certificate is not trusted",

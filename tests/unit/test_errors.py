@@ -42,6 +42,13 @@ WARNED = "/opt/venv/lib/site.py:12: DeprecationWarning: `foo` is deprecated, use
          "process is utilizing it.", Exit.CONFIG),
         ("huggingface_hub.errors.GatedRepoError: 403 Client Error. (Request ID: x)", Exit.ACCESS),
         ("RepositoryNotFoundError: 401 Client Error.", Exit.ACCESS),
+        ("botocore.exceptions.NoCredentialsError: Unable to locate credentials", Exit.ACCESS),
+        ("google.auth.exceptions.DefaultCredentialsError: Your default credentials were not found.",
+         Exit.ACCESS),
+        pytest.param(TRACE + "PermissionError: Access Denied", Exit.ACCESS),
+        pytest.param(TRACE + "PermissionError: Forbidden", Exit.ACCESS),
+        ("botocore.exceptions.EndpointConnectionError: Could not connect to the endpoint URL",
+         Exit.NETWORK),
         ("OfflineModeIsEnabled: Cannot reach https://huggingface.co", Exit.ACCESS),
         ("OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't "
          "find them in the cached files.", Exit.ACCESS),
