@@ -64,6 +64,8 @@ class _Loader:
             self.problems += translated.problems
             self.unknown += translated.unknown
             self._take(Layer(name, tuple(translated.entries)))
+        unanswered = (item for _, translated in layers for item in translated.open)
+        self.problems += (problem for key, problem in unanswered if key not in self.axolotl)
         for key, setting in self.axolotl.items():
             self._check_whole(key, setting)
         strict = self.own["SFT_STRICT"].value if "SFT_STRICT" in self.own else True
