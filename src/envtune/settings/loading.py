@@ -38,7 +38,7 @@ _ALTERNATIVES = (
 # The layer of a dialect's own defaults, below all that somebody set.
 _IMPLIED = "dialect"
 # What nobody set by hand is overridden without a word.
-_SILENT = (_IMPLIED, "profile", "template")
+_SILENT = (_IMPLIED, "environment", "profile", "template")
 
 
 def load(inputs: Inputs) -> Settings:
@@ -83,7 +83,7 @@ class _Loader:
             try:
                 self._put(place, self._typed(place), layer.name, taken)
             except Mismatch as problem:
-                self.problems.append(problem.told(place.entry.label, place.entry.text))
+                self.problems += problem.lines(place.entry.label, place.entry.text)
         self._replace_alternatives({place.key for place in places})
         self._report_overridden(before)
 
@@ -163,7 +163,8 @@ class _Loader:
             try:
                 self.types.accept(setting.value, self.types.fields[key])
             except Mismatch as problem:
-                self.problems.append(problem.told(setting.at(*problem.path), ""))
+                several = (problem, *problem.more)
+                self.problems += (one.told(setting.at(*one.path), "") for one in several)
 
 
 @dataclass(frozen=True)

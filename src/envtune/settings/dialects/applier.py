@@ -39,7 +39,7 @@ def apply(entry: Entry, name: str, rule: Rule, others: Others, result: Translati
         try:
             made = rule.make(_typed(entry, rule), others)
         except Mismatch as problem:
-            result.problems.append(problem.told(entry.label, entry.text))
+            result.problems += problem.lines(entry.label, entry.text)
             return
     else:
         made = rule

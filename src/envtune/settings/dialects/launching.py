@@ -78,8 +78,13 @@ def _file(value: Any, others: Others) -> Outcome | None:
     return None
 
 
+def _environment(value: Any, others: Others) -> Outcome:
+    return Refused("env: every process gets the environment of this one; set the variables in it")
+
+
 _RULES: Mapping[str, Callable[[Any, Others], Outcome | None]] = {
     "config_file": _file,
+    "env": _environment,
     "fsdp_sharding_strategy": _strategy,
     "fsdp_offload_params": _offload,
     "mixed_precision": _precision,

@@ -58,7 +58,7 @@ def method(value: str, others: Others) -> Outcome:
 
 
 def bits(value: int, others: Others) -> Outcome:
-    if others.get("finetuning_type") != "lora":
+    if others.get("finetuning_type") == "full":
         return Refused("only an adapter trains on quantized weights; finetuning_type: lora")
     if value not in (4, 8):
         return Refused(f"{value} is neither 4 nor 8")
@@ -67,7 +67,7 @@ def bits(value: int, others: Others) -> Outcome:
 
 def quantization(value: str, others: Others) -> Outcome:
     """Asked for with a number of bits only."""
-    if value == "bnb" or not others.get("quantization_bit"):
+    if value in ("bnb", "bitsandbytes") or not others.get("quantization_bit"):
         return {}
     return Refused(f"{value} does not quantize here; bnb, in 4 or 8 bits")
 

@@ -226,6 +226,7 @@ DROPPED: Table = {
         ("half_precision_backend", "fp16_opt_level", "fp16_backend", "dispatch_batches",
          "split_batches", "use_ipex", "use_mps_device", "tpu_num_cores", "past_index",
          "ray_scope", "torchdynamo", "mp_parameters", "_n_gpu", "fsdp_min_num_params",
+         "fsdp_transformer_layer_cls_to_wrap",
          "tpu_metrics_debug", "include_inputs_for_metrics"),
         _DROPPED,
     ),
