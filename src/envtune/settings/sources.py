@@ -77,6 +77,8 @@ class Layer:
     entries: tuple[Entry, ...]
 
 
+# What the compose pipeline's targets call it. As a variable the name is anybody's.
+_ARGUMENTS = {"CONFIG": "SFT_TRAINER_CONFIG_JSON_PATH"}
 # Needed before a document can be read, with those that name one.
 _EARLY = ("SFT_PROFILE", CA_BUNDLE, INSECURE)
 
@@ -130,7 +132,10 @@ def read(
     environ = os.environ if environ is None else environ
     named = _with_secrets(environ) if files else environ
     found, notes = runtime.translated(named)
-    given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
+    given = [
+        Entry(_ARGUMENTS.get(name, name), text)
+        for name, _, text in (a.partition("=") for a in arguments)
+    ]
     early = {entry.name: entry.text for entry in given if entry.name in _EARLY}
     found, told = certificates.trusted({**found, **early})
     shown = redaction.hidden(found)
