@@ -16,7 +16,7 @@ from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
 from envtune.settings.schema import Mismatch, Node, Schema
 from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer
-from envtune.settings.typed import Path, Setting, Settings
+from envtune.settings.typed import IMPLIED, Path, Setting, Settings
 
 # Keys that say one thing in two ways. A stronger layer's way takes the place of a weaker's.
 _ALTERNATIVES = (
@@ -35,10 +35,8 @@ _ALTERNATIVES = (
     {"val_set_size", "test_datasets"},
     {"fsdp_config", "deepspeed"},
 )
-# The layer of a dialect's own defaults, below all that somebody set.
-_IMPLIED = "dialect"
 # What nobody set by hand is overridden without a word.
-_SILENT = (_IMPLIED, "environment", "profile", "template")
+_SILENT = (IMPLIED, "environment", "profile", "template")
 
 
 def load(inputs: Inputs) -> Settings:
@@ -58,7 +56,7 @@ class _Loader:
     def load(self, inputs: Inputs) -> Settings:
         layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
         implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
-        self._take(Layer(_IMPLIED, tuple(implied.values())))
+        self._take(Layer(IMPLIED, tuple(implied.values())))
         for name, translated in layers:
             self.notes += translated.notes
             self.problems += translated.problems

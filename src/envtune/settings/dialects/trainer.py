@@ -11,6 +11,7 @@ from envtune.settings import upstream
 from envtune.settings.dialects import launching
 from envtune.settings.dialects import trainer_values as values
 from envtune.settings.dialects.rules import (
+    ANY,
     FLAG,
     NUMBER,
     STRATEGY,
@@ -35,7 +36,7 @@ _LEVELS: Mapping[str, Mapping[str, Any]] = {
     "info": {"SFT_LOG_LEVEL": "INFO"}, "warning": {"SFT_LOG_LEVEL": "WARNING"},
     "error": {"SFT_LOG_LEVEL": "ERROR"}, "critical": {"SFT_LOG_LEVEL": "ERROR"},
 }  # fmt: skip
-_NO_PROMPT_TUNING = Refused("prompt tuning is not in Axolotl; peft_method=lora")
+_PROMPT_TUNING = Becomes(ANY, values.prompt_tuning)
 _NO_AIM = Refused("Aim is not supported; report_to takes wandb, mlflow and tensorboard")
 
 MODEL: Table = {
@@ -100,9 +101,9 @@ LORA: Table = {
     "lora_post_process_for_vllm": "SFT_LORA_POST_PROCESS_FOR_VLLM",
     "invocation_string": values.NO_ALORA,
     "alora_invocation_string": values.NO_ALORA,
-    "prompt_tuning_init": _NO_PROMPT_TUNING,
-    "prompt_tuning_init_text": _NO_PROMPT_TUNING,
-    "num_virtual_tokens": _NO_PROMPT_TUNING,
+    "prompt_tuning_init": _PROMPT_TUNING,
+    "prompt_tuning_init_text": _PROMPT_TUNING,
+    "num_virtual_tokens": _PROMPT_TUNING,
 }
 
 STEPS: Table = {
@@ -271,7 +272,8 @@ def defaults(others: Others) -> Defaults:
     """The trainer's own: all weights train where no method is named."""
     lora = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
     tuned = str(others.get("peft_method")).lower() == "lora"
-    return {**arguments_defaults(others), "packing": False, **(lora if tuned else {})}
+    return {**arguments_defaults(others), "max_seq_length": 4096, "packing": False,
+            **(lora if tuned else {})}  # fmt: skip
 
 
 def _on(others: Others, name: str) -> bool:
