@@ -8,7 +8,7 @@ from typing import Any
 
 from envtune.settings.dialects.rules import Noted, Others, Outcome, Refused
 
-_ARGS = "SFT_ACCELERATE_LAUNCH_ARGS"
+ARGS = "SFT_ACCELERATE_LAUNCH_ARGS"
 _IMAGES_FILE = "accelerate_fsdp_defaults.yaml"
 # What `accelerate config` writes for one machine where nobody asked for more.
 _USUAL: Mapping[str, Any] = {
@@ -46,7 +46,7 @@ def flags(given: Mapping[str, Any], others: Others) -> list[Outcome]:
             made.append(outcome)
     if told:
         made.append(Noted(f"{', '.join(told)}: FSDP2 shards where there are several GPUs"))
-    return [*made, *([{_ARGS: left}] if left or not given else [])]
+    return [*made, *([{ARGS: left}] if left or not given else [])]
 
 
 def _strategy(value: Any, others: Others) -> Outcome:

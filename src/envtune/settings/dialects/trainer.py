@@ -222,6 +222,7 @@ PLUGINS: Table = {
 # Arguments that transformers has dropped and that files still hold.
 _DROPPED = Noted("transformers has no such argument any more")
 DROPPED: Table = {
+    "include_tokens_per_second": "include_tokens_per_second",
     "logging_dir": Noted("TensorBoard's events lie in the run's folder"),
     **dict.fromkeys(
         ("half_precision_backend", "fp16_opt_level", "fp16_backend", "dispatch_batches",

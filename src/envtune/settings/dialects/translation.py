@@ -6,7 +6,7 @@ from typing import Any
 
 from envtune.errors import Problem
 from envtune.settings.axolotl_keys import schema
-from envtune.settings.dialects import trainer
+from envtune.settings.dialects import launching, trainer
 from envtune.settings.dialects.applier import Translation, apply, last, plain
 from envtune.settings.dialects.registry import DIALECTS, FOREIGN, TRAINER, Dialect, flags
 from envtune.settings.dialects.rules import without
@@ -45,6 +45,8 @@ def _variables(entries: Sequence[Entry], result: Translation) -> None:
 
 def _flag(entry: Entry) -> str | None:
     """The trainer's flag that a variable spells, or None."""
+    if entry.name == launching.ARGS:  # ours too, and read as the trainer's object is
+        return "accelerate_launch_args"
     flag = entry.name.removeprefix(SFT).lower()
     ours = entry.name in OWN or entry.name != entry.name.upper()
     return None if ours or not entry.name.startswith(SFT) or flag not in flags() else flag
