@@ -270,9 +270,6 @@ REFUSED = [
     ("num_train_epochs", "many", "'many'"),
     ("use_flash_attn", "perhaps", "true or false"),
     ("bias", "all", "Axolotl trains no biases"),
-    ("prompt_tuning_init", "RANDOM", "prompt tuning is not in Axolotl"),
-    ("prompt_tuning_init_text", "hello", "prompt tuning is not in Axolotl"),
-    ("num_virtual_tokens", 8, "prompt tuning is not in Axolotl"),
     ("prediction", 1, "no such setting"),
 ]
 

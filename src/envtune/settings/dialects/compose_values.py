@@ -96,8 +96,3 @@ def served_path(value: str, others: Others) -> Mapping[str, Any]:
 
 def four_bits(on: bool, others: Others) -> Mapping[str, Any]:
     return {"adapter": "qlora", "load_in_4bit": True} if on else {}
-
-
-def extra(value: Any, others: Others) -> Outcome:
-    """Words for the tool's own command."""
-    return Refused("SFT_QUANTISE has its own settings; leave it empty") if value else {}

@@ -66,7 +66,9 @@ MODEL: Table = {
         "shift_attn", "mixture_of_depths", "upcast_layernorm", "upcast_lmhead_output",
         "split_special_tokens", "moe_aux_loss_coef", "block_diag_attn",
     ),
-    "quantization_method": Becomes(TEXT, values.quantization),
+    "quantization_method": Refused(
+        "bnb quantizes here, in 4 or 8 bits", ("bnb", "bitsandbytes", "BNB")
+    ),
     "quantization_bit": Becomes(COUNT, values.bits),
     "quantization_type": "bnb_config_kwargs.bnb_4bit_quant_type",
     "double_quantization": "bnb_config_kwargs.bnb_4bit_use_double_quant",

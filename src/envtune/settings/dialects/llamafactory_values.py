@@ -65,13 +65,6 @@ def bits(value: int, others: Others) -> Outcome:
     return {f"load_in_{value}bit": True}
 
 
-def quantization(value: str, others: Others) -> Outcome:
-    """Asked for with a number of bits only."""
-    if value in ("bnb", "bitsandbytes") or not others.get("quantization_bit"):
-        return {}
-    return Refused(f"{value} does not quantize here; bnb, in 4 or 8 bits")
-
-
 def targets(value: Any, others: Others) -> Mapping[str, Any]:
     found = names(value)
     return {"lora_target_linear": True} if "all" in found else {"lora_target_modules": found}

@@ -11,7 +11,6 @@ from envtune.settings import upstream
 from envtune.settings.dialects import launching
 from envtune.settings.dialects import trainer_values as values
 from envtune.settings.dialects.rules import (
-    ANY,
     FLAG,
     NUMBER,
     STRATEGY,
@@ -36,7 +35,7 @@ _LEVELS: Mapping[str, Mapping[str, Any]] = {
     "info": {"SFT_LOG_LEVEL": "INFO"}, "warning": {"SFT_LOG_LEVEL": "WARNING"},
     "error": {"SFT_LOG_LEVEL": "ERROR"}, "critical": {"SFT_LOG_LEVEL": "ERROR"},
 }  # fmt: skip
-_PROMPT_TUNING = Becomes(ANY, values.prompt_tuning)
+_PROMPT_TUNING = Noted("only prompt tuning reads it, which peft_method asks for")
 _NO_AIM = Refused("Aim is not supported; report_to takes wandb, mlflow and tensorboard")
 
 MODEL: Table = {

@@ -68,13 +68,6 @@ def method(value: str | None, others: Others) -> Mapping[str, Any] | Refused:
     return {"adapter": "lora" if name == "lora" else None}
 
 
-def prompt_tuning(value: Any, others: Others) -> Outcome:
-    """Refused once, by the method."""
-    if str(others.get("peft_method")).lower() == "pt":
-        return {}
-    return Refused("prompt tuning is not in Axolotl; peft_method=lora")
-
-
 def choice(table: Mapping[str, Mapping[str, Any]]) -> Becomes:
     """A word of a closed list, and the keys that it stands for."""
 
