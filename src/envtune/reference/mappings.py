@@ -40,6 +40,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "orchestration.post_finetune": ["export-merged", "serve-vllm"],
     "output_params.train_ratio": 0.95,
     "save_strategy": "epoch",
+    "train.report_to": "wandb",
     "eval_strategy": "steps",
     "evaluation_strategy": "steps",
     "accelerate_launch_args": {"main_process_port": 29501},
@@ -92,12 +93,8 @@ def own_rows(table: Table) -> list[tuple[str, str]]:
     """The rows of what a table has beside those of TrainingArguments."""
     shared = {} if table is trainer.TABLE else trainer.ARGUMENTS
     own = {name: rule for name, rule in table.items() if shared.get(name) is not rule}
-    left_out = silent(table) if shared else []
-    return [
-        row
-        for row in rows(table)
-        if row[0].endswith("*`") or row[0].strip("`") in own.keys() - set(left_out)
-    ]
+    named = own.keys() - (set(silent(table)) if shared else set())
+    return [row for row in rows(table) if row[0].strip("`") in named]
 
 
 def silent(table: Table) -> list[str]:

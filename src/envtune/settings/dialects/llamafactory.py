@@ -54,7 +54,7 @@ MODEL: Table = {
     ),
     "use_reentrant_gc": "gradient_checkpointing_kwargs.use_reentrant",
     "train_from_scratch": "reinit_weights",
-    "rope_scaling": Refused('set AXOLOTL_OVERRIDES_OF_MODEL_CONFIG={"rope_scaling": {...}}'),
+    "rope_scaling": Refused('set AXOLOTL_MODEL_CONFIG={"rope_scaling": {...}}'),
     **_alike(_TOKEN, "hf_hub_token", "ms_hub_token", "om_hub_token"),
     **_alike(
         Noted("envtune has its own kernels and ways of loading"),
