@@ -11,6 +11,7 @@ from envtune.settings.dialects.rules import Becomes, Noted, Outcome, Refused, Ru
 # Values that show what a name does, where `_USUAL` would not be allowed or say little.
 _EXAMPLES: Mapping[str, Any] = {
     "torch_dtype": "bfloat16",
+    "dtype": "bfloat16",
     "embedding_size_multiple_of": 32,
     "quantization_method": "mxfp4",
     "validation_data_path": "held.jsonl",
@@ -70,7 +71,7 @@ _OF: tuple[tuple[Table, Mapping[str, Any], Mapping[str, Any]], ...] = (
         {
             "dataset_test_split": "test", "datasets": [{"path": "acme/rows"}],
             "dataset_mixture": {"datasets": [{"id": "acme/rows"}]}, "loss_type": ["ipo"],
-            "dataset_train_split": "train_sft", "lora_target_modules": "all-linear",
+            "dataset_train_split": "train_sft", "dataset_text_field": "story", "lora_target_modules": "all-linear",
         },
         {"use_peft": True, "load_in_4bit": True, "dataset_name": "acme/rows",
          "eval_strategy": "steps", "beta": 0.1},
