@@ -41,7 +41,7 @@ TOLD: list[tuple[Document, str]] = [
      "FSDP2 shards where there are several GPUs"),
     (test_trainer.EXAMPLE,
      "silent, so the SFT trainer's own hold: gradient_accumulation_steps 1, lr_scheduler_type "
-     "linear, warmup_steps 0, peft_method none, max_seq_length 4096, packing false"),
+     "linear, warmup_steps 0, peft_method none (all weights train), max_seq_length 4096, packing false"),
     (test_compose.CONFIG | {"train": test_compose.CONFIG["train"] | {"lr_scheduler": "linear"}},
      "train.min_learning_rate: linear ends at 0; only the cosine schedules end at a smallest rate"),
     (FACTORY | {"template": "qwen3_nothink"},
@@ -53,7 +53,7 @@ TOLD: list[tuple[Document, str]] = [
     (FACTORY, "silent, so LLaMA-Factory's own hold: lora_alpha 16, lora_dropout 0.0, packing false"),
     (NO_METHOD, "lora_r: use_peft is not true, so all weights train, as in TRL"),
     (NO_METHOD, "silent, so TRL's own hold: lr_scheduler_type linear, warmup_steps 0, use_peft "
-     "false, max_length 1024, assistant_only_loss false"),
+     "false (all weights train), max_length 1024, assistant_only_loss false"),
 ]  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_a_file_of_a_tool_that_is_not_read_is_one_line(
 
 
 REFUSED: list[tuple[Document, list[str]]] = [
-    (CAPYBARA | {"dataset_mixer": {"a/b": 1.0}},
+    ({"model_name_or_path": "a", "use_peft": True, "dataset_mixer": {"a/b": 1.0}},
      ["dataset_mixer: cannot be obeyed: weights and splits of a mixture are not followed; set "
       "AXOLOTL_DATASETS"]),
     (FACTORY | {"dataset": "pictures"}, ["dataset: cannot be obeyed: pictures has images"]),

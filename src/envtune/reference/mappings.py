@@ -64,14 +64,16 @@ _OF: tuple[tuple[Table, Mapping[str, Any], Mapping[str, Any]], ...] = (
             "additional_target": "embed_tokens,lm_head", "quantization_bit": 8,
             "deepspeed": "ds_z3_config.json",
         },
-        {"stage": "dpo", "finetuning_type": "lora", "dataset_dir": "ONLINE"},
+        {"stage": "dpo", "finetuning_type": "lora", "dataset_dir": "ONLINE",
+         "dataset": "acme/rows"},
     ),
     (
         trl.TABLE,
         {
             "dataset_test_split": "test", "datasets": [{"path": "acme/rows"}],
             "dataset_mixture": {"datasets": [{"id": "acme/rows"}]}, "loss_type": ["ipo"],
-            "dataset_train_split": "train_sft", "dataset_text_field": "story", "lora_target_modules": "all-linear",
+            "dataset_train_split": "train_sft", "dataset_text_field": "story",
+            "lora_target_modules": "all-linear",
         },
         {"use_peft": True, "load_in_4bit": True, "dataset_name": "acme/rows",
          "eval_strategy": "steps", "beta": 0.1},

@@ -147,7 +147,7 @@ DATA: Table = {
 # Its other commands. The first line of each group is the refusal of a whole file.
 ELSEWHERE: Table = {
     "infer_backend": Refused("`envtune serve` serves a trained run"),
-    "export_dir": Refused("a run merges by itself: SFT_MERGE=true; `envtune export` again"),
+    "export_dir": Becomes(TEXT, values.export),
     "export_quantization_bit": Refused("SFT_QUANTISE=w4a16, or `envtune quantise` of a run"),
     "predict_with_generate": Refused("SFT_EVALUATE=true answers prompts", (False,)),
     "tensor_model_parallel_size": Refused(
@@ -200,7 +200,7 @@ MARKS = ("finetuning_type", "lora_rank", "lora_target", "dataset_dir", "infer_ba
 
 def defaults(others: Others) -> Defaults:
     """Its own, over those of TrainingArguments: an adapter on every linear layer."""
-    if {"infer_backend", "export_dir"} & others.keys():  # refused as a whole
+    if "dataset" not in others and {"infer_backend", "export_dir"} & others.keys():
         return {}
     usual = {n: v for n, v in trainer.arguments_defaults(others).items() if n != "peft_method"}
     rank = others.get("lora_rank", 8)

@@ -121,6 +121,13 @@ def revision(value: str, others: Others) -> Mapping[str, Any]:
     return {} if value == "main" else {"model_revision": value}
 
 
+def export(folder: str, others: Others) -> Outcome | list[Outcome]:
+    """Beside a training, the merged model that follows it; alone, another command's file."""
+    if "dataset" not in others:
+        return Refused("a run merges by itself: SFT_MERGE=true; `envtune export` again")
+    return [{"SFT_MERGE": True}, Noted("the merged model lies in the run's merged/")]
+
+
 def deepspeed(value: Any, others: Others) -> Outcome | list[Outcome]:
     """A file of its examples that is not here is a preset of the same stage."""
     stage = re.search(r"ds_z([0-3])\w*\.json$", str(value))

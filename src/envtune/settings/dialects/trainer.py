@@ -243,13 +243,12 @@ TABLE: Table = {**MODEL, **DATA, **LORA, **ARGUMENTS, **PLUGINS}
 
 # Names that only a configuration for the trainer has.
 MARKS = ("training_data_path", "accelerate_launch_args", "peft_method", "response_template",
-         "dataset_text_field training_data_path", "lora_post_process_for_vllm",
-         "tokenizer_name_or_path", "data_config_path", "target_modules",
-         "data_formatter_template", "dataset_conversation_field",
-         "multiGPU")  # fmt: skip
+         "lora_post_process_for_vllm", "data_config_path", "data_formatter_template",
+         "dataset_conversation_field", "multiGPU")  # fmt: skip
 # The same table serves those of transformers itself, whatever script reads them.
 ARGUMENTS_MARKS = ("model_name_or_path", "per_device_train_batch_size", "num_train_epochs",
-                   "max_seq_length")  # fmt: skip
+                   "max_seq_length", "dataset_text_field", "tokenizer_name_or_path",
+                   "target_modules")  # fmt: skip
 
 
 def arguments_defaults(others: Others) -> Defaults:

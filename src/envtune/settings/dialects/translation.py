@@ -102,7 +102,8 @@ def _silent(
         apply(entry, name, dialect.table.get(name, name), others, made)
         result.implied += made.entries
         if not {entry.key for entry in made.entries} <= set_already:
-            told.append(f"{name} {as_text(value)}")
+            whole = any(e.key == "adapter" and e.value is None for e in made.entries)
+            told.append(f"{name} {as_text(value)}{' (all weights train)' if whole else ''}")
     if told:
         where = f"{document}: " if document else ""
         result.notes.append(f"{where}silent, so {dialect.name}'s own hold: {', '.join(told)}")

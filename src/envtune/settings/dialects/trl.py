@@ -23,7 +23,9 @@ from envtune.settings.dialects.rules import (
 
 _NOTHING = Refused("Axolotl has no setting for it", (False, 0, []))
 _ROLLOUTS = Refused("rewards are functions of yours; set AXOLOTL_RL=grpo and AXOLOTL_TRL")
-_MIXER = Refused("weights and splits of a mixture are not followed; set AXOLOTL_DATASETS")
+_MIXER = Refused(
+    "weights and splits of a mixture are not followed; set AXOLOTL_DATASETS", instead="datasets"
+)
 
 
 def _alike(rule: Rule, *names: str) -> Table:
@@ -38,6 +40,7 @@ MODEL: Table = {
     "torch_dtype": Becomes(TEXT, trainer_values.dtype),
     "use_flash_attention_2": Becomes(FLAG, trainer_values.flash),
     "tokenizer_name_or_path": "tokenizer_config",
+    "use_liger": Becomes(FLAG, trainer_values.liger),
     "model_init_kwargs": Refused("set the keys themselves, e.g. attn_implementation"),
     "use_peft": Becomes(FLAG, values.method),
     "lora_r": values.tuned("lora_r"),
@@ -57,6 +60,7 @@ MODEL: Table = {
 
 DATA: Table = {
     "dataset_name": "datasets.0.path",
+    "dataset_id_or_path": "datasets.0.path",
     "dataset_config": "datasets.0.name",
     "dataset_train_split": Becomes(TEXT, lambda split, others: {} if split == "train" else
                                    {"datasets.0.split": split}),
@@ -73,7 +77,7 @@ DATA: Table = {
     "ignore_bias_buffers": Noted("Axolotl trains without that"),
     "dataset_kwargs": Refused("Axolotl has no setting for it"),
     "preprocessing_num_workers": "dataset_num_proc",
-    "chat_template": Becomes(TEXT, trainer_values.chat_template),
+    "chat_template": Becomes(TEXT, values.chat_template),
     "chat_template_path": Becomes(TEXT, values.template_path),
     "eos_token": "special_tokens.eos_token",
     "pad_token": "special_tokens.pad_token",
@@ -112,15 +116,17 @@ PREFERENCES: Table = {
     "center_rewards_coefficient": Refused("set AXOLOTL_REWARD_MODEL=true with Axolotl's keys"),
     **_alike(_ROLLOUTS, "reward_funcs", "reward_model_name_or_path", "num_generations"),
     **_alike(Noted(), "max_completion_length", "num_iterations", "use_vllm", "vllm_mode",
+             "vllm_device", "vllm_max_model_len", "vllm_dtype", "vllm_server_host",
              "vllm_gpu_memory_utilization", "temperature", "log_completions", "scale_rewards",
-             "reward_weights", "num_completions_to_print", "epsilon"),
+             "reward_weights", "num_completions_to_print", "epsilon", "num_processes"),
 }  # fmt: skip
 
 TABLE: Table = {**trainer.ARGUMENTS, **MODEL, **DATA, **PREFERENCES}
 
-MARKS = ("dataset_name", "dataset_mixer", "dataset_mixture", "use_peft", "dataset_train_split",
-         "dataset_test_split", "lora_task_type", "assistant_only_loss", "completion_only_loss",
-         "use_bnb_nested_quant", "chat_template_path", "packing_strategy", "max_prompt_length",
+MARKS = ("dataset_name", "dataset_id_or_path use_peft", "dataset_mixer", "dataset_mixture",
+         "use_peft", "dataset_train_split", "dataset_test_split", "lora_task_type",
+         "assistant_only_loss", "completion_only_loss", "use_bnb_nested_quant",
+         "chat_template_path", "packing_strategy", "max_prompt_length",
          "model_name_or_path max_length", "model_name_or_path lora_r",
          "model_name_or_path lora_target_modules", "model_name_or_path load_in_4bit",
          "model_name_or_path datasets", "model_name_or_path attn_implementation",

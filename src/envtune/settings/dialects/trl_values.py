@@ -107,6 +107,13 @@ def text_field(name: str, others: Others) -> Outcome:
     return {} if name == "text" else {"datasets.0.field": name}
 
 
+def chat_template(text: str, others: Others) -> Mapping[str, Any]:
+    """Jinja text as it is, or the name of one of Axolotl's templates."""
+    if "{" not in text:
+        return {"chat_template": text}
+    return {"chat_template": "jinja", "chat_template_jinja": text}
+
+
 def template_path(path: str, others: Others) -> Mapping[str, Any]:
     return {"chat_template": "jinja", "chat_template_jinja": path}
 
