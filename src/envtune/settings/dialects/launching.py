@@ -2,11 +2,11 @@
 sharded is Axolotl's to say, and the rest goes to the launcher as it is.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from envtune.settings.dialects.rules import Noted, Others, Outcome, Refused
+from envtune.settings.paths import is_here
 
 ARGS = "SFT_ACCELERATE_LAUNCH_ARGS"
 _IMAGES_FILE = "accelerate_fsdp_defaults.yaml"
@@ -73,7 +73,7 @@ def _precision(value: Any, others: Others) -> Outcome:
 
 def _file(value: Any, others: Others) -> Outcome | None:
     """The image's own file is what FSDP2 does; any other is the launcher's to read."""
-    if os.path.basename(str(value)) == _IMAGES_FILE and not os.path.exists(str(value)):
+    if str(value).rsplit("/", 1)[-1] == _IMAGES_FILE and not is_here(str(value)):
         return Noted(f"config_file: {value} is the trainer's image's; FSDP2 shards as it says")
     return None
 

@@ -4,12 +4,12 @@ The file lies in `dataset_dir`; a name that it does not hold may be a file or a 
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from envtune.settings import documents
 from envtune.settings.dialects.llamafactory_values import TEMPLATES, names
 from envtune.settings.dialects.rules import Noted, Others, Outcome, Refused
+from envtune.settings.paths import is_here
 
 _INFO = "dataset_info.json"
 # How a question stands in a template of ChatML's kin, and in Llama 3's: where the answer
@@ -41,7 +41,7 @@ def sets(key: str) -> Callable[[Any, Others], Outcome | list[Outcome]]:
         try:
             info = _info(str(others.get("dataset_dir") or "data"))
             found = [_described(name, info, others, notes) for name in names(value)]
-        except (_NotHereError, documents.DocumentError) as error:
+        except _NotHereError as error:
             return Refused(str(error), instead=key)
         if key == "test_datasets":
             found = [{"split": "train"} | item for item in found]
@@ -58,15 +58,18 @@ def _info(folder: str) -> tuple[str, Mapping[str, Any] | None]:
         raise _NotHereError(
             f"{_INFO} of {folder} is not read; download it, or set AXOLOTL_DATASETS"
         )
-    path = Path(folder) / _INFO
-    return folder, documents.read_file(path).values if path.exists() else {}
+    path = f"{folder}/{_INFO}"
+    found, wrong = documents.read_if_named(path if is_here(path) else None)
+    if wrong:
+        raise _NotHereError(wrong)
+    return folder, found
 
 
 def _described(
     name: str, info: tuple[str, Mapping[str, Any] | None], others: Others, notes: list[Outcome]
 ) -> dict[str, Any]:
     folder, described = info
-    if described is None or (name not in described and ("/" in name or Path(name).exists())):
+    if described is None or (name not in described and ("/" in name or is_here(name))):
         return {"path": name}
     said = described.get(name)
     if not isinstance(said, Mapping):
@@ -81,7 +84,7 @@ def _place(name: str, folder: str, said: Mapping[str, Any]) -> dict[str, Any]:
     if path := said.get("hf_hub_url"):
         place = {"path": path}
     elif path := said.get("file_name"):
-        place = {"path": str(Path(folder) / path)}
+        place = {"path": f"{folder}/{path}"}
     else:
         raise _NotHereError(f"{name} lies neither in a file nor on Hugging Face's Hub")
     if subset := said.get("subset"):

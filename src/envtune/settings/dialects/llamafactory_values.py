@@ -1,12 +1,12 @@
 """What a value of LLaMA-Factory's comes to where the name alone does not say."""
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from envtune.settings.dialects import trainer_values
 from envtune.settings.dialects.rules import Noted, Others, Outcome, Refused
+from envtune.settings.paths import is_here
 
 # Its template -> Axolotl's of the same model.
 TEMPLATES: Mapping[str, str] = {
@@ -131,7 +131,7 @@ def export(folder: str, others: Others) -> Outcome | list[Outcome]:
 def deepspeed(value: Any, others: Others) -> Outcome | list[Outcome]:
     """A file of its examples that is not here is a preset of the same stage."""
     stage = re.search(r"ds_z([0-3])\w*\.json$", str(value))
-    if stage is None or os.path.exists(str(value)):
+    if stage is None or is_here(str(value)):
         return {"deepspeed": value}
     preset = {"2": "zero2", "3": "zero3"}.get(stage[1], "ddp")
     told = Noted(f"{value} is not there; SFT_ACCELERATE_PRESET={preset} is what it says")
