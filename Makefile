@@ -132,11 +132,17 @@ bench-merge: $(VENV)/.installed ## what a LoRA merge costs beside axolotl's (SIZ
 bench-memory: $(VENV)/.installed ## the memory of an export and a merge beside the model's size
 	$(BIN)/python bench/memory.py
 
-up: ## start the services of PROFILE (train, train-cpu, serve, serve-cpu, tensorboard, mlflow) with .env
-	$(COMPOSE) --profile $(PROFILE) up --detach
+# The NAME=VALUE of make's own command line are the container's too: make has exported them, and
+# `--env NAME` takes the value from there.
+named = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+said = $(sort $(filter-out CONFIG PROFILE COMPOSE FLAVOR JOBS ONLY PYTHON SIZE SERVE,$(named)))
+config = --volume "$(abspath $(CONFIG)):/config/$(notdir $(CONFIG)):ro" --env SFT_TRAINER_CONFIG_JSON_PATH=/config/$(notdir $(CONFIG))
+
+up: ## start the service of PROFILE (train, train-cpu, serve, serve-cpu, tensorboard, mlflow) with .env, CONFIG=a file and NAME=VALUE
+	$(if $(CONFIG)$(said),$(COMPOSE) run --detach --service-ports $(if $(CONFIG),$(config)) $(addprefix --env ,$(said)) $(PROFILE),$(COMPOSE) --profile $(PROFILE) up --detach)
 
 down: ## stop every service; a training commits a checkpoint first
-	$(COMPOSE) --profile '*' down
+	$(COMPOSE) --profile '*' down --remove-orphans
 
 bash: ## a shell in a new container of PROFILE
 	$(COMPOSE) run --rm $(PROFILE) bash

@@ -18,6 +18,16 @@ MODELS = ("Qwen/Qwen2-7B", "Qwen/Qwen2.5-0.5B", "TinyLlama/TinyLlama_v1.1",
 DATASETS = ("tatsu-lab/alpaca", "mhenrichsen/alpaca_2k_test", "teknium/GPT4-LLM-Cleaned",
             "databricks/databricks-dolly-15k")  # fmt: skip
 
+# What LLaMA-Factory knows of its data.
+INFO = {
+    "chats": {"file_name": "chats.json", "formatting": "sharegpt"},
+    "questions": {"file_name": "questions.json"},
+    "pairs": {"file_name": "pairs.json", "ranking": True,
+              "columns": {"prompt": "instruction", "chosen": "good", "rejected": "bad"}},
+    "pictures": {"file_name": "p.json", "formatting": "sharegpt", "columns": {"images": "images"}},
+    "pages": {"hf_hub_url": "acme/pages", "columns": {"prompt": "page"}, "num_samples": 9},
+}  # fmt: skip
+
 Configure = Callable[..., tuple[Result, dict[str, Any]]]
 
 
@@ -62,3 +72,11 @@ def encoded(document: dict[str, Any]) -> str:
 def differing(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """What a YAML holds where it is not what was asked for."""
     return {key: found.get(key, "absent") for key in wanted if found.get(key) != wanted[key]}
+
+
+@pytest.fixture
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of LLaMA-Factory's data, in the one where a run starts."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps(INFO))
+    monkeypatch.chdir(tmp_path)

@@ -49,7 +49,45 @@ CONFIG: dict[str, Any] = {
         "debug_pipeline": False,
     },
     "awq": {"enabled": True, "gpu_enabled": True, "method": "awq", "scheme": "symmetric",
-            "num_calibration_samples": None, "output_suffix": "awq"},
+            "num_calibration_samples": None, "calib_text_file": None, "extra_args": [],
+            "use_smoothquant": True, "smoothquant_strength": 0.8, "max_seq_length": None,
+            "output_suffix": "awq"},
+}  # fmt: skip
+
+# debug_config.yaml, where it differs.
+DEBUG: dict[str, Any] = CONFIG | {
+    "preprocess": CONFIG["preprocess"] | {"sample_size": 32, "cutoff_len": 1024, "max_workers": 2,
+                                          "pack_sequences": False},
+    "train": CONFIG["train"] | {
+        "base_model": "Qwen/Qwen2.5-0.5B", "cutoff_len": 512, "batch_size": 1,
+        "gradient_accumulation": 1, "epochs": 1, "lora_r": 4, "lora_alpha": 16, "bf16": False,
+        "fp16": False, "logging_steps": 1, "eval_steps": 5, "max_steps": 10,
+    },
+    "eval": CONFIG["eval"] | {"cutoff_len": 512, "max_new_tokens": 64},
+    "serve": CONFIG["serve"] | {"max_model_len": 512, "served_model_name": "Qwen2.5-0.5B-DEBUG",
+                                "served_model_relpath": "none"},
+    "logging": CONFIG["logging"] | {"tqdm_refresh_rate": 0.5, "debug_pipeline": True},
+    "awq": CONFIG["awq"] | {"gpu_enabled": False},
+}  # fmt: skip
+
+# Its third file, which has a section for names and one for the stages.
+NAMED: dict[str, Any] = DEBUG | {
+    "preprocess": DEBUG["preprocess"] | {"mode": "huggingface", "sample_size": 128},
+    "train": DEBUG["train"] | {
+        "report_to": ["tensorboard"], "logging_dir": None, "eval_batch_size": 1,
+        "loss_type": "weighted_ce", "focal_gamma": 2.0, "label_smoothing": 0.05,
+        "use_oversampling": False, "metric_for_best_model": "macro_f1",
+        "greater_is_better": True, "abstain_tau": None, "load_in_4bit": False,
+    },
+    "serve": DEBUG["serve"] | {"prefer_awq": False, "served_model_relpath": None,
+                               "model_name": None},
+    "naming": {"normalize": True, "separator": "-", "run_counter_scope": "model_dataset",
+               "run_prefix": "", "legacy_allowed": True, "max_segment_length": 64,
+               "max_name_length": 128, "use_legacy": False},
+    "awq": DEBUG["awq"] | {"enabled": False, "scheme": "W4A16_ASYM",
+                           "num_calibration_samples": 32, "max_seq_length": 1024,
+                           "calib_text_file": "prepared/awq_calibration.txt"},
+    "orchestration": {"post_finetune": ["export-merged", "eval-sft"]},
 }  # fmt: skip
 
 ASKED = {
@@ -91,6 +129,7 @@ TOLD = [
     "eval.cutoff_len: a prompt is not cut",
     "awq.scheme: 4-bit weights are W4A16_ASYM",
     "awq.gpu_enabled: a GPU quantises where one trains",
+    "awq.use_smoothquant: AWQ scales the weights by itself",
     "awq.enabled: convert-awq in orchestration.post_finetune quantises, or SFT_QUANTISE=w4a16",
 ]
 
@@ -114,16 +153,7 @@ def test_its_config(configure: Configure, tmp_path: Path) -> None:
 
 
 def test_its_debug_profile(configure: Configure, tmp_path: Path) -> None:
-    config = deepcopy(CONFIG)
-    config["preprocess"] |= {"sample_size": 32, "cutoff_len": 1024, "max_workers": 2,
-                             "pack_sequences": False}  # fmt: skip
-    config["train"] |= {
-        "base_model": "Qwen/Qwen2.5-0.5B", "cutoff_len": 512, "batch_size": 1,
-        "gradient_accumulation": 1, "epochs": 1, "lora_r": 4, "lora_alpha": 16, "bf16": False,
-        "fp16": False, "logging_steps": 1, "eval_steps": 5, "max_steps": 10,
-    }  # fmt: skip
-    config["logging"]["debug_pipeline"] = True
-    path = _write(tmp_path, config)
+    path = _write(tmp_path, DEBUG)
     for device in ({}, {"SFT_PRETEND_GPU": "", "SFT_DEVICE": "cpu", "AXOLOTL_BF16": "false"}):
         result, found = configure(SFT_TRAINER_CONFIG_JSON_PATH=path, **device)
         assert result.code == 0, result.err

@@ -94,7 +94,11 @@ def _content() -> dict[str, Any]:
         "written": list(_written()),
         "own": [(title, [_own(name) for name in names]) for title, names in groups.own()],
         "profiles": [(f"`{name}`", _pairs(p)) for name, p in profiles.PROFILES.items()],
-        "dialects": {d.name: mappings.rows(d.table) for d in dialects.DIALECTS},
+        "dialects": {
+            d.name: (mappings.rows if d.sections else mappings.own_rows)(d.table)
+            for d in dialects.DIALECTS
+        },
+        "silent": {d.name: mappings.silent(d.table) for d in dialects.DIALECTS},
         "passing": sorted(upstream.trainer()["flags"].keys() - dialects.TRAINER.table.keys()),
         "keys": [
             (f"`{key}`", words.kind(node, types.defs), words.meaning(node))

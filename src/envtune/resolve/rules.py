@@ -11,7 +11,7 @@ from typing import Any
 from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking
 from envtune.resolve.config import Choice, Facts, RunConfig, Value
 from envtune.settings.own import OWN
-from envtune.settings.typed import Settings
+from envtune.settings.typed import IMPLIED, Setting, Settings
 
 Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
 
@@ -29,7 +29,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     values = {
         key: Value(s.value, s.name)
         for key, s in settings.axolotl.items()
-        if s.value is not None or key not in NEVER_NULL
+        if (s.value is not None or key not in NEVER_NULL) and not _too_long(key, s, facts)
     }
     output_dir, resume_from = (
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
@@ -57,6 +57,13 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         warnings=settings.warnings,
         notes=settings.notes,
     )
+
+
+def _too_long(key: str, setting: Setting, facts: Facts) -> bool:
+    """Whether it is a tool's own length of a sequence, which ends at the model's context."""
+    if key != "sequence_len" or setting.layer != IMPLIED or facts.model.context is None:
+        return False
+    return bool(setting.value > facts.model.context)
 
 
 def _taken(values: dict[str, Value], key: str) -> str | None:

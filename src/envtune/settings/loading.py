@@ -16,7 +16,7 @@ from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
 from envtune.settings.schema import Mismatch, Node, Schema
 from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer
-from envtune.settings.typed import Path, Setting, Settings
+from envtune.settings.typed import IMPLIED, Path, Setting, Settings
 
 # Keys that say one thing in two ways. A stronger layer's way takes the place of a weaker's.
 _ALTERNATIVES = (
@@ -35,10 +35,8 @@ _ALTERNATIVES = (
     {"val_set_size", "test_datasets"},
     {"fsdp_config", "deepspeed"},
 )
-# The layer of a dialect's own defaults, below all that somebody set.
-_IMPLIED = "dialect"
 # What nobody set by hand is overridden without a word.
-_SILENT = (_IMPLIED, "profile", "template")
+_SILENT = (IMPLIED, "environment", "profile", "template")
 
 
 def load(inputs: Inputs) -> Settings:
@@ -58,12 +56,14 @@ class _Loader:
     def load(self, inputs: Inputs) -> Settings:
         layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
         implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
-        self._take(Layer(_IMPLIED, tuple(implied.values())))
+        self._take(Layer(IMPLIED, tuple(implied.values())))
         for name, translated in layers:
             self.notes += translated.notes
             self.problems += translated.problems
             self.unknown += translated.unknown
             self._take(Layer(name, tuple(translated.entries)))
+        unanswered = (item for _, translated in layers for item in translated.open)
+        self.problems += (problem for key, problem in unanswered if key not in self.axolotl)
         for key, setting in self.axolotl.items():
             self._check_whole(key, setting)
         strict = self.own["SFT_STRICT"].value if "SFT_STRICT" in self.own else True
@@ -81,7 +81,7 @@ class _Loader:
             try:
                 self._put(place, self._typed(place), layer.name, taken)
             except Mismatch as problem:
-                self.problems.append(problem.told(place.entry.label, place.entry.text))
+                self.problems += problem.lines(place.entry.label, place.entry.text)
         self._replace_alternatives({place.key for place in places})
         self._report_overridden(before)
 
@@ -161,7 +161,8 @@ class _Loader:
             try:
                 self.types.accept(setting.value, self.types.fields[key])
             except Mismatch as problem:
-                self.problems.append(problem.told(setting.at(*problem.path), ""))
+                several = (problem, *problem.more)
+                self.problems += (one.told(setting.at(*one.path), "") for one in several)
 
 
 @dataclass(frozen=True)

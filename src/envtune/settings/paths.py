@@ -50,6 +50,11 @@ def caches(folder: str | None, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: f"{folder}/{part}" for name, part in parts.items() if not environ.get(name)}
 
 
+def is_here(path: str) -> bool:
+    """Whether something lies at a path, seen from where the command was started."""
+    return os.path.exists(path)
+
+
 def is_local(path: str) -> bool:
     """Whether a name means a file or folder here and not a repository of the Hub."""
     return (

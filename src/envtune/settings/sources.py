@@ -77,6 +77,8 @@ class Layer:
     entries: tuple[Entry, ...]
 
 
+# What the compose pipeline's targets call it. As a variable the name is anybody's.
+_ARGUMENTS = {"CONFIG": "SFT_TRAINER_CONFIG_JSON_PATH"}
 # Needed before a document can be read, with those that name one.
 _EARLY = ("SFT_PROFILE", CA_BUNDLE, INSECURE)
 
@@ -130,12 +132,15 @@ def read(
     environ = os.environ if environ is None else environ
     named = _with_secrets(environ) if files else environ
     found, notes = runtime.translated(named)
-    given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
+    given = [
+        Entry(_ARGUMENTS.get(name, name), text)
+        for name, _, text in (a.partition("=") for a in arguments)
+    ]
     early = {entry.name: entry.text for entry in given if entry.name in _EARLY}
     found, told = certificates.trusted({**found, **early})
     shown = redaction.hidden(found)
     entries, ignored = _entries_of(found)
-    notes += [*told, *ignored]
+    notes += [*told, *ignored, *runtime.passed_over(found)]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -199,7 +204,15 @@ def with_documents(inputs: Inputs) -> Inputs:
     if problems:
         raise Refused(problems)
     layers = [Layer(label, tuple(entries)) for label, entries in found.items()]
-    return replace(inputs, layers=(*layers, *inputs.layers), notes=(*inputs.notes, *notes))
+    layers = [_logging(inputs.environ), *layers, *inputs.layers]
+    return replace(inputs, layers=tuple(layers), notes=(*inputs.notes, *notes))
+
+
+def _logging(environ: Mapping[str, str]) -> Layer:
+    """LOG_LEVEL as the SFT trainer's image takes it: any other setting is stronger."""
+    said = runtime.level(environ)
+    entries = [Entry("LOG_LEVEL", said, said, key="SFT_LOG_LEVEL", made=True)] if said else []
+    return Layer("environment", tuple(entries))
 
 
 def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:

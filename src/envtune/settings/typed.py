@@ -11,6 +11,8 @@ from envtune.settings.own import OWN
 _UNTUNED = ("rl", "reward_model", "process_reward_model", "processor_type")
 
 Path = tuple[str | int, ...]
+# The layer of a tool's own defaults, below all that somebody set.
+IMPLIED = "dialect"
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,9 @@ def test_the_layout_is_what_is_there_unless_the_user_says_more(
          "AXOLOTL_FSDP_CONFIG: is FSDP's"),
         (CPU, {FLAGS: '{"machine_rank": 1}'}, "machine_rank is not taken: it differs from node"),
         (CPU, {FLAGS: '{"cpu": true}'}, "cpu is not taken: accelerate would train in one process"),
-        (CPU, {FLAGS: '{"fsdp-offload-params": "true"}'}, "set AXOLOTL_FSDP_CONFIG__OFFLOAD_PARAMS"),
-        (CPU, {FLAGS: '{"use_fsdp": true}'}, "set SFT_ACCELERATE_PRESET"),
+        (CPU, {FLAGS: '{"fsdp-activation-checkpointing": "true"}'},
+         "set AXOLOTL_FSDP_CONFIG__ACTIVATION_CHECKPOINTING"),
+        (CPU, {FLAGS: '{"use_deepspeed": true}'}, "set SFT_ACCELERATE_PRESET"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(machine: Machine, environ: dict[str, str], line: str) -> None:

@@ -92,9 +92,14 @@ def loaded(document: object, **environ: str) -> Settings:
 
 
 def plain(found: Settings) -> dict[str, Any]:
-    """Every key that is set, without those that any document brings."""
+    """Every key that is set, without what names the document and what its tool adds."""
     several = {**found.axolotl, **found.own}
-    return {key: several[key].value for key in several if key not in (DOCUMENT, "adapter")}
+    return {key: s.value for key, s in several.items() if key != DOCUMENT and s.layer != "dialect"}
+
+
+def added(found: Settings) -> dict[str, Any]:
+    """What the tool of a document adds where it is silent."""
+    return {key: s.value for key, s in found.axolotl.items() if s.layer == "dialect"}
 
 
 def refused(document: object, **environ: str) -> list[str]:
@@ -222,6 +227,11 @@ VALUES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("log_level", "critical", "error", {"SFT_LOG_LEVEL": "ERROR"}),
     ("resume_from_checkpoint", "True", True, {}),
     ("resume_from_checkpoint", "latest", "latest", {}),
+    ("resume_from_checkpoint", "false", False, {}),
+    ("save_strategy", "no", False, {"save_strategy": "no"}),
+    ("save_strategy", "epoch", "epoch", {"save_strategy": "epoch"}),
+    ("eval_strategy", "steps", "steps", {"eval_strategy": "steps"}),
+    ("evaluation_strategy", "no", False, {"eval_strategy": "no"}),
     ("resume_from_checkpoint", "/c", "/c", {"resume_from_checkpoint": "/c"}),
     ("hub_private_repo", "false", False, {"SFT_PUSH_PRIVATE": False}),
     ("hub_private_repo", "null", None, {}),
@@ -256,7 +266,6 @@ REFUSED = [
     ("report_to", ["wandb", "neptune"], "neptune is none of wandb, mlflow"),
     ("trackers", ["aim"], "aim is none of wandb, mlflow"),
     ("log_level", "loud", "loud is none of passive, detail, debug"),
-    ("resume_from_checkpoint", False, "SFT_RERUN=true trains anew"),
     ("liger_kernel_config", {"odd": True}, "odd is none of rope, rms_norm"),
     ("num_train_epochs", "many", "'many'"),
     ("use_flash_attn", "perhaps", "true or false"),
@@ -332,8 +341,10 @@ def test_a_data_type_against_the_arithmetic_is_one_meaning_twice() -> None:
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"model_name_or_path": "a"}, "the SFT trainer"),
-        ({"num_train_epochs": 1, "lora_r": 8}, "the SFT trainer"),
+        ({"model_name_or_path": "a"}, "transformers' TrainingArguments"),
+        ({"num_train_epochs": 1, "lora_r": 8}, "transformers' TrainingArguments"),
+        ({"model_name_or_path": "a", "training_data_path": "b"}, "the SFT trainer"),
+        ({"model_name_or_path": "a", "peft_method": "lora"}, "the SFT trainer"),
         ({"train": {"base_model": "a"}}, "the compose pipeline"),
         ({"paths": {}, "naming": {"force_run_index": 3}}, "the compose pipeline"),
         ({"training_params": {"learning_rate": 1e-3}}, "the industrial pipeline's training"),
@@ -454,8 +465,11 @@ def test_what_a_dialect_implies_is_weaker_than_a_weaker_document(tmp_path: Any) 
     assert found.axolotl["adapter"].value == "lora"
 
 
-def test_variables_alone_imply_nothing() -> None:
-    assert "adapter" not in loaded({}, SFT_MODEL_NAME_OR_PATH="a").axolotl
+def test_variables_imply_what_their_file_does_where_they_name_its_data() -> None:
+    assert not added(loaded({}, SFT_MODEL_NAME_OR_PATH="a"))
+    file = {"model_name_or_path": "a", "training_data_path": "b"}
+    variables = {f"SFT_{name.upper()}": value for name, value in file.items()}
+    assert added(loaded({}, **variables)) == added(loaded(file)) != {}
 
 
 COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -467,8 +481,12 @@ COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"preprocess": {"cutoff_len": 64}, "train": {"cutoff_len": 32}}, {"sequence_len": 32}),
     ({"preprocess": {"test_size": 0.05}}, {"val_set_size": 0.05}),
     (
-        {"train": {"learning_rate": "2e-4", "min_learning_rate": "1e-4"}},
-        {"learning_rate": 2e-4, "cosine_min_lr_ratio": 0.5},
+        {"train": {"lr_scheduler": "cosine", "learning_rate": "2e-4", "min_learning_rate": "1e-4"}},
+        {"lr_scheduler": "cosine", "learning_rate": 2e-4, "cosine_min_lr_ratio": 0.5},
+    ),
+    (
+        {"train": {"lr_scheduler": "linear", "min_learning_rate": 1e-6}},
+        {"lr_scheduler": "linear"},
     ),
     (
         {"train": {"lr_scheduler": "cosine_with_min_lr", "min_learning_rate": 1e-6}},
@@ -516,8 +534,11 @@ def test_the_compose_pipelines_yaml(document: dict[str, Any], keys: dict[str, An
     [
         ({"preprocess": {"sample_size": -3}}, "preprocess.sample_size: cannot be obeyed: -3"),
         ({"preprocess": {"sample_size": True}}, "'true' is not allowed"),
-        ({"train": {"lr_scheduler": "linear", "min_learning_rate": 1e-6}}, "cosine schedules"),
-        ({"train": {"learning_rate": 1e-6, "min_learning_rate": 1e-5}}, "has to be smaller"),
+        (
+            {"train": {"lr_scheduler": "cosine", "learning_rate": 1e-6, "min_learning_rate": 1e-5}},
+            "has to be smaller",
+        ),
+        ({"train": {}, "awq": {"extra_args": ["--x"]}}, "SFT_QUANTISE has its own settings"),
         ({"logging": {"console_level": "loud"}}, "logging.console_level: "),
         (
             {"train": {}, "awq": {"method": "gguf"}},
@@ -631,6 +652,43 @@ def test_a_token_in_a_foreign_document_is_refused_and_not_repeated() -> None:
     assert "hf_plant" not in line
 
 
+LAUNCHED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"main_process_port": 1234}, {"SFT_ACCELERATE_LAUNCH_ARGS": {"main_process_port": 1234}}),
+    ({"num_processes": 2, "same_network": True, "rdzv_backend": "static", "machine_rank": 0},
+     {"SFT_ACCELERATE_LAUNCH_ARGS": {"num_processes": 2}}),
+    ({"main_training_function": "main", "tpu_use_sudo": False, "downcast_bf16": "no",
+      "dynamo_backend": "no", "use_cpu": False, "tpu_env": []}, {}),
+    ({"mixed_precision": "no"}, {}),
+    ({"mixed_precision": "bf16"}, {"bf16": True}),
+    ({"use_fsdp": True, "fsdp_sharding_strategy": 1, "fsdp_state_dict_type": "FULL_STATE_DICT",
+      "fsdp_cpu_ram_efficient_loading": True, "fsdp_sync_module_states": True,
+      "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}, {}),
+    ({"fsdp-offload-params": "true"}, {"fsdp_config": {"offload_params": True}}),
+    ({"fsdp_sharding_strategy": "NO_SHARD"}, {"SFT_ACCELERATE_PRESET": "ddp"}),
+    ({"fsdp_sharding_strategy": 2}, {"fsdp_config": {"reshard_after_forward": False}}),
+    ({"config_file": "/app/accelerate_fsdp_defaults.yaml"}, {}),
+    ({"config_file": "mine.yaml"}, {"SFT_ACCELERATE_LAUNCH_ARGS": {"config_file": "mine.yaml"}}),
+    ({}, {"SFT_ACCELERATE_LAUNCH_ARGS": {}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "keys"), LAUNCHED)
+@pytest.mark.parametrize("name", ["accelerate_launch_args", "multiGPU"])
+def test_flags_of_the_launcher_that_say_nothing_are_dropped(
+    name: str, flags: dict[str, Any], keys: dict[str, Any]
+) -> None:
+    assert plain(loaded({name: flags})) == keys
+
+
+def test_a_precision_of_the_launcher_is_weaker_than_the_trainers_own() -> None:
+    found = loaded(
+        {"torch_dtype": "float16", "accelerate_launch_args": {"mixed_precision": "bf16"}}
+    )
+    assert plain(found) == {"fp16": True}
+    assert any("mixed_precision: torch_dtype counts" in note for note in found.notes)
+
+
 def test_every_rule_that_makes_something_is_tried_above() -> None:
     tried = {flag for flag, *_ in [*VALUES, *REFUSED]} | {"peft_method", "use_liger_kernel"}
+    tried |= {"accelerate_launch_args", "multiGPU"}  # LAUNCHED
     assert {f for f, r in trainer.TABLE.items() if isinstance(r, Becomes)} <= tried | {"tracker"}

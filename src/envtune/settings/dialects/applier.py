@@ -17,7 +17,8 @@ _PLAIN = Schema({}, {})
 class Translation:
     """A layer in envtune's own names, what the user should know, and what cannot be done.
 
-    `implied` is a dialect's own default where it is not envtune's: weaker than every layer.
+    `implied` is what a tool itself adds where its file is silent: weaker than every layer.
+    `open` holds problems that a key of another layer answers.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -25,6 +26,7 @@ class Translation:
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unknown: list[Problem] = field(default_factory=list)
+    open: list[tuple[str, Problem]] = field(default_factory=list)
 
 
 def apply(entry: Entry, name: str, rule: Rule, others: Others, result: Translation) -> None:
@@ -37,7 +39,7 @@ def apply(entry: Entry, name: str, rule: Rule, others: Others, result: Translati
         try:
             made = rule.make(_typed(entry, rule), others)
         except Mismatch as problem:
-            result.problems.append(problem.told(entry.label, entry.text))
+            result.problems += problem.lines(entry.label, entry.text)
             return
     else:
         made = rule
@@ -56,8 +58,11 @@ def _take(entry: Entry, name: str, outcome: Outcome, result: Translation) -> Non
         if outcome.reason:
             result.notes.append(f"{entry.label}: {outcome.reason}")
     elif isinstance(outcome, Refused):
-        if not _asks_for_nothing(entry, name, outcome):
-            result.problems.append(Problem(entry.label, f"cannot be obeyed: {outcome.reason}"))
+        problem = Problem(entry.label, f"cannot be obeyed: {outcome.reason}")
+        if outcome.instead:
+            result.open.append((outcome.instead, problem))
+        elif not _asks_for_nothing(entry, name, outcome):
+            result.problems.append(problem)
     else:
         for key, value in outcome.items():
             made = replace(entry, text=as_text(value), value=value, key=key, made=True)

@@ -13,14 +13,16 @@ from envtune.settings.dialects.rules import (
     FLAG,
     NUMBER,
     TEXT,
+    TEXTS,
     Becomes,
-    Implied,
+    Defaults,
     Noted,
     Others,
     Refused,
     Table,
     prefixed,
 )
+from envtune.settings.dialects.trainer_values import report_to
 
 _QUANTISED = Noted("convert-awq in orchestration.post_finetune quantises, or SFT_QUANTISE=w4a16")
 _RESUMED = Noted("a stage works on its own run; `envtune <stage> RUN` names another")
@@ -36,7 +38,11 @@ PATHS: Table = {
     "run_metadata_file": Noted("latest.txt under the outputs and the logs names the newest run"),
 }
 
+# Its classifier of diagnoses is a task of its own; its training of texts knows none of these.
+_CLASSIFIER = Noted("only the pipeline's classifier reads it")
+
 PREPROCESS: Table = {
+    "mode": Refused("only data sets of instructions are read", unless=("huggingface",)),
     "dataset_name": "datasets.0.path",
     "sample_size": Becomes(ANY, values.sample),
     "filter_langs": Noted("rows are not filtered by language; every row trains"),
@@ -70,7 +76,15 @@ TRAIN: Table = {
     "eval_steps": "eval_steps",
     "max_steps": "max_steps",
     "resume_from": Becomes(TEXT, values.resume),
-}
+    "eval_batch_size": "eval_batch_size",
+    "load_in_4bit": Becomes(FLAG, values.four_bits),
+    "report_to": Becomes(TEXTS, report_to),
+    "logging_dir": Noted("TensorBoard's events lie in the run's folder"),
+    **dict.fromkeys(
+        ("loss_type", "focal_gamma", "label_smoothing", "use_oversampling", "abstain_tau",
+         "metric_for_best_model", "greater_is_better", "class_weighting"), _CLASSIFIER,
+    ),
+}  # fmt: skip
 
 LOGGING: Table = {
     "console_level": Becomes(TEXT, values.console),
@@ -79,8 +93,17 @@ LOGGING: Table = {
     "debug_pipeline": Becomes(FLAG, lambda on, others: {"SFT_LOG_LEVEL": "DEBUG"} if on else {}),
 }
 
+_NAMED = Noted("a run is <model>-<dataset>-<size>-run<N>; FORCE_RUN_NAME names it otherwise")
 NAMING: Table = {
     "counter_scope": "SFT_RUN_COUNTER_SCOPE",
+    "run_counter_scope": "SFT_RUN_COUNTER_SCOPE",
+    "use_legacy": "USE_LEGACY_NAMING",
+    "legacy_allowed": Noted("USE_LEGACY_NAMING=1 asks for the old names"),
+    "normalize": _NAMED,
+    "separator": _NAMED,
+    "run_prefix": Refused("set FORCE_RUN_NAME, a run's whole name", unless=("",)),
+    "max_segment_length": _NAMED,
+    "max_name_length": _NAMED,
     "force_run_name": "FORCE_RUN_NAME",
     "force_run_index": "FORCE_RUN_INDEX",
 }
@@ -97,7 +120,7 @@ SERVE: Table = {
     "served_model_name": Becomes(TEXT, values.served_name),
     "model_name": Becomes(TEXT, lambda name, others: {"SFT_SERVE_SERVED_MODEL_NAME": [name]}),
     "prefer_awq": "SFT_PREFER_AWQ",
-    "served_model_relpath": "SFT_SERVED_MODEL_RELPATH",
+    "served_model_relpath": Becomes(TEXT, values.served_path),
     "resume_from": _RESUMED,
 }
 
@@ -107,6 +130,11 @@ AWQ: Table = {
     "method": Refused("4-bit weights are made by awq; see SFT_QUANTISE", unless=("awq",)),
     "scheme": Noted("4-bit weights are W4A16_ASYM"),
     "num_calibration_samples": "SFT_CALIBRATION_SAMPLES",
+    "max_seq_length": "SFT_CALIBRATION_SEQUENCE_LEN",
+    "calib_text_file": Noted("the prepared rows of the run calibrate"),
+    "extra_args": Refused("SFT_QUANTISE has its own settings", unless=([],)),
+    "use_smoothquant": Noted("AWQ scales the weights by itself"),
+    "smoothquant_strength": Noted("AWQ scales the weights by itself"),
     "output_suffix": Noted("the quantised model lies in merged_awq"),
 }
 
@@ -120,6 +148,15 @@ EVAL: Table = {
     "resume_from": _RESUMED,
 }
 
+# What its loader adds.
+USUAL: Defaults = {
+    "preprocess.sample_size": 1000, "preprocess.test_size": 0.1, "preprocess.pack_sequences": True,
+    "train.cutoff_len": 2048, "train.batch_size": 1, "train.gradient_accumulation": 1,
+    "train.epochs": 1, "train.learning_rate": 2e-5, "train.lr_scheduler": "linear",
+    "train.warmup_ratio": 0, "train.lora_r": 8, "train.lora_alpha": 16,
+    "train.lora_dropout": 0.05, "train.lora_target_modules": ["q_proj", "v_proj"],
+}  # fmt: skip
+
 TABLE: Table = {
     **prefixed("paths", PATHS),
     **prefixed("preprocess", PREPROCESS),
@@ -130,13 +167,15 @@ TABLE: Table = {
     **prefixed("serve", SERVE),
     "orchestration.post_finetune": Becomes(_STAGES, values.chain),
     **prefixed("awq", AWQ),
+    **prefixed("llm_compressor", AWQ),
     **prefixed("eval", EVAL),
 }
 
 
-def implied(others: Others) -> Implied:
-    """Its data sets have the columns of Alpaca; those of the Hub cannot be looked into here."""
+def defaults(others: Others) -> Defaults:
+    """Its own where its file is silent; a data set of its has the columns of Alpaca, and those
+    of the Hub cannot be looked into here."""
     name = str(others.get("preprocess.dataset_name", ""))
-    if not re.fullmatch(r"[\w-]+/[\w.-]+", name) or name.endswith((".json", ".jsonl", ".csv")):
-        return {}
-    return {"a data set of the Hub, which reads as alpaca": ("datasets.0.type", "alpaca")}
+    hub = re.fullmatch(r"[\w-]+/[\w.-]+", name) and not name.endswith((".json", ".jsonl", ".csv"))
+    usual = USUAL if "train.base_model" in others else {}
+    return {**usual, **({"datasets.0.type": "alpaca"} if hub else {})}

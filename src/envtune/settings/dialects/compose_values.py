@@ -32,12 +32,13 @@ def cutoff(value: int, others: Others) -> Mapping[str, Any] | Noted:
 
 
 def least_rate(value: float, others: Others) -> Outcome:
-    """transformers' own curve takes the last rate, Axolotl's its share of the first."""
-    curve = others.get("train.lr_scheduler", "cosine")
+    """transformers' own curve takes the last rate, Axolotl's its share of the first; a curve
+    that ends at 0 passes it over, as the pipeline does."""
+    curve = others.get("train.lr_scheduler", "linear")
     if curve == "cosine_with_min_lr":
         return {"lr_scheduler_kwargs": {"min_lr": value}}
     if curve != "cosine":
-        return Refused("only the cosine schedules end at a smallest rate")
+        return Noted(f"{curve} ends at 0; only the cosine schedules end at a smallest rate")
     first = others.get("train.learning_rate")
     if not isinstance(first, int | float) or not 0 <= value < first:
         return Refused("has to be smaller than train.learning_rate")
@@ -85,3 +86,13 @@ def served_name(value: str, others: Others) -> Mapping[str, Any] | Noted:
     if others.get("serve.model_name"):
         return Noted("serve.model_name counts")
     return {"SFT_SERVE_SERVED_MODEL_NAME": [value]}
+
+
+def served_path(value: str, others: Others) -> Mapping[str, Any]:
+    """`none` leaves the choice to the server."""
+    named = value.strip().lower() not in ("none", "null", "")
+    return {"SFT_SERVED_MODEL_RELPATH": value} if named else {}
+
+
+def four_bits(on: bool, others: Others) -> Mapping[str, Any]:
+    return {"adapter": "qlora", "load_in_4bit": True} if on else {}

@@ -1,19 +1,25 @@
 """Which dialects there are, and how a document or a variable of one is told."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from envtune.settings import upstream
-from envtune.settings.dialects import compose, industrial, trainer
-from envtune.settings.dialects.rules import Implied, Others, Table
+from envtune.settings.dialects import compose, industrial, llamafactory, trainer, trl
+from envtune.settings.dialects.rules import Defaults, Table
+
+# Where a reader finds another tool's names beside Axolotl's.
+_PAGE = "docs/coming-from.md"
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """A table, and the top keys that tell a document of it; one of them is enough.
+    """A table, and the top keys that tell a document of it: one of `marks` is enough, and a
+    mark of several names wants them all.
 
-    `comments`: a name that begins with an underscore is one.
+    `comments`: a name that begins with an underscore is one. `defaults` are the lines that
+    the tool adds where a document is silent.
     """
 
     name: str
@@ -21,18 +27,79 @@ class Dialect:
     marks: tuple[str, ...]
     sections: bool = True
     comments: bool = False
-    implied: Callable[[Others], Implied] = lambda others: {}
+    defaults: Callable[[Mapping[str, Any]], Defaults] = lambda others: {}
+
+    def told(self, given: Mapping[str, Any]) -> bool:
+        """Whether a document is one of this dialect."""
+        return any(given.keys() >= set(mark.split()) for mark in self.marks)
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A file that is known and not translated: whose it is, and what to do instead."""
+
+    name: str
+    marks: tuple[str, ...]
+    instead: str
+
+    def told(self, given: Mapping[str, Any]) -> bool:
+        """Whether a document is one of these."""
+        names = {*given, *_inside(given)}
+        return any(names >= set(mark.split()) for mark in self.marks)
+
+
+def _inside(value: Any) -> Iterator[str]:
+    """torchtune's word for a class, wherever it stands."""
+    if isinstance(value, Mapping):
+        yield from ("_component_" for name in value if name == "_component_")
+        for item in value.values():
+            yield from _inside(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _inside(item)
+
+
+def _table_at(heading: str) -> str:
+    return f"its names stand beside Axolotl's in {_PAGE}#{heading}"
+
+
+# Before the dialects: a name of these may be one of theirs too.
+FOREIGN = (
+    Foreign("torchtune", ("_component_",), _table_at("torchtune")),
+    Foreign(
+        "Unsloth",
+        ("model_name max_seq_length", "model_name load_in_4bit", "use_gradient_checkpointing"),
+        _table_at("unsloth"),
+    ),
+    Foreign(
+        "LLaMA-Factory's v1",
+        ("model_class", "model peft_config", "model dist_config", "model train_dataset"),
+        _table_at("llama-factory"),
+    ),
+    Foreign("ms-swift", ("train_type", "tuner_type"), _table_at("llama-factory")),
+    Foreign(
+        "accelerate",
+        ("compute_environment", "distributed_type num_processes"),
+        'name it in SFT_ACCELERATE_LAUNCH_ARGS={"config_file": "PATH"}',
+    ),
+    Foreign(
+        "DeepSpeed",
+        ("zero_optimization", "train_micro_batch_size_per_gpu"),
+        "name it in AXOLOTL_DEEPSPEED",
+    ),
+    Foreign("PEFT", ("peft_type",), "name the adapter's folder in AXOLOTL_LORA_MODEL_DIR"),
+    Foreign("a model", ("architectures model_type",), "name its folder in AXOLOTL_BASE_MODEL"),
+    Foreign("Kubernetes", ("apiVersion kind",), "give what its ConfigMap holds, not the manifest"),
+)
 TRAINER = Dialect(
-    "the SFT trainer", trainer.TABLE, trainer.MARKS, sections=False, implied=trainer.implied
+    "the SFT trainer", trainer.TABLE, trainer.MARKS, sections=False, defaults=trainer.defaults
 )
 DIALECTS = (
     Dialect(
         "the compose pipeline",
         compose.TABLE,
         ("paths", "preprocess", "train", "logging"),
-        implied=compose.implied,
+        defaults=compose.defaults,
     ),
     Dialect(
         "the industrial pipeline's training",
@@ -41,12 +108,27 @@ DIALECTS = (
         comments=True,
     ),
     Dialect(
+        "LLaMA-Factory",
+        llamafactory.TABLE,
+        llamafactory.MARKS,
+        sections=False,
+        defaults=llamafactory.defaults,
+    ),
+    Dialect(
         "the industrial pipeline's data",
         industrial.DATA,
         ("output_params", "quality_filters", "template"),
         comments=True,
     ),
     TRAINER,
+    Dialect("TRL", trl.TABLE, trl.MARKS, sections=False, defaults=trl.defaults),
+    Dialect(
+        "transformers' TrainingArguments",
+        trainer.TABLE,
+        trainer.ARGUMENTS_MARKS,
+        sections=False,
+        defaults=trainer.arguments_defaults,
+    ),
 )
 
 

@@ -17,6 +17,8 @@ NUMBER: Node = {"anyOf": [{"type": "integer"}, {"type": "number"}]}
 COUNT: Node = {"type": "integer", "minimum": 1}
 TEXTS: Node = {"anyOf": [{"type": "array", "items": TEXT}, TEXT, {"type": "null"}]}
 ANY: Node = {}
+# `no` is false in YAML 1.1.
+STRATEGY: Node = {"anyOf": [TEXT, FLAG]}
 
 # All names of one source with their plain values, in sections also under their last part: a
 # rule may need a neighbour.
@@ -27,11 +29,13 @@ Others = Mapping[str, Any]
 class Refused:
     """Cannot be obeyed: the reason, and what to use instead.
 
-    `unless` holds values that ask for nothing; the upstream's own default is one too.
+    `unless` holds values that ask for nothing; the upstream's own default is one too. Where
+    another layer sets the key `instead`, nothing is left to refuse.
     """
 
     reason: str
     unless: tuple[Any, ...] = ()
+    instead: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Becomes:
     make: Callable[[Any, Others], Outcome | list[Outcome]]
 
 
-# What a dialect means without saying it: why, and the key with its value.
-Implied = Mapping[str, tuple[str, Any]]
+# The lines that a tool adds where its file is silent: its own names, or keys of Axolotl.
+Defaults = Mapping[str, Any]
 Rule = str | Becomes | Refused | Noted
 Table = Mapping[str, Rule]
 
@@ -62,3 +66,8 @@ Table = Mapping[str, Rule]
 def prefixed(prefix: str, table: Table) -> dict[str, Rule]:
     """`table` with each name inside a section."""
     return {f"{prefix}.{name}": rule for name, rule in table.items()}
+
+
+def without(table: Table, *names: str) -> dict[str, Rule]:
+    """`table` less some names."""
+    return {name: rule for name, rule in table.items() if name not in names}

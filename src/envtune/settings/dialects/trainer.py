@@ -7,14 +7,17 @@ snapshot. `tests/unit/settings/test_dialects.py` proves that every flag has a ro
 from collections.abc import Mapping
 from typing import Any
 
+from envtune.settings import upstream
+from envtune.settings.dialects import launching
 from envtune.settings.dialects import trainer_values as values
 from envtune.settings.dialects.rules import (
     FLAG,
     NUMBER,
+    STRATEGY,
     TEXT,
     TEXTS,
     Becomes,
-    Implied,
+    Defaults,
     Noted,
     Others,
     Refused,
@@ -32,7 +35,7 @@ _LEVELS: Mapping[str, Mapping[str, Any]] = {
     "info": {"SFT_LOG_LEVEL": "INFO"}, "warning": {"SFT_LOG_LEVEL": "WARNING"},
     "error": {"SFT_LOG_LEVEL": "ERROR"}, "critical": {"SFT_LOG_LEVEL": "ERROR"},
 }  # fmt: skip
-_NO_PROMPT_TUNING = Refused("prompt tuning is not in Axolotl; peft_method=lora")
+_PROMPT_TUNING = Noted("only prompt tuning reads it, which peft_method asks for")
 _NO_AIM = Refused("Aim is not supported; report_to takes wandb, mlflow and tensorboard")
 
 MODEL: Table = {
@@ -97,9 +100,9 @@ LORA: Table = {
     "lora_post_process_for_vllm": "SFT_LORA_POST_PROCESS_FOR_VLLM",
     "invocation_string": values.NO_ALORA,
     "alora_invocation_string": values.NO_ALORA,
-    "prompt_tuning_init": _NO_PROMPT_TUNING,
-    "prompt_tuning_init_text": _NO_PROMPT_TUNING,
-    "num_virtual_tokens": _NO_PROMPT_TUNING,
+    "prompt_tuning_init": _PROMPT_TUNING,
+    "prompt_tuning_init_text": _PROMPT_TUNING,
+    "num_virtual_tokens": _PROMPT_TUNING,
 }
 
 STEPS: Table = {
@@ -125,7 +128,8 @@ STEPS: Table = {
 }
 
 EVALUATION: Table = {
-    "evaluation_strategy": "eval_strategy",
+    "eval_strategy": Becomes(STRATEGY, values.strategy("eval_strategy")),
+    "evaluation_strategy": Becomes(STRATEGY, values.strategy("eval_strategy")),
     "do_train": Noted("a run always trains"),
     "do_eval": Noted("a validation set is evaluated where there is one"),
     "do_predict": Refused("a run predicts nothing"),
@@ -141,7 +145,8 @@ EVALUATION: Table = {
 }
 
 SAVING: Table = {
-    "save_model_dir": Refused("the result lies in the run's adapter/ or model/; set output_dir"),
+    "save_model_dir": Noted("the result lies in the run's adapter/ or model/"),
+    "save_strategy": Becomes(STRATEGY, values.strategy("save_strategy")),
     "cache_dir": "SFT_CACHE_DIR",
     "overwrite_output_dir": Noted("a run's folder is never overwritten; SFT_RERUN trains again"),
     "save_on_each_node": Refused("every node sees one folder"),
@@ -170,7 +175,7 @@ LOGGING: Table = {
     "aim_remote_server_ip": _NO_AIM,
     "aim_remote_server_port": _NO_AIM,
     "aim_url": _NO_AIM,
-    "training_logs_filename": Refused("the losses are in the run's metrics.jsonl"),
+    "training_logs_filename": Noted("the losses are in the run's metrics.jsonl"),
     "logging_strategy": Noted("every step is logged; logging_steps makes it fewer"),
     "logging_first_step": Noted("every step is logged; logging_steps makes it fewer"),
     "logging_nan_inf_filter": Refused("Axolotl keeps it on; grad_norm shows a NaN"),
@@ -184,7 +189,8 @@ LOGGING: Table = {
 }
 
 LAUNCH: Table = {
-    "accelerate_launch_args": "SFT_ACCELERATE_LAUNCH_ARGS",
+    "accelerate_launch_args": Becomes({"type": "object"}, launching.flags),
+    "multiGPU": Becomes({"type": "object"}, launching.flags),
     "local_rank": Refused("the launcher sets it for each process"),
     "parallelism_config": Refused("set context_parallel_size, tensor_parallel_size, dp_shard_size"),
     "ddp_backend": Refused("nccl on GPUs, gloo on the CPU"),
@@ -199,7 +205,7 @@ PLUGINS: Table = {
     "trainer_controller_config_file": Refused(
         "set early_stopping_patience, or loss_watchdog_threshold with loss_watchdog_patience"
     ),
-    "auto_gptq": Refused("set gptq=true with a GPTQ model"),
+    "auto_gptq": Refused("set gptq=true with a GPTQ model", ([],)),
     "bitsandbytes": Refused("set adapter=qlora, or load_in_8bit=true"),
     "fused_lora": Refused("the four lora_*_kernel settings are on where they work"),
     "fast_kernels": Refused("set use_liger_kernel=true"),
@@ -208,23 +214,67 @@ PLUGINS: Table = {
     "odm": Refused("Axolotl has no online data mixing"),
     "mcp": Refused("set context_parallel_size"),
     "exp_metadata": Refused("the run's record is run.json"),
-    "enable_reduce_loss_sum": Refused("the loss is always averaged over tokens"),
-    "do_dataprocessing_only": Refused("a run trains"),
+    "enable_reduce_loss_sum": Refused("the loss is always averaged over tokens", (False,)),
+    "do_dataprocessing_only": Refused("a run trains what it prepares", (False,)),
 }
 
-TABLE: Table = {
-    **MODEL, **DATA, **LORA, **STEPS, **EVALUATION, **SAVING, **LOGGING, **LAUNCH, **PLUGINS,
+# Arguments that transformers has dropped and that files still hold.
+_DROPPED = Noted("transformers has no such argument any more")
+DROPPED: Table = {
+    "include_tokens_per_second": "include_tokens_per_second",
+    "logging_dir": Noted("TensorBoard's events lie in the run's folder"),
+    **dict.fromkeys(
+        ("half_precision_backend", "fp16_opt_level", "fp16_backend", "dispatch_batches",
+         "split_batches", "use_ipex", "use_mps_device", "tpu_num_cores", "past_index",
+         "ray_scope", "torchdynamo", "mp_parameters", "_n_gpu", "fsdp_min_num_params",
+         "fsdp_transformer_layer_cls_to_wrap",
+         "tpu_metrics_debug", "include_inputs_for_metrics"),
+        _DROPPED,
+    ),
 }  # fmt: skip
 
+# What any tool over TrainingArguments takes.
+ARGUMENTS: Table = {
+    **DROPPED, **STEPS, **EVALUATION, **SAVING, **LOGGING, **LAUNCH,
+    **{name: DATA[name] for name in
+       ("group_by_length", "train_sampling_strategy", "length_column_name")},
+}  # fmt: skip
+TABLE: Table = {**MODEL, **DATA, **LORA, **ARGUMENTS, **PLUGINS}
+
 # Names that only a configuration for the trainer has.
-MARKS = ("model_name_or_path", "training_data_path", "accelerate_launch_args", "peft_method",
-         "per_device_train_batch_size", "num_train_epochs", "response_template",
-         "dataset_text_field", "lora_post_process_for_vllm", "tokenizer_name_or_path",
-         "data_config_path", "max_seq_length", "target_modules")  # fmt: skip
+MARKS = ("training_data_path", "accelerate_launch_args", "peft_method", "response_template",
+         "lora_post_process_for_vllm", "data_config_path", "data_formatter_template",
+         "dataset_conversation_field", "multiGPU")  # fmt: skip
+# The same table serves those of transformers itself, whatever script reads them.
+ARGUMENTS_MARKS = ("model_name_or_path", "per_device_train_batch_size", "num_train_epochs",
+                   "max_seq_length", "dataset_text_field", "tokenizer_name_or_path",
+                   "target_modules")  # fmt: skip
 
 
-def implied(others: Others) -> Implied:
-    """The trainer tunes all weights where no method is named; envtune would train an adapter."""
-    if {"peft_method", "adapter"} & others.keys():
-        return {}
-    return {"no peft_method, which trains all weights": ("adapter", None)}
+def arguments_defaults(others: Others) -> Defaults:
+    """What TrainingArguments holds where nothing is said and envtune would choose otherwise."""
+    usual = upstream.trainer()["flags"]
+    length = {} if _on(others, "max_steps") else {"num_train_epochs": usual["num_train_epochs"]}
+    warmup = {} if _on(others, "warmup_ratio") else {"warmup_steps": 0}
+    return {
+        "per_device_train_batch_size": usual["per_device_train_batch_size"],
+        "gradient_accumulation_steps": usual["gradient_accumulation_steps"],
+        **length,
+        "learning_rate": usual["learning_rate"],
+        "lr_scheduler_type": usual["lr_scheduler_type"],
+        **warmup,
+        "peft_method": "none",
+    }
+
+
+def defaults(others: Others) -> Defaults:
+    """The trainer's own: all weights train where no method is named."""
+    lora = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
+    tuned = str(others.get("peft_method")).lower() == "lora"
+    return {**arguments_defaults(others), "max_seq_length": 4096, "packing": False,
+            **(lora if tuned else {})}  # fmt: skip
+
+
+def _on(others: Others, name: str) -> bool:
+    value = others.get(name)
+    return isinstance(value, int | float) and value > 0

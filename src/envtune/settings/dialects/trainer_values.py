@@ -1,7 +1,7 @@
 """What a value of the SFT trainer's comes to where the name alone does not say."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from envtune.settings.dialects.rules import TEXT, Becomes, Noted, Others, Outcome, Refused
@@ -149,9 +149,14 @@ def liger_parts(value: Mapping[str, Any], others: Others) -> Outcome:
 def resume(value: str | bool, others: Others) -> Outcome:
     """An unfinished run always goes on, which is what True asks for."""
     word = str(value).lower()
-    if word == "false":
-        return Refused("an unfinished run always resumes; SFT_RERUN=true trains anew")
+    if word in ("false", "no"):
+        return Noted("an unfinished run resumes all the same; SFT_RERUN=true trains anew")
     return {} if word in ("true", "latest") else {"resume_from_checkpoint": value}
+
+
+def strategy(key: str) -> Callable[[str | bool, Others], Outcome]:
+    """`no` without quotes is false in YAML 1.1."""
+    return lambda value, others: {key: "no" if value is False else value}
 
 
 def private(on: bool | None, others: Others) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """The settings of one upstream, and what types their values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,8 @@ class Schema:
                 return self._accept_one(value, option)
             except Mismatch as problem:
                 problems.append(problem)
-        # The option that got furthest into the value explains the problem best.
-        deepest = max(problems, key=lambda p: len(p.path), default=None)
+        # The option that got furthest into the value, with the least wrong, explains it best.
+        deepest = max(problems, key=lambda p: (len(p.path), -len(p.more)), default=None)
         if deepest is not None and deepest.path:
             raise deepest
         raise Mismatch((), value, self.describe(node), self._enum_hint(value, node))
@@ -119,7 +119,7 @@ class Schema:
     def _accept_one(self, value: Any, node: Node) -> Any:
         named = kind(node)
         if named == "array" and isinstance(value, list) and nodes.fits(node, value):
-            return [self._inside(item, nodes.item(node, i), i) for i, item in enumerate(value)]
+            return self._all((i, item, nodes.item(node, i)) for i, item in enumerate(value))
         if named == "object" and isinstance(value, Mapping):
             return self._accept_object(value, node)
         if named == "number" and type(value) is int:
@@ -129,21 +129,32 @@ class Schema:
         raise Mismatch((), value, self._words(node))
 
     def _accept_object(self, value: Mapping[str, Any], node: Node) -> dict[str, Any]:
-        result = {}
-        for name, item in ((str(name), item) for name, item in value.items()):  # YAML has 0: too
-            child = nodes.child(node, name)
-            if child is None:
-                hint = suggestion(name, node.get("properties", {}))
-                raise Mismatch((name,), item, "no such name here", hint)
-            result[name] = self._inside(item, child, name)
-        return result
+        parts = {str(name): item for name, item in value.items()}  # YAML has 0: too
+        found = self._all((name, item, self._child(node, name)) for name, item in parts.items())
+        return dict(zip(parts, found, strict=True))
 
-    def _inside(self, value: Any, node: Node, part: str | int) -> Any:
-        try:
-            return self._accept(value, node)
-        except Mismatch as problem:
-            problem.path = (part, *problem.path)
-            raise
+    def _child(self, node: Node, name: str) -> Node | str:
+        """The node of a name, or a near name where there is none."""
+        child = nodes.child(node, name)
+        return suggestion(name, node.get("properties", {})) if child is None else child
+
+    def _part(self, value: Any, node: Node | str) -> Any:
+        if isinstance(node, str):
+            raise Mismatch((), value, "no such name here", node)
+        return self._accept(value, node)
+
+    def _all(self, parts: Iterable[tuple[str | int, Any, Node | str]]) -> list[Any]:
+        """The values of a list or an object. Raises Mismatch for all that are wrong at once."""
+        found, problems = [], []
+        for part, item, node in parts:
+            try:
+                found.append(self._part(item, node))
+            except Mismatch as problem:
+                problem.below(part)
+                problems.append(problem)
+        if problems:
+            raise Mismatch.first(problems)
+        return found
 
     def _enum_hint(self, value: Any, node: Node) -> str:
         names = [str(v) for o in self._options(node) for v in o.get("enum", ())]
