@@ -56,6 +56,7 @@ class _Loader:
         self.notes: list[str] = []
 
     def load(self, inputs: Inputs) -> Settings:
+        self.problems += inputs.problems
         layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
         implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
         self._take(Layer(_IMPLIED, tuple(implied.values())))

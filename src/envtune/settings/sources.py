@@ -17,7 +17,7 @@ from envtune import redaction
 from envtune.errors import Problem, Refused
 from envtune.machine import certificates
 from envtune.machine.certificates import CA_BUNDLE, INSECURE
-from envtune.settings import documents, runtime, upstream
+from envtune.settings import documents, env_file, runtime, upstream
 from envtune.settings.own import OWN, profiles
 
 AXOLOTL = "AXOLOTL_"
@@ -83,11 +83,15 @@ _EARLY = ("SFT_PROFILE", CA_BUNDLE, INSECURE)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that was given: layers from weak to strong, and the plain environment."""
+    """Everything that was given: layers from weak to strong, and the plain environment.
+
+    `problems` are of variables that hold more than what was meant; they are in no layer.
+    """
 
     layers: tuple[Layer, ...]
     environ: Mapping[str, str]
     notes: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
 
     @property
     def passed_on(self) -> dict[str, str]:
@@ -128,14 +132,15 @@ def read(
     Raises Refused where a secret's file cannot be read, or the secret is set beside it.
     """
     environ = os.environ if environ is None else environ
-    named = _with_secrets(environ) if files else environ
+    meant, mended, problems = env_file.mended(environ, is_ours)
+    named = _with_secrets(meant) if files else meant
     found, notes = runtime.translated(named)
     given = [Entry(name, text) for name, _, text in (a.partition("=") for a in arguments)]
     early = {entry.name: entry.text for entry in given if entry.name in _EARLY}
     found, told = certificates.trusted({**found, **early})
     shown = redaction.hidden(found)
     entries, ignored = _entries_of(found)
-    notes += [*told, *ignored]
+    notes += [*mended, *told, *ignored]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -143,7 +148,7 @@ def read(
         Layer("AXOLOTL_", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
         Layer("command line", tuple(given)),
     ]
-    return Inputs(tuple(layers), shown, tuple(notes))
+    return Inputs(tuple(layers), shown, tuple(notes), tuple(problems))
 
 
 def _entries_of(environ: Mapping[str, str]) -> tuple[list[Entry], list[str]]:
