@@ -104,6 +104,13 @@ def is_typed(dataset: Mapping[str, Any], data: DataFacts, *, masked: bool) -> bo
     return "type" in _read(dataset, data, masked)
 
 
+def is_chat(dataset: Mapping[str, Any], data: DataFacts) -> bool:
+    """Whether the rows of a data set are laid out by a chat template that is not its own."""
+    read = _read(dataset, data, False)
+    named = str(read.get("type", "")).startswith("chat_template")
+    return named and not (read.get("chat_template") or read.get("chat_template_jinja"))
+
+
 def is_masked(dataset: Mapping[str, Any], data: DataFacts) -> bool:
     """Whether a data set is one that `response_template` masks."""
     return bool(_read(dataset, data, True).get("type") == ROWS)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import modelfiles
+from envtune.settings.nearest import near_file
 
 # ds_type as Axolotl names it; JSON lines are "json" too.
 _DATA_TYPES = {
@@ -19,6 +20,8 @@ _DATA_TYPES = {
     ".arrow": "arrow", ".txt": "text",
 }  # fmt: skip
 _LINE_LIMIT = 1 << 20
+# Rows are counted in files of up to so many bytes.
+_COUNTED = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
         with target.open("rb") as stream:
             return _sample(path, target, stream.read(_LINE_LIMIT), kind)
     except FileNotFoundError:
-        return DataFacts(path, True, problem=f"{target} is not there")
+        return DataFacts(path, True, problem=f"{target} is not there{near_file(path)}")
     except OSError as error:
         return DataFacts(path, True, problem=f"{target} cannot be read: {error.strerror}")
 
@@ -106,3 +109,20 @@ def _columns(head: bytes) -> tuple[str, ...]:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  # the data's type, not the code's
     return tuple(row)
+
+
+def count_rows(data: DataFacts, enough: int) -> int | None:
+    """How many rows a local file of JSON lines or a short JSON list has, `enough` at most; None
+    where that is not told in a moment."""
+    target = Path(data.path)
+    if not data.local or data.problem or data.ds_type != "json" or not target.is_file():
+        return None
+    if target.stat().st_size > _COUNTED:
+        return None
+    content = target.read_bytes()
+    if content.lstrip().startswith(b"["):
+        try:
+            return min(len(json.loads(content)), enough)
+        except (ValueError, RecursionError):
+            return None
+    return min(sum(1 for line in content.splitlines() if line.strip()), enough)

@@ -10,7 +10,7 @@ from typing import Any
 
 from envtune.errors import Problem, Refused
 from envtune.redaction import has_key_in_url
-from envtune.settings import dialects, upstream
+from envtune.settings import dialects, synonyms, upstream
 from envtune.settings.axolotl_keys import schema
 from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
@@ -232,7 +232,11 @@ def _whole(key: str, parts: Mapping[Path, str]) -> str:
 
 
 def _unknown(entry: Entry, types: Schema) -> Problem:
-    if entry.document:
+    bare = entry.name.upper().removeprefix(AXOLOTL).removeprefix(SFT)
+    if key := synonyms.meant(bare):
+        in_document = entry.document or key not in types.fields
+        hint: str | None = key if in_document else AXOLOTL + key.upper()
+    elif entry.document:
         hint = nearest(entry.name, [*types.fields, *dialects.flags(), *OWN])
     elif entry.name.startswith(SFT) and entry.name.removeprefix(SFT).lower() in types.fields:
         hint = AXOLOTL + entry.name.removeprefix(SFT)

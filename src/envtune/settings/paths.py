@@ -90,14 +90,19 @@ def _located(dataset: Any, root: str) -> Any:
         elif is_local(path):
             changed["path"] = absolute(path)
     files = dataset.get("data_files")
+    folder = str(changed.get("path", ""))
     if isinstance(files, str):
-        changed["data_files"] = _here(files)
+        changed["data_files"] = _here(files, folder)
     elif isinstance(files, list):
-        changed["data_files"] = [_here(file) for file in files]
+        changed["data_files"] = [_here(file, folder) for file in files]
     return changed
 
 
-def _here(file: str) -> str:
+def _here(file: str, folder: str) -> str:
+    """A file beside a local folder: seen from here, or from there as the datasets library does."""
+    within = os.path.join(folder, file)
+    if folder.startswith("/") and not os.path.exists(file) and os.path.exists(within):
+        return within
     return absolute(file) if os.path.exists(file) else file
 
 
