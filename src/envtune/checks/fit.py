@@ -18,10 +18,10 @@ from envtune.settings.typed import Settings
 # What loads weights that are packed by another tool, by config.json's quant_method: modules.
 _LOADERS = {
     "gptq": ("optimum", "gptqmodel"), "awq": ("gptqmodel",), "bitsandbytes": ("bitsandbytes",),
-    "compressed-tensors": ("compressed_tensors",), "hqq": ("hqq",), "quanto": ("optimum.quanto",),
-    "aqlm": ("aqlm",), "vptq": ("vptq",), "eetq": ("eetq",), "torchao": ("torchao",),
-    "fbgemm_fp8": ("fbgemm_gpu",), "higgs": ("flute",), "spqr": ("spqr_quant",),
+    "compressed-tensors": ("compressed_tensors",), "hqq": ("hqq",), "aqlm": ("aqlm",),
+    "vptq": ("vptq",), "torchao": ("torchao",), "higgs": ("flute",), "spqr": ("spqr_quant",),
     "auto-round": ("auto_round",), "quark": ("quark",), "fouroversix": ("fouroversix",),
+    "sinq": ("sinq",),
 }  # fmt: skip
 _TARGETS = ("lora_target_modules", "lora_modules_to_save")
 _ALL = "all-linear"
@@ -34,7 +34,7 @@ def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     yield from _held_back(settings, facts)
     yield from _untemplated(settings, facts)
     yield from model_problems(settings, facts)
-    for name, _, missing, known, whole in _unfit(settings, facts):
+    for name, missing, known, whole in _unfit(settings, facts):
         if whole:
             yield Problem(name, f"{_listed(missing)} fits no layer of the model; {known}")
 
@@ -44,16 +44,16 @@ def model_problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     packed = facts.model.config.get("quantization_config")
     method = str(packed.get("quant_method", "")) if isinstance(packed, dict) else ""
     engine = importlib.util.find_spec("axolotl")
-    lost = [m for m in _LOADERS.get(method, ()) if importlib.util.find_spec(m.split(".")[0]) is None]
+    lost = [m for m in _LOADERS.get(method, ()) if importlib.util.find_spec(m) is None]
     if engine is not None and lost:
-        what = f"{facts.model.path} is quantised by {method}, which {' and '.join(lost)} would "
-        fix = "load and which is not installed; take the model that is not quantised, and adapter qlora"
-        yield Problem(settings.axolotl["base_model"].name, what + fix)
+        what = f"{facts.model.path} is quantised by {method}, and {' and '.join(lost)}, which loads"
+        fix = "it, is not installed; take the model before that, and adapter qlora"
+        yield Problem(settings.axolotl["base_model"].name, f"{what} {fix}")
 
 
 def warnings(settings: Settings, facts: Facts) -> Iterator[str]:
     """Targets of LoRA that PEFT drops in silence, since others fit."""
-    for name, _, missing, known, whole in _unfit(settings, facts):
+    for name, missing, known, whole in _unfit(settings, facts):
         if not whole:
             yield f"{name}: {_listed(missing)} fits no layer of the model and is dropped; {known}"
 
@@ -62,11 +62,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def _unfit(
-    settings: Settings, facts: Facts
-) -> Iterator[tuple[str, str, list[str], str, bool]]:
-    """The name of a setting, its key, the targets that fit nothing, what is there, and whether
-    nothing fits. Only for models whose layers are called as in their files."""
+def _unfit(settings: Settings, facts: Facts) -> Iterator[tuple[str, list[str], str, bool]]:
+    """The name of a setting, its targets that fit nothing, what is there, and whether none fits.
+    Only for models whose layers are called as in their files."""
     config, path = facts.model.config, facts.model.path
     if not config or not path.startswith("/") or quantisable.unfit(config):
         return
@@ -80,7 +78,7 @@ def _unfit(
             others = settings.axolotl.get("lora_target_linear")
             alone = key == _TARGETS[0] and not (others is not None and others.value)
             known = _known(missing[0], modules, regex=regex)
-            yield setting.name, key, missing, known, alone and len(missing) == len(wanted)
+            yield setting.name, missing, known, alone and len(missing) == len(wanted)
 
 
 def _fits(target: str, modules: Sequence[str], *, regex: bool) -> bool:
@@ -99,7 +97,9 @@ def _known(target: str, modules: Sequence[str], *, regex: bool) -> str:
     """The layers that there are, and how a single name is written."""
     if regex and _fits(target, modules, regex=False):
         return f'one name is a pattern for whole names; write ["{target}"]'
-    last = list(dict.fromkeys(m.rpartition(".")[2] for m in modules if ".layers." in m or ".h." in m))
+    last = list(
+        dict.fromkeys(m.rpartition(".")[2] for m in modules if ".layers." in m or ".h." in m)
+    )
     names = [name for name in last if "norm" not in name] or last
     hint = nearest(target, names)
     there = f"there are {_listed(names[:12])}" if names else "its layers have other names"
@@ -134,5 +134,5 @@ def _held_back(settings: Settings, facts: Facts) -> Iterator[Problem]:
     sample = settings.get("SFT_SAMPLE_SIZE")
     total = sum(min(n, sample or n) for n in counts if n is not None)
     if total <= wanted:
-        what = f"{share.value} holds back {wanted} and the data has {total} rows: nothing would train"
+        what = f"{share.value:g} holds back {wanted} of {total} rows and leaves none to train"
         yield Problem(share.name, f"{what}; a share is less than 1, e.g. 0.05", Exit.DATA)

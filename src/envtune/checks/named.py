@@ -14,6 +14,7 @@ from typing import Any
 
 from envtune.errors import Exit, Problem
 from envtune.resolve.config import Facts
+from envtune.resolve.facts import READERS
 from envtune.resolve.parallel import PRESET
 from envtune.settings import upstream
 from envtune.settings.nearest import near_file, nearest
@@ -21,8 +22,6 @@ from envtune.settings.own.training import RUN_NAME
 from envtune.settings.paths import DATASETS
 from envtune.settings.typed import Setting, Settings
 
-# Builders of Hugging Face's datasets, which Axolotl looks up as repositories of the Hub.
-_BUILDERS = ("json", "csv", "parquet", "arrow", "text", "jsonl")
 _CHECKPOINT = "trainer_state.json"
 
 
@@ -33,6 +32,7 @@ def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     yield from _checkpoint(settings)
     yield from _plugins(settings)
     yield from _data_files(settings)
+    yield from _streamed(settings)
     yield from _served(settings, facts)
 
 
@@ -69,7 +69,7 @@ def _syntax(name: str, text: str, where: str) -> Iterator[Problem]:
     # A block of transformers' own, of which only the ends count here.
     plain = re.sub(r"\{%(-?)\s*(end)?generation\s*(-?)%\}", "", text)
     try:
-        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)  # noqa: S701  # no HTML
+        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
     except jinja2.TemplateSyntaxError as error:
         yield Problem(name, f"{where}is no Jinja at line {error.lineno}: {error.message}")
 
@@ -133,7 +133,9 @@ def _items(settings: Settings) -> Iterator[tuple[Setting, int, Mapping[str, Any]
     """Every data set that is described: the setting, its index, what is said of it."""
     for key in DATASETS:
         given = _set(settings, key)
-        for index, item in enumerate(given.value if given and isinstance(given.value, list) else ()):
+        for index, item in enumerate(
+            given.value if given and isinstance(given.value, list) else ()
+        ):
             if given and isinstance(item, Mapping):
                 yield given, index, item
 
@@ -144,14 +146,26 @@ def _data_files(settings: Settings) -> Iterator[Problem]:
         files, path = item.get("data_files"), str(item.get("path", ""))
         named = [files] if isinstance(files, str) else list(files or ())
         local = [file for file in named if "://" not in file]
-        if path in _BUILDERS and local:
-            fix = f"name the file itself: {setting.at(index, 'path')}={os.path.relpath(local[0])}"
-            what = f"{path} is a reader of the datasets library, and Axolotl takes it for a "
-            yield Problem(setting.at(index, "path"), f"{what}repository; {fix}", Exit.DATA)
+        if path in READERS and local:
+            what = (
+                f"{path} is a reader of the datasets library, which Axolotl takes for a repository"
+            )
+            fix = f"write the file as the path, {os.path.relpath(local[0])}, without data_files"
+            yield Problem(setting.at(index, "path"), f"{what}; {fix}", Exit.DATA)
         for file in local if path.startswith("/") else ():
             if not (os.path.exists(file) or glob.glob(file, recursive=True)):
                 what = f"{file} is not there{near_file(file)}"
                 yield Problem(setting.at(index, "data_files"), what, Exit.DATA)
+
+
+def _streamed(settings: Settings) -> Iterator[Problem]:
+    """Local rows that are streamed; the others are looked at with their columns."""
+    given = _set(settings, "pretraining_dataset")
+    for index, item in enumerate(given.value if given and isinstance(given.value, list) else ()):
+        path = str(item.get("path") or "") if isinstance(item, Mapping) else str(item)
+        if given and path.startswith("/") and not os.path.exists(path):
+            what = f"{path} is not there{near_file(path)}"
+            yield Problem(given.at(index, "path"), what, Exit.DATA)
 
 
 def _served(settings: Settings, facts: Facts) -> Iterator[Problem]:
@@ -165,4 +179,6 @@ def _served(settings: Settings, facts: Facts) -> Iterator[Problem]:
     made = re.match(RUN_NAME, first) or (output_dir and str(output_dir.value).endswith(f"/{first}"))
     if not made and not os.path.isfile(f"{folder}/config.json"):
         name = settings.own["SFT_SERVED_MODEL_RELPATH"].name
-        yield Problem(name, f"{folder} holds no model{near_file(folder)}; unset it to serve the run")
+        yield Problem(
+            name, f"{folder} holds no model{near_file(folder)}; unset it to serve the run"
+        )

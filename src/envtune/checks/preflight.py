@@ -99,6 +99,7 @@ HERE: tuple[Check, ...] = (
     machine.device,
     named.problems,
     data.problems,
+    data.types,
     fit.problems,
     conflicts.batch,
     trackers.problems,

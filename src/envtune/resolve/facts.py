@@ -19,6 +19,8 @@ _DATA_TYPES = {
     ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet",
     ".arrow": "arrow", ".txt": "text",
 }  # fmt: skip
+# What the datasets library calls what reads them.
+READERS = tuple(dict.fromkeys(_DATA_TYPES.values()))
 _LINE_LIMIT = 1 << 20
 # Rows are counted in files of up to so many bytes.
 _COUNTED = 1 << 24
@@ -74,7 +76,7 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
     if os.path.isdir(target):
         empty = not any(target.iterdir())
         return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")
-    kind = _DATA_TYPES.get(target.suffix)
+    kind = file_type(path)
     try:
         with target.open("rb") as stream:
             return _sample(path, target, stream.read(_LINE_LIMIT), kind)
@@ -82,6 +84,11 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
         return DataFacts(path, True, problem=f"{target} is not there{near_file(path)}")
     except OSError as error:
         return DataFacts(path, True, problem=f"{target} cannot be read: {error.strerror}")
+
+
+def file_type(path: str) -> str | None:
+    """How the rows of a file are written, by its name, as Axolotl names it."""
+    return _DATA_TYPES.get(Path(path).suffix)
 
 
 def _sample(path: str, target: Path, head: bytes, kind: str | None) -> DataFacts:

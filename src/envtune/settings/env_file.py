@@ -109,15 +109,19 @@ def _comma(text: str) -> Slip | None:
     bare = text.rstrip().removesuffix(",")
     ended = text.rstrip().endswith(",") and not (set(bare) & set(", \n") and not is_typed(bare))
     quoted = _quotes(bare) is not None
-    return Slip(bare, "ends in a comma", "take it out") if ended or (quoted and bare != text) else None
+    return (
+        Slip(bare, "ends in a comma", "take it out") if ended or (quoted and bare != text) else None
+    )
 
 
 def _comment(text: str) -> Slip | None:
     """A comment after one word, one quoted text or JSON; a sentence may hold a `#`."""
     match = _COMMENT.fullmatch(text)
     bare = match["bare"] if match else ""
-    if not bare or bare.startswith("#") or not (
-        is_typed(bare) or _quotes(bare) or not re.search(r"\s", bare)
+    if (
+        not bare
+        or bare.startswith("#")
+        or not (is_typed(bare) or _quotes(bare) or not re.search(r"\s", bare))
     ):
         return None
     return Slip(bare, "has a comment at its end", "put the comment on a line of its own")
@@ -125,7 +129,8 @@ def _comment(text: str) -> Slip | None:
 
 def _quotes(text: str) -> Slip | None:
     """Quotes round the whole, or one at the beginning that no other ends."""
-    for first, last in _QUOTES:
+    for pair in _QUOTES:
+        first, last = pair[0], pair[1]
         inside = text[1:-1]
         whole = len(text) > 1 and text.startswith(first) and text.endswith(last)
         if whole and (is_typed(inside) or not {first, last} & set(inside.replace(f"\\{last}", ""))):
@@ -147,7 +152,7 @@ def _named(name: str, wanted: str) -> str:
     if name[0] in _MARKS:
         why = "a byte order mark stands before the name; save the file as UTF-8 without BOM"
     elif _BEFORE.match(name.strip()):
-        word = name.split()[0]
+        word = name.split(maxsplit=1)[0]
         why = f"--env-file takes `{word}` for a part of the name"
     else:
         why = "--env-file takes what stands before = for the name, blanks and quotes too"

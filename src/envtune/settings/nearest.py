@@ -37,7 +37,11 @@ def near_file(path: str) -> str:
     """What is there instead of a local `path` that is not: `; there is data/train.jsonl`, or
     nothing. One part of it may be misspelled, a folder or the file."""
     found = _near_path(os.path.abspath(path))
-    return f"; there is {os.path.relpath(found) if not path.startswith('/') else found}" if found else ""
+    return (
+        f"; there is {os.path.relpath(found) if not path.startswith('/') else found}"
+        if found
+        else ""
+    )
 
 
 def _near_path(path: str) -> str | None:
