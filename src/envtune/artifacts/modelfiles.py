@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts.weights import UNREADABLE, header
-from envtune.settings.nearest import near_file
+from envtune.settings.paths import near_file
 
 CONFIG, WEIGHTS, TOKENIZER, ADAPTER = "config", "weights", "tokenizer", "adapter"
 

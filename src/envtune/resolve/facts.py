@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import modelfiles
-from envtune.settings.nearest import near_file
+from envtune.settings.paths import near_file
 
 # ds_type as Axolotl names it; JSON lines are "json" too.
 _DATA_TYPES = {

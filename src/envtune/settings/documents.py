@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from envtune.settings.nearest import near_file
+from envtune.settings.paths import near_file
 
 LIMIT = 1 << 20
 # PyYAML reads some 100 KiB a second.
