@@ -7,7 +7,7 @@ as it is: it is refused in one line, whatever it would have led to.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from envtune import redaction
@@ -18,7 +18,8 @@ _WATCHED = re.compile(
     r"(HF|HUGGING_?FACE|WANDB|MLFLOW|COMET|AWS|VLLM|RUNPOD|MASTER|CUDA_VISIBLE|AZURE|GOOGLE)_?\w*"
     r"|NNODES|NODE_RANK|NPROC|WORLD_SIZE|RANK|LOCAL_RANK"
 )
-_PROSE = ("WANDB_NOTES",)
+# Texts that may hold a `#` and end in a comma.
+_PROSE = re.compile(r".*(MESSAGE|NOTES|FORMAT|PROMPT|JINJA|(RESPONSE|INSTRUCTION)_TEMPLATE|SEP)")
 _QUOTES = ('""', "''", "“”", "‘’", "„“", "``")  # noqa: RUF001  # what an editor makes of quotes
 # What an editor puts before the first name, as it is and as bytes that are no UTF-8.
 _MARKS = "\ufeff\udcff\udcfe"
@@ -63,10 +64,8 @@ def mended(
 
 def slipped(name: str, text: str) -> Slip | None:
     """What stands round a value and was not meant, or None. Several are told as the outermost."""
-    if not text.strip() or name in _PROSE:
-        return None
     bare, told = text, []
-    for look in (_carriage, _blanks(name), _comma, _comment, _quotes):
+    for look in _looks(name.upper()) if text.strip() else ():
         if slip := look(bare):
             bare = slip.bare
             told.append(slip)
@@ -93,36 +92,27 @@ def _carriage(text: str) -> Slip | None:
     return Slip(bare, what, "save the file with LF") if bare != text else None
 
 
-def _blanks(name: str) -> Callable[[str], Slip | None]:
-    def look(text: str) -> Slip | None:
-        bare = text.strip(" \t")
-        if bare == text or not (_THINGS.fullmatch(name.upper()) or is_typed(bare)):
-            return None
-        # What types a value passes blanks over.
-        return None if is_typed(bare) else Slip(bare, "has blanks round it", "take them out")
-
-    return look
+def _blanks(text: str) -> Slip | None:
+    bare = text.strip(" \t")
+    # What types a value passes blanks over.
+    kept = bare != text and not is_typed(bare)
+    return Slip(bare, "has blanks round it", "take them out") if kept else None
 
 
 def _comma(text: str) -> Slip | None:
     """A comma at the end, as of a line of JSON. A list may have it, and a sentence."""
     bare = text.rstrip().removesuffix(",")
-    ended = text.rstrip().endswith(",") and not (set(bare) & set(", \n") and not is_typed(bare))
-    quoted = _quotes(bare) is not None
-    return (
-        Slip(bare, "ends in a comma", "take it out") if ended or (quoted and bare != text) else None
-    )
+    meant = is_typed(bare) or _quotes(bare) is not None or not re.search(r"[\s,]", bare)
+    ended = text.rstrip().endswith(",") and meant
+    return Slip(bare, "ends in a comma", "take it out") if ended else None
 
 
 def _comment(text: str) -> Slip | None:
     """A comment after one word, one quoted text or JSON; a sentence may hold a `#`."""
     match = _COMMENT.fullmatch(text)
-    bare = match["bare"] if match else ""
-    if (
-        not bare
-        or bare.startswith("#")
-        or not (is_typed(bare) or _quotes(bare) or not re.search(r"\s", bare))
-    ):
+    bare = match["bare"] if match else "#"
+    whole = is_typed(bare) or _quotes(bare) is not None or not re.search(r"\s", bare)
+    if bare.startswith("#") or not bare or not whole:
         return None
     return Slip(bare, "has a comment at its end", "put the comment on a line of its own")
 
@@ -139,6 +129,16 @@ def _quotes(text: str) -> Slip | None:
         what = "begins with a quote that nothing ends: a value is one line"
         return Slip(text[1:], what, "write line breaks as \\n, or use the setting's file")
     return None
+
+
+def _looks(name: str) -> Iterator[Callable[[str], Slip | None]]:
+    """What is looked for in the value of a name, from the outside in."""
+    yield _carriage
+    if _THINGS.fullmatch(name):
+        yield _blanks
+    if not _PROSE.fullmatch(name):
+        yield from (_comma, _comment)
+    yield _quotes
 
 
 def _bare_name(name: str) -> str:

@@ -232,10 +232,11 @@ def _whole(key: str, parts: Mapping[Path, str]) -> str:
 
 
 def _unknown(entry: Entry, types: Schema) -> Problem:
-    bare = entry.name.upper().removeprefix(AXOLOTL).removeprefix(SFT)
-    if key := synonyms.meant(bare):
+    hint: str | None
+    key = synonyms.meant(entry.name.upper().removeprefix(AXOLOTL).removeprefix(SFT))
+    if key and entry.name.upper() not in _names(types):
         in_document = entry.document or key not in types.fields
-        hint: str | None = key if in_document else AXOLOTL + key.upper()
+        hint = key if in_document else AXOLOTL + key.upper()
     elif entry.document:
         hint = nearest(entry.name, [*types.fields, *dialects.flags(), *OWN])
     elif entry.name.startswith(SFT) and entry.name.removeprefix(SFT).lower() in types.fields:
