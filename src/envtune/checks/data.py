@@ -9,6 +9,7 @@ from envtune.resolve import data as data_types
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import DataFacts
 from envtune.settings.nearest import suggestion
+from envtune.settings.paths import near_file
 from envtune.settings.typed import Settings
 
 # Axolotl 0.19's own: its modules of prompt_strategies, and what its wrappers know besides.
@@ -42,17 +43,23 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    yield from _unreadable(settings, "test_datasets", facts.test_data)
     if "datasets" not in settings.axolotl:
         return
+    yield from _unreadable(settings, "datasets", facts.data)
     name = settings.axolotl["datasets"].name
     given = settings.axolotl["datasets"].value or []
     tells = settings.passes_through  # RL's types follow from `rl`
     masked = "response_template" in settings.axolotl
     for index, (item, data) in enumerate(zip(given, facts.data, strict=True)):
-        if data.problem:
-            yield Problem(settings.axolotl["datasets"].at(index, "path"), data.problem, Exit.DATA)
-        elif not (tells or data_types.is_typed(item, data, masked=masked)):
+        if not (data.problem or tells or data_types.is_typed(item, data, masked=masked)):
             yield Problem(f"{name}__{index}__TYPE", _untyped(data), Exit.DATA)
+
+
+def _unreadable(settings: Settings, key: str, several: tuple[DataFacts, ...]) -> Iterator[Problem]:
+    for index, data in enumerate(several if key in settings.axolotl else ()):
+        if data.problem:
+            yield Problem(settings.axolotl[key].at(index, "path"), data.problem, Exit.DATA)
 
 
 def types(settings: Settings, facts: Facts) -> Iterator[Problem]:
@@ -100,8 +107,8 @@ def _untyped(data: DataFacts) -> str:
     columns = ", ".join(data.columns[:8])
     seen = f"its columns ({columns}) do not tell it" if columns else "it cannot be told from here"
     return (
-        f"is not set for {data.path} and {seen}; say how a row reads: alpaca, chat_template, "
-        'completion, or {"field_instruction": "question", "field_output": "answer", '
+        f"is not set for {data.path} and {seen}{near_file(data.path)}; say how a row reads: alpaca, "
+        'chat_template, completion, or {"field_instruction": "question", "field_output": "answer", '
         '"format": "{instruction}"}'
     )
 

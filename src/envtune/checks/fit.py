@@ -10,6 +10,7 @@ from envtune.artifacts import modelfiles
 from envtune.checks import quantisable
 from envtune.errors import Exit, Problem
 from envtune.resolve import data as data_types
+from envtune.resolve import method
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import count_rows
 from envtune.settings.nearest import nearest
@@ -24,6 +25,7 @@ _LOADERS = {
     "sinq": ("sinq",),
 }  # fmt: skip
 _TARGETS = ("lora_target_modules", "lora_modules_to_save")
+_ADAPTERS = ("lora", "qlora")
 _ALL = "all-linear"
 _OUTPUT = "lm_head"  # tied to the embedding, it is in no file
 _PREFIXES = ("", "model.", "transformer.", "base_model.")
@@ -66,18 +68,21 @@ def _unfit(settings: Settings, facts: Facts) -> Iterator[tuple[str, list[str], s
     """The name of a setting, its targets that fit nothing, what is there, and whether none fits.
     Only for models whose layers are called as in their files."""
     config, path = facts.model.config, facts.model.path
-    if not config or not path.startswith("/") or quantisable.unfit(config):
+    adapter = settings.axolotl.get("adapter")
+    unused = adapter is not None and adapter.value not in _ADAPTERS
+    if unused or not config or not path.startswith("/") or quantisable.unfit(config):
         return
     given = [(key, settings.axolotl[key]) for key in _TARGETS if key in settings.axolotl]
     modules = modelfiles.modules(Path(path)) if any(s.value for _, s in given) else []
     for key, setting in given if modules else ():
         wanted = [setting.value] if isinstance(setting.value, str) else list(setting.value or ())
-        regex = isinstance(setting.value, str) and key == _TARGETS[0]
+        text = isinstance(setting.value, str) and not method.is_name(setting.value)
+        regex = text and key == _TARGETS[0]
         missing = [t for t in wanted if t != _ALL and not _fits(t, modules, regex=regex)]
         if missing:
             others = settings.axolotl.get("lora_target_linear")
             alone = key == _TARGETS[0] and not (others is not None and others.value)
-            known = _known(missing[0], modules, regex=regex)
+            known = _known(missing[0], modules)
             yield setting.name, missing, known, alone and len(missing) == len(wanted)
 
 
@@ -93,10 +98,8 @@ def _fits(target: str, modules: Sequence[str], *, regex: bool) -> bool:
     return any(pattern.fullmatch(f"{prefix}{m}") for m in modules for prefix in _PREFIXES)
 
 
-def _known(target: str, modules: Sequence[str], *, regex: bool) -> str:
-    """The layers that there are, and how a single name is written."""
-    if regex and _fits(target, modules, regex=False):
-        return f'one name is a pattern for whole names; write ["{target}"]'
+def _known(target: str, modules: Sequence[str]) -> str:
+    """The layers that there are."""
     last = list(
         dict.fromkeys(m.rpartition(".")[2] for m in modules if ".layers." in m or ".h." in m)
     )

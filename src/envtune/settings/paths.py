@@ -124,7 +124,7 @@ def everything_local(settings: Settings) -> bool:
 def near_file(path: str) -> str:
     """What is there instead of a local `path` that is not: `; there is data/train.jsonl`, or
     nothing. One part of it may be misspelled, a folder or the file."""
-    found = _near_path(os.path.abspath(path))
+    found = _near_path(os.path.abspath(path)) if path else None
     return (
         f"; there is {os.path.relpath(found) if not path.startswith('/') else found}"
         if found

@@ -58,7 +58,7 @@ _MEANT: Mapping[str, str] = {
     "wandb_project": "project project_name",
     "SFT_QUANTISE": "quantize quantise quantisation quant awq",
     "SFT_MERGE": "merge merge_adapter",
-    "SFT_DEVICE": "device accelerator",
+    "SFT_DEVICE": "accelerator hardware",
     "SFT_SAMPLE_SIZE": "max_samples limit sample_size num_samples",
     "SFT_EVALUATE": "evaluate eval do_eval",
     "SFT_SERVE_PORT": "port",

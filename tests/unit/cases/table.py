@@ -106,6 +106,21 @@ def _secrets() -> list[Case]:
     ]
 
 
+# JSON as an editor, a shell or Python leaves it, and names without their prefix.
+_SLIPS = [
+    Case(f"json: {text}", {"AXOLOTL_DATASETS__0__PATH": None, "AXOLOTL_DATASETS": text}, 1, (words,))
+    for text, words in {
+        "[{“path”: “alpaca.jsonl”}]": "an editor's curly quotes",
+        "[{'path': 'alpaca.jsonl'}]": 'write its quotes as "',
+        r'[{\"path\": \"alpaca.jsonl\"}]': "have backslashes before them",
+        "alpaca.jsonl": "allowed: a JSON list",
+    }.items()
+] + [
+    _one("bare", "LEARNING_RATE", "1e-4", 0, "did you mean AXOLOTL_LEARNING_RATE?"),
+    _one("bare", "BASE_MODEL", "x", 0, "did you mean AXOLOTL_BASE_MODEL?"),
+    _one("bare", "WANDB_PROJECT", "x", 0, "!did you mean"),
+]  # fmt: skip
+
 # What is meant as it is written stays.
 _MEANT = [
     _one("meant", "AXOLOTL_CHAT_TEMPLATE_JINJA", "{{ messages }} # all", 0, "!--env-file"),
@@ -149,6 +164,10 @@ def _named() -> list[Case]:
         ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": ["trian.jsonl"], "type": "alpaca"}]', 3, "trian.jsonl is not there"),
         ("AXOLOTL_DATASETS", '[{"path": "chat.jsonl", "chat_template_jinja": "godo.jinja"}]', 1, "there is"),
     ]  # fmt: skip
+    missing += [
+        ("AXOLOTL_TEST_DATASETS", '[{"path": "alpca.jsonl"}]', 3, "there is", "/alpaca.jsonl"),
+        ("AXOLOTL_DATASETS__0__PATH", "rows/train", 3, "there is", "/rows/train.jsonl"),
+    ]
     there = [
         ("AXOLOTL_CHAT_TEMPLATE_JINJA", "good.jinja"),
         ("AXOLOTL_CHAT_TEMPLATE_JINJA", "{% for m in messages %}{% if m %}{% break %}{% endif %}{% endfor %}"),
@@ -181,6 +200,9 @@ _FIT = [
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", '["self_attn.q_proj", "lm_head"]', 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_MODULES_TO_SAVE", '["embed_tokens", "lm_head"]', 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_MODULES_TO_SAVE", '["wte"]', 0, "wte fits no layer"),
+    _one("target", "AXOLOTL_LORA_TARGET_MODULES", "q_proj", 0, "!fits no"),
+    _one("target", "AXOLOTL_LORA_TARGET_MODULES", "q_prj", 1, "did you mean q_proj?"),
+    Case("targets of nobody", {"AXOLOTL_ADAPTER": "null", "AXOLOTL_LORA_TARGET_MODULES": '["q_prj"]'}, 0),
     Case("target of shards", {"AXOLOTL_BASE_MODEL": "sharded", "AXOLOTL_LORA_TARGET_MODULES": '["q_prj"]'}, 1, ("did you mean q_proj?",)),
     Case("target of experts", {"AXOLOTL_BASE_MODEL": "experts", "AXOLOTL_LORA_TARGET_MODULES": '["w9"]'}, 0, ("!fits no",)),
     Case("target beside linear", {"AXOLOTL_LORA_TARGET_LINEAR": "true", "AXOLOTL_LORA_TARGET_MODULES": '["q_proj"]'}, 0),
@@ -246,5 +268,5 @@ _STREAMED = [
 ]  # fmt: skip
 
 CASES = [
-    *_texts(), *_typed(), *_names(), *_secrets(), *_MEANT, *_named(), *_FIT, *_types(), *_STREAMED,
+    *_texts(), *_typed(), *_names(), *_secrets(), *_SLIPS, *_MEANT, *_named(), *_FIT, *_types(), *_STREAMED,
 ]  # fmt: skip
