@@ -166,7 +166,7 @@ def _named() -> list[Case]:
     ]  # fmt: skip
     missing += [
         ("AXOLOTL_TEST_DATASETS", '[{"path": "alpca.jsonl"}]', 3, "there is", "/alpaca.jsonl"),
-        ("AXOLOTL_DATASETS__0__PATH", "rows/train", 3, "there is", "/rows/train.jsonl"),
+        ("AXOLOTL_DATASETS__0__PATH", "rows/train", 3, "there is", "rows/train.jsonl"),
     ]
     there = [
         ("AXOLOTL_CHAT_TEMPLATE_JINJA", "good.jinja"),
