@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts.weights import UNREADABLE, header
+from envtune.settings.paths import near_file
 
 CONFIG, WEIGHTS, TOKENIZER, ADAPTER = "config", "weights", "tokenizer", "adapter"
 
@@ -20,6 +21,7 @@ _VOCABULARIES = ("tokenizer.json", ".model", ".tiktoken", "vocab.txt", "tekken.j
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # transformers loads the first of these that is there; an index that comes later may be stale.
 ENTRIES = ("model.safetensors", INDICES[0], "pytorch_model.bin", INDICES[1])
+_CHATS = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 # What is read to see whether it is whole, besides weights. A folder may hold any other JSON.
 _READ = (
     "config.json", "generation_config.json", "adapter_config.json", "adapter_model.safetensors",
@@ -35,7 +37,7 @@ def missing(names: Collection[str], parts: Iterable[str]) -> list[str]:
 def problems(folder: Path, parts: Collection[str]) -> list[str]:
     """Everything that keeps a folder from being loaded: what is missing, what is damaged."""
     if not os.path.isdir(folder):  # False for a name that is too long, too
-        return [f"{folder} is not there"]
+        return [f"{folder} is not there{near_file(str(folder))}"]
     files = sorted(path for path in folder.iterdir() if path.is_file())
     lost = missing({path.name for path in files}, parts)
     lost += _lost_shards(folder) if WEIGHTS in parts else []
@@ -134,3 +136,29 @@ def parse(content: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004  # the file's type, not the code's
     return found
+
+
+def modules(folder: Path) -> list[str]:
+    """The layers that a model's safetensors speak of, in order; none where there are none or they
+    cannot be read."""
+    entry = next((name for name in ENTRIES[:2] if (folder / name).exists()), None)
+    if entry is None:
+        return []
+    try:
+        path = folder / entry
+        names = read_json(path)["weight_map"] if entry in INDICES else header(path)
+        return list(dict.fromkeys(str(name).rpartition(".")[0] for name in names))
+    except UNREADABLE:
+        return []
+
+
+def has_chat_template(folder: Path) -> bool | None:
+    """Whether a tokenizer lays out a chat; None where its files do not tell."""
+    if any((folder / name).exists() for name in _CHATS):
+        return True
+    try:
+        return bool(read_json(folder / "tokenizer_config.json").get("chat_template"))
+    except FileNotFoundError:
+        return False if any(folder.glob("tokenizer.*")) else None
+    except (OSError, ValueError):
+        return None

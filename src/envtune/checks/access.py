@@ -13,6 +13,7 @@ from envtune.artifacts import modelfiles
 from envtune.errors import Exit, Problem, Refused
 from envtune.resolve.config import Facts
 from envtune.settings import publish_targets
+from envtune.settings.paths import FROM_THE_HUB, near_file
 from envtune.settings.typed import Settings
 from envtune.transfer import availability
 from envtune.transfer.repositories import models, repositories
@@ -39,7 +40,7 @@ def verify(settings: Settings, facts: Facts) -> Facts:
     local_only = settings.get("SFT_LOCAL_FILES_ONLY")
     known = availability.ask(wanted, places, facts.environ, local_only=local_only)
     if problems := [answer.problem for answer in known.answers if answer.problem]:
-        raise Refused(_merged(problems))
+        raise Refused(_merged([_with_near(settings, problem) for problem in problems]))
     config = next((a.config for a in known.answers if a.config), facts.model.config)
     return replace(
         facts,
@@ -47,6 +48,13 @@ def verify(settings: Settings, facts: Facts) -> Facts:
         local=facts.local or known.alone,
         warnings=tuple(answer.warning for answer in known.answers if answer.warning),
     )
+
+
+def _with_near(settings: Settings, problem: Problem) -> Problem:
+    """With the local folder that was perhaps meant, of a slip in whose name the Hub was asked."""
+    named = (settings.axolotl[key] for key in FROM_THE_HUB if key in settings.axolotl)
+    path = next((str(s.value) for s in named if s.name == problem.name), "")
+    return replace(problem, message=problem.message + near_file(path))
 
 
 def _merged(problems: Sequence[Problem]) -> list[Problem]:

@@ -75,12 +75,16 @@ def _gpus(machine: Machine) -> Iterator[Problem]:
 
 
 def deepspeed(settings: Settings, facts: Facts) -> Iterator[Problem]:
-    """A preset of DeepSpeed's without DeepSpeed."""
-    preset = facts.parallel.preset
-    if preset in parallel.ZERO and importlib.util.find_spec("deepspeed") is None:
+    """A preset or a configuration of DeepSpeed's without DeepSpeed."""
+    preset, given = facts.parallel.preset, settings.axolotl.get("deepspeed")
+    if importlib.util.find_spec("deepspeed") is not None:
+        return
+    if preset in parallel.ZERO:
         yield Problem(
             parallel.PRESET, f"{preset} needs DeepSpeed, which is not installed; use fsdp2"
         )
+    elif given is not None and given.value and not settings.get("SFT_PRETEND_GPU"):
+        yield Problem(given.name, "needs DeepSpeed, which is not installed; unset it")
 
 
 def folders(settings: Settings, facts: Facts) -> Iterator[Problem]:

@@ -4,7 +4,17 @@ by then and tells what is wrong. `check` prints all of it at once.
 
 from collections.abc import Callable, Iterable, Iterator
 
-from envtune.checks import access, after_training, conflicts, data, machine, quantisable, trackers
+from envtune.checks import (
+    access,
+    after_training,
+    conflicts,
+    data,
+    fit,
+    machine,
+    named,
+    quantisable,
+    trackers,
+)
 from envtune.errors import NothingSet, Problem, Refused
 from envtune.machine import certificates
 from envtune.resolve import accelerate_flags, owned
@@ -87,7 +97,10 @@ OF_SETTINGS: tuple[Callable[[Settings], Iterable[Problem]], ...] = (
 HERE: tuple[Check, ...] = (
     lambda settings, facts: facts.problems,
     machine.device,
+    named.problems,
     data.problems,
+    data.types,
+    fit.problems,
     conflicts.batch,
     trackers.problems,
     machine.deepspeed,
@@ -99,7 +112,7 @@ HERE: tuple[Check, ...] = (
 )
 # What others are asked once all that is here is well, and what is judged by their answers.
 ASKED: tuple[tuple[Callable[[Settings, Facts], Facts], tuple[Check, ...]], ...] = (
-    (access.verify, (quantisable.model_problems,)),
+    (access.verify, (quantisable.model_problems, fit.model_problems)),
 )
 
 
@@ -135,6 +148,7 @@ WARNINGS: tuple[Callable[[Settings, Facts], Iterable[str]], ...] = (
     _unsafe,
     _pretended,
     data.masks_nothing,
+    fit.warnings,
     _again,
     finish.warnings,
     lambda settings, facts: facts.warnings,

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -9,6 +10,8 @@ from typing import NoReturn
 from envtune.cli.termination import terminate
 from envtune.cli.verbs import LONE, VERBS
 from envtune.errors import Exit
+from envtune.settings import synonyms
+from envtune.settings.nearest import nearest
 
 LOG = logging.getLogger("envtune")
 
@@ -60,11 +63,20 @@ def _override(text: str) -> str:
     return text
 
 
+def _meant(message: str) -> str:
+    """The verb that was meant where a message tells of one that is none."""
+    wrong = re.search(r"VERB: invalid choice: '([^']*)'", message)
+    said = wrong[1].lower().replace("_", "-") if wrong else ""
+    verb = said and (synonyms.VERBS.get(said) or nearest(said, VERBS))
+    return f"; did you mean `envtune {verb}`?" if verb else ""
+
+
 class _Parser(argparse.ArgumentParser):
     """Wrong usage is the user's to mend: exit 1, and a last word, like any other refusal."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
+        message += _meant(message)
         LOG.error("%s", message)
         terminate(message)
         sys.exit(Exit.CONFIG)

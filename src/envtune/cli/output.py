@@ -5,8 +5,10 @@ from typing import Any
 
 from envtune.columns import columns
 from envtune.errors import Problem, Refused
+from envtune.resolve import owned
 from envtune.resolve.batch import batch_sum
 from envtune.resolve.config import RunConfig, Value
+from envtune.settings import retired, synonyms
 from envtune.settings.axolotl_keys import schema
 from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN
@@ -70,16 +72,21 @@ def explanation(config: RunConfig, settings: Settings, name: str) -> str:
     types = schema()
     fields = types.fields
     key = name.removeprefix(AXOLOTL).lower()
+    key = retired.RENAMED.get(key) or retired.FLAGS.get(key, (key,))[0]
     if key not in fields:
-        hint = nearest(key, [*fields, *OWN])
+        hint = synonyms.meant(key.removeprefix("sft_")) or nearest(key, [*fields, *OWN])
         what = f"no such setting{f'; did you mean {hint}?' if hint else ''}"
         raise Refused([Problem(name, what)])
     rows = [("setting", f"{key} ({AXOLOTL}{key.upper()})")]
+    given = settings.axolotl.get(key)
     if key in config.axolotl:
         rows += [("value", _text(config.axolotl[key].value)), ("from", _why(config.axolotl[key]))]
-    else:
+    elif given is None:
         rows.append(("value", "not set: Axolotl's own default"))
-    rows += _overrode(settings.axolotl.get(key))
+    if given is not None and (key in owned.TAKEN or key not in config.axolotl):
+        rows += [("set", f"{_text(given.value)} ({given.name})")]
+        rows += [("becomes", owned.TAKEN.get(key, "nothing: Axolotl's own default holds"))]
+    rows += _overrode(given)
     rows.append(("takes", types.describe(fields[key])))
     rows.append(("means", fields[key].get("description") or "Axolotl does not say"))
     return _titled(rows)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune.resolve.config import Choice, Facts, Value
-from envtune.resolve.facts import DataFacts
+from envtune.resolve.facts import DataFacts, file_type
 
 # The type of rows that are laid out or masked by a template.
 ROWS = "envtune.engine.rows"
@@ -85,6 +85,22 @@ def with_types(values: dict[str, Value], facts: Facts, sample: int | None) -> di
     return values | _validating(values, facts)
 
 
+def streamed(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Rows that are streamed out of a local file: as the datasets library names those, since
+    Axolotl hands it the path alone, which it takes for a folder."""
+    given = values.get("pretraining_dataset")
+    if given is None or not isinstance(given.value, list):
+        return {}
+    items = [_as_file(item) if isinstance(item, Mapping) else item for item in given.value]
+    return {"pretraining_dataset": Value(items, given.source, given.reason)}
+
+
+def _as_file(item: Mapping[str, Any]) -> dict[str, Any]:
+    path = str(item.get("path") or "")
+    reader = file_type(path) if path.startswith("/") and not item.get("data_files") else None
+    return {**item, **({"path": reader, "data_files": path} if reader else {})}
+
+
 def _plain(values: Mapping[str, Value], key: str) -> Any:
     return values[key].value if key in values else None
 
@@ -102,6 +118,13 @@ def _teller(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def is_typed(dataset: Mapping[str, Any], data: DataFacts, *, masked: bool) -> bool:
     """Whether it is known how the rows of a data set read."""
     return "type" in _read(dataset, data, masked)
+
+
+def is_chat(dataset: Mapping[str, Any], data: DataFacts) -> bool:
+    """Whether the rows of a data set are laid out by a chat template that is not its own."""
+    read = _read(dataset, data, False)
+    named = str(read.get("type", "")).startswith("chat_template")
+    return named and not (read.get("chat_template") or read.get("chat_template_jinja"))
 
 
 def is_masked(dataset: Mapping[str, Any], data: DataFacts) -> bool:

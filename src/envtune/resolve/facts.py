@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import modelfiles
+from envtune.settings.paths import near_file
 
 # ds_type as Axolotl names it; JSON lines are "json" too.
 _DATA_TYPES = {
     ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet",
     ".arrow": "arrow", ".txt": "text",
 }  # fmt: skip
+# What the datasets library calls what reads them.
+READERS = tuple(dict.fromkeys(_DATA_TYPES.values()))
 _LINE_LIMIT = 1 << 20
+# Rows are counted in files of up to so many bytes.
+_COUNTED = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -71,14 +76,19 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
     if os.path.isdir(target):
         empty = not any(target.iterdir())
         return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")
-    kind = _DATA_TYPES.get(target.suffix)
+    kind = file_type(path)
     try:
         with target.open("rb") as stream:
             return _sample(path, target, stream.read(_LINE_LIMIT), kind)
     except FileNotFoundError:
-        return DataFacts(path, True, problem=f"{target} is not there")
+        return DataFacts(path, True, problem=f"{target} is not there{near_file(path)}")
     except OSError as error:
         return DataFacts(path, True, problem=f"{target} cannot be read: {error.strerror}")
+
+
+def file_type(path: str) -> str | None:
+    """How the rows of a file are written, by its name, as Axolotl names it."""
+    return _DATA_TYPES.get(Path(path).suffix)
 
 
 def _sample(path: str, target: Path, head: bytes, kind: str | None) -> DataFacts:
@@ -106,3 +116,20 @@ def _columns(head: bytes) -> tuple[str, ...]:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  # the data's type, not the code's
     return tuple(row)
+
+
+def count_rows(data: DataFacts, enough: int) -> int | None:
+    """How many rows a local file of JSON lines or a short JSON list has, `enough` at most; None
+    where that is not told in a moment."""
+    target = Path(data.path)
+    if not data.local or data.problem or data.ds_type != "json" or not target.is_file():
+        return None
+    if target.stat().st_size > _COUNTED:
+        return None
+    content = target.read_bytes()
+    if content.lstrip().startswith(b"["):
+        try:
+            return min(len(json.loads(content)), enough)
+        except (ValueError, RecursionError):
+            return None
+    return min(sum(1 for line in content.splitlines() if line.strip()), enough)

@@ -1,6 +1,9 @@
 """What is trained, and how fast it learns."""
 
-from envtune.resolve.config import Choice, Chosen, Facts
+from collections.abc import Mapping
+from typing import Any
+
+from envtune.resolve.config import Choice, Chosen, Facts, Value
 
 _LORA = ("lora", "qlora")
 # Axolotl refuses an adapter beside these.
@@ -18,6 +21,19 @@ _RATE_LORA, _RATE_FULL = 2e-4, 2e-5
 def is_lora(chosen: Chosen) -> bool:
     """Whether an adapter of LoRA's family is trained."""
     return chosen.get("adapter") in _LORA
+
+
+def named(values: Mapping[str, Value]) -> dict[str, Value]:
+    """One layer's name as a list of one: PEFT takes a text for a pattern of whole paths."""
+    given = values.get("lora_target_modules")
+    if given is None or not is_name(given.value):
+        return {}
+    return {"lora_target_modules": Value([given.value], given.source, given.reason)}
+
+
+def is_name(targets: Any) -> bool:
+    """Whether LoRA's targets are one layer's name and neither a pattern nor a list."""
+    return isinstance(targets, str) and targets.replace("_", "a").isalnum()
 
 
 def adapter(facts: Facts, chosen: Chosen) -> Choice | None:

@@ -21,6 +21,14 @@ REFUSED = {
     "swanlab_lark_secret": "a secret in a configuration gets published with it",
 }
 
+# What the user sets and Axolotl does not get as it is, and what becomes of it.
+TAKEN = {
+    "output_dir": "the folder of the run's results; Axolotl gets a folder inside",
+    "resume_from_checkpoint": "the training starts there; Axolotl gets it at its start",
+    "batch_size": "made of micro_batch_size, gradient_accumulation_steps and the processes",
+    "plugins": "beside envtune's own and those whose keys are set",
+}
+
 
 def refusals(settings: Settings) -> list[Problem]:
     """A problem for each key that the user may not set."""

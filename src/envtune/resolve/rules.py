@@ -36,6 +36,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     )
     own = _own(settings)
     values = data.with_types(values, facts, settings.get("SFT_SAMPLE_SIZE"))
+    values |= data.streamed(values) | method.named(values)
     for key, rule in RUNNING if settings.passes_through else RULES:
         if key not in values:
             choice = rule(facts, {name: v.value for name, v in values.items()})

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from envtune.errors import Problem, Refused
 from envtune.resolve.config import RunConfig
+from envtune.resolve.facts import READERS
 from envtune.settings.own import RUN_NAME
 
 SEGMENT, NAME, LAST_INDEX = 64, 128, 9999
@@ -52,7 +53,8 @@ def parts(config: RunConfig) -> tuple[str, str, str]:
     plain = config.plain()
     datasets = plain.get("datasets") or plain.get("pretraining_dataset") or [{}]
     first = datasets[0] if isinstance(datasets, list) else {"path": datasets}
-    path = _SUFFIXES.sub("", str(first.get("path", "")).rstrip("/"))
+    named = first.get("data_files") if first.get("path") in READERS else first.get("path", "")
+    path = _SUFFIXES.sub("", str(named).rstrip("/"))
     split = _SLICE.search(str(first.get("split") or ""))
     return (
         slug(str(plain["base_model"]).rstrip("/").rsplit("/", 1)[-1], "model"),

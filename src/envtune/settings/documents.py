@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from envtune.settings.paths import near_file
+
 LIMIT = 1 << 20
 # PyYAML reads some 100 KiB a second.
 _YAML_LIMIT = 1 << 17
@@ -69,7 +71,8 @@ def read_text(path: Path, limit: int = LIMIT) -> str:
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
+        near = near_file(str(path)) if isinstance(error, FileNotFoundError) else ""
+        raise DocumentError(f"{path} cannot be read: {error.strerror}{near}") from None
     return _text(data, str(path), limit)
 
 

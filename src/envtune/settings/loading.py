@@ -10,7 +10,7 @@ from typing import Any
 
 from envtune.errors import Problem, Refused
 from envtune.redaction import has_key_in_url
-from envtune.settings import dialects, upstream
+from envtune.settings import dialects, synonyms, upstream
 from envtune.settings.axolotl_keys import schema
 from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
@@ -54,6 +54,7 @@ class _Loader:
         self.notes: list[str] = []
 
     def load(self, inputs: Inputs) -> Settings:
+        self.problems += inputs.problems
         layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
         implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
         self._take(Layer(IMPLIED, tuple(implied.values())))
@@ -232,7 +233,12 @@ def _whole(key: str, parts: Mapping[Path, str]) -> str:
 
 
 def _unknown(entry: Entry, types: Schema) -> Problem:
-    if entry.document:
+    hint: str | None
+    key = synonyms.meant(entry.name.upper().removeprefix(AXOLOTL).removeprefix(SFT))
+    if key and entry.name.upper() not in _names(types):
+        in_document = entry.document or key not in types.fields
+        hint = key if in_document else AXOLOTL + key.upper()
+    elif entry.document:
         hint = nearest(entry.name, [*types.fields, *dialects.flags(), *OWN])
     elif entry.name.startswith(SFT) and entry.name.removeprefix(SFT).lower() in types.fields:
         hint = AXOLOTL + entry.name.removeprefix(SFT)

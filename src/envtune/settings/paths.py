@@ -3,12 +3,17 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from envtune.machine import runpod
+from envtune.settings.nearest import nearest
 from envtune.settings.typed import Settings
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt", ".tsv", ".zst", ".gz")
+
+# No path is longer; how many names of a folder are compared with one that is not there.
+_PATH_LENGTH, _ENTRIES = 4096, 2000
 
 # Settings that may hold a local path, and those that hold data sets.
 PATHS = (
@@ -95,14 +100,19 @@ def _located(dataset: Any, root: str) -> Any:
         elif is_local(path):
             changed["path"] = absolute(path)
     files = dataset.get("data_files")
+    folder = str(changed.get("path", ""))
     if isinstance(files, str):
-        changed["data_files"] = _here(files)
+        changed["data_files"] = _here(files, folder)
     elif isinstance(files, list):
-        changed["data_files"] = [_here(file) for file in files]
+        changed["data_files"] = [_here(file, folder) for file in files]
     return changed
 
 
-def _here(file: str) -> str:
+def _here(file: str, folder: str) -> str:
+    """A file beside a local folder: seen from here, or from there as the datasets library does."""
+    within = os.path.join(folder, file)
+    if folder.startswith("/") and not os.path.exists(file) and os.path.exists(within):
+        return within
     return absolute(file) if os.path.exists(file) else file
 
 
@@ -114,3 +124,31 @@ def everything_local(settings: Settings) -> bool:
         values += [item.get("path") for item in given or () if isinstance(item, Mapping)]
         values += [given] if isinstance(given, str) else []
     return all(value.startswith("/") for value in values if isinstance(value, str))
+
+
+def near_file(path: str) -> str:
+    """What is there instead of a local `path` that is not: `; there is data/train.jsonl`, or
+    nothing. One part of it may be misspelled, a folder or the file."""
+    found = _near_path(os.path.abspath(path)) if path else None
+    return (
+        f"; there is {os.path.relpath(found) if not path.startswith('/') else found}"
+        if found
+        else ""
+    )
+
+
+def _near_path(path: str) -> str | None:
+    folder, name = os.path.split(path)
+    if not name or len(path) > _PATH_LENGTH:
+        return None
+    if not os.path.isdir(folder):
+        other = _near_path(folder)
+        return other and (_near_path(f"{other}/{name}") or None)
+    if os.path.exists(path):
+        return path
+    try:
+        names = {entry.name.lower(): entry.name for entry in islice(os.scandir(folder), _ENTRIES)}
+    except OSError:
+        return None
+    hint = names.get(nearest(name.lower(), names) or "")
+    return f"{folder}/{hint}" if hint else None

@@ -17,12 +17,14 @@ from envtune import redaction
 from envtune.errors import Problem, Refused
 from envtune.machine import certificates
 from envtune.machine.certificates import CA_BUNDLE, INSECURE
-from envtune.settings import documents, runtime, upstream
+from envtune.settings import documents, env_file, runtime, upstream
 from envtune.settings.own import OWN, profiles
 
 AXOLOTL = "AXOLOTL_"
 SFT = "SFT_"
 _CHANNEL = "ENVTUNE_"
+# Keys that are variables of other tools too.
+_OTHERS = ("wandb_", "mlflow_", "comet_", "hf_", "hub_", "local_", "ddp_", "otel_", "use_")
 # How alike a name has to be to one of ours before it counts as a slip, 0 to 1.
 _NEAR = 0.87
 
@@ -85,11 +87,15 @@ _EARLY = ("SFT_PROFILE", CA_BUNDLE, INSECURE)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that was given: layers from weak to strong, and the plain environment."""
+    """Everything that was given: layers from weak to strong, and the plain environment.
+
+    `problems` are of variables that hold more than what was meant; they are in no layer.
+    """
 
     layers: tuple[Layer, ...]
     environ: Mapping[str, str]
     notes: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
 
     @property
     def passed_on(self) -> dict[str, str]:
@@ -130,7 +136,8 @@ def read(
     Raises Refused where a secret's file cannot be read, or the secret is set beside it.
     """
     environ = os.environ if environ is None else environ
-    named = _with_secrets(environ) if files else environ
+    meant, mended, problems = env_file.mended(environ, is_ours)
+    named = _with_secrets(meant) if files else meant
     found, notes = runtime.translated(named)
     given = [
         Entry(_ARGUMENTS.get(name, name), text)
@@ -140,7 +147,7 @@ def read(
     found, told = certificates.trusted({**found, **early})
     shown = redaction.hidden(found)
     entries, ignored = _entries_of(found)
-    notes += [*told, *ignored, *runtime.passed_over(found)]
+    notes += [*mended, *told, *ignored, *runtime.passed_over(found), *_bare(found)]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -148,7 +155,7 @@ def read(
         Layer("AXOLOTL_", tuple(e for e in entries if e.name.startswith(AXOLOTL))),
         Layer("command line", tuple(given)),
     ]
-    return Inputs(tuple(layers), shown, tuple(notes))
+    return Inputs(tuple(layers), shown, tuple(notes), tuple(problems))
 
 
 def _entries_of(environ: Mapping[str, str]) -> tuple[list[Entry], list[str]]:
@@ -160,6 +167,15 @@ def _entries_of(environ: Mapping[str, str]) -> tuple[list[Entry], list[str]]:
         else:
             entries.append(Entry(name, environ[name]))
     return entries, notes
+
+
+def _bare(environ: Mapping[str, str]) -> Iterator[str]:
+    """A line for each variable that is a key of Axolotl's but for its prefix. Nobody reads it."""
+    keys = upstream.axolotl()["fields"]
+    for name in environ:
+        key = name.lower()
+        if name.isupper() and "_" in key and key in keys and not key.startswith(_OTHERS):
+            yield f"{name} is no setting and passed over; did you mean {AXOLOTL}{name}?"
 
 
 def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -34,8 +34,6 @@ def refused(environ: dict[str, str], machine: Machine = AMPERE) -> list[str]:
 CONFLICTS = [
     ({"LOAD_IN_4BIT": "1", "LOAD_IN_8BIT": "1"}, "LOAD_IN_8BIT: is set and so is AXOLOTL_LOAD_IN_4BIT"),
     ({"BF16": "true", "FP16": "true"}, "FP16: is set and so is AXOLOTL_BF16"),
-    ({"DEEPSPEED": "z.json", "FSDP": "full_shard"}, "FSDP: is set and so is AXOLOTL_DEEPSPEED"),
-    ({"DEEPSPEED": "z.json", "FSDP_CONFIG__OFFLOAD_PARAMS": "true"}, "FSDP_CONFIG: is set and so is AXOLOTL_DEEPSPEED"),
     ({"WARMUP_STEPS": "5", "WARMUP_RATIO": "0.1"}, "WARMUP_RATIO: is set and so is AXOLOTL_WARMUP_STEPS"),
     ({"BATCH_SIZE": "8", "GRADIENT_ACCUMULATION_STEPS": "2"}, "BATCH_SIZE: is set and so is"),
     ({"BATCH_SIZE": "8", "MICRO_BATCH_SIZE": "3"}, "BATCH_SIZE: 8 is no multiple of 3 micro x 1 world"),
@@ -90,7 +88,7 @@ ALLOWED: list[dict[str, str]] = [
     {"LOAD_IN_8BIT": "1"},
     {"LOAD_IN_4BIT": "1"},
     {"ADAPTER": "qlora", "LOAD_IN_4BIT": "1"},
-    {"ADAPTER": "mine", "PLUGINS": "acme.Plugin"},
+    {"ADAPTER": "mine", "PLUGINS": "axolotl.integrations.mora.MoraPlugin"},
     {"ADAPTER": "mora", "MORA__MORA_TYPE": "rope"},
     {"ADAPTER": "null", "LORA_R": "null", "LORA_ALPHA": "null", "LORA_DROPOUT": "null"},
     {"WARMUP_STEPS": "0", "WARMUP_RATIO": "0.1"},
@@ -106,6 +104,12 @@ ALLOWED: list[dict[str, str]] = [
     {"OPTIMIZER": "muon", "LR_SCHEDULER": "rex"},
     {"OPTIMIZER": "paged_adamw_8bit", "LR_SCHEDULER": "warmup_stable_decay"},
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", [{"FSDP": "full_shard"}, {"FSDP_CONFIG__OFFLOAD_PARAMS": "true"}])
+def test_deepspeed_excludes_fsdp(other: dict[str, str]) -> None:
+    lines = refused({"DEEPSPEED": '{"zero_optimization": {"stage": 2}}'} | other)
+    assert any("is set and so is AXOLOTL_DEEPSPEED" in line for line in lines)
 
 
 @pytest.mark.parametrize("environ", ALLOWED, ids=str)
@@ -264,7 +268,11 @@ def test_an_old_name_that_says_the_same_as_the_new_one_is_fine() -> None:
         ({"LIGER_ROPE": "false"}, []),
         ({"CUT_CROSS_ENTROPY": "null"}, []),
         (
-            {"LIGER_ROPE": "true", "CUT_CROSS_ENTROPY": "true", "PLUGINS": "acme.Plugin"},
+            {
+                "LIGER_ROPE": "true",
+                "CUT_CROSS_ENTROPY": "true",
+                "PLUGINS": "acme.Plugin",
+            },
             [
                 "acme.Plugin",
                 "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",

@@ -70,9 +70,18 @@ def parse_json(text: str, allowed: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError as error:
-        raise Mismatch((), text, allowed, f"not JSON: {error}") from None
+        raise Mismatch((), text, allowed, f"not JSON: {error}{_slip(text)}") from None
     except RecursionError:
         raise Mismatch((), text, allowed, "nested too deeply") from None
+
+
+def _slip(text: str) -> str:
+    """What an editor, a shell or Python made of JSON, in words; nothing where it cannot be told."""
+    if set(text) & set("“”„‘’"):  # noqa: RUF001  # what an editor makes of quotes
+        return "; it has an editor's curly quotes"
+    if '\\"' in text and '"' not in text.replace('\\"', ""):
+        return "; its quotes have backslashes before them: take those out"
+    return '; write its quotes as "' if "'" in text and '"' not in text else ""
 
 
 def _finite(text: str) -> float:
