@@ -41,6 +41,7 @@ _NEEDS = (
     ("dpo_loss_type", None, ("rl",)),
     ("dpo_loss_weights", None, ("rl",)),
 )
+_BY_EPOCH = "evals_per_epoch"
 _QUANTISED = ("load_in_4bit", "load_in_8bit")
 _ADAPTERS = ("lora", "qlora", "llama-adapter")
 _CPU_ATTENTION = ("eager", "sdpa", None)
@@ -84,16 +85,29 @@ def on_cpu(settings: Settings) -> Iterator[Problem]:
             yield Problem(given.name(key), "needs a GPU; unset it to train on the CPU")
 
 
-def batch(settings: Settings, facts: Facts) -> Iterator[Problem]:
-    """A batch_size that micro batches on every process cannot make up."""
+def batch(settings: Settings, facts: Facts) -> Iterator[str]:
+    """A batch_size that micro batches on every process cannot make up: Axolotl rounds."""
     given, processes = _Given(settings), facts.parallel.world
     size, micro = (
         given["batch_size"],
         given["micro_batch_size"] or batches.micro(given["batch_size"], processes),
     )
     if size and size % (micro * processes):
-        what = f"{size} is no multiple of {micro} micro x {processes} world; choose one that is"
-        yield Problem(given.name("batch_size"), what)
+        made = max(1, size // (micro * processes)) * micro * processes
+        what = f"{size} is no multiple of {micro} micro x {processes} world; a step takes {made}"
+        yield f"{given.name('batch_size')}: {what}"
+
+
+def idle(settings: Settings, facts: Facts) -> Iterator[str]:
+    """What is taken and does nothing, or nobody has judged."""
+    given = _Given(settings)
+    if given.on(_BY_EPOCH) and given.off("val_set_size") and not given.on("test_datasets"):
+        yield f"{given.name(_BY_EPOCH)}: no rows are held back, so nothing is evaluated"
+    attention = str(given["attn_implementation"])
+    known = attention.split(":", maxsplit=1)[0].split("@", maxsplit=1)[0] in _isolating()
+    if given.on("sample_packing") and "/" in attention and not known:
+        what = f"whether {attention} keeps packed rows apart is not known"
+        yield f"{given.name('attn_implementation')}: {what}"
 
 
 class _Given:
@@ -154,7 +168,9 @@ def _qlora(given: _Given) -> Iterator[Problem]:
 
 
 def _evaluation(given: _Given) -> Iterator[Problem]:
-    wanting = [key for key in EVALUATES if given.on(key) and given[key] != "no"]
+    # Axolotl lets evaluations be asked for without rows if they are counted by epoch.
+    asking = [key for key in EVALUATES if key != _BY_EPOCH]
+    wanting = [key for key in asking if given.on(key) and given[key] != "no"]
     streams = any(given.on(key) for key in STREAMS)
     if wanting and (given.off("val_set_size") or streams) and not given.on("test_datasets"):
         ways = "AXOLOTL_TEST_DATASETS" if streams else "AXOLOTL_VAL_SET_SIZE=0.05"
@@ -196,9 +212,16 @@ def _packing(given: _Given) -> Iterator[Problem]:
     if given.on("rl"):
         yield Problem(given.name("sample_packing"), "packs no rows of RL; unset it")
     attention = given["attn_implementation"]
-    isolating = upstream.axolotl()["packing"]
+    isolating = _isolating()
     # A kernel of the Hub may name a revision or a function: owner/name@v1:function.
     base = str(attention).split(":", maxsplit=1)[0].split("@", maxsplit=1)[0]
-    if "attn_implementation" in given and base not in isolating:
+    # A kernel of the Hub that nobody has judged is told, not refused.
+    if "attn_implementation" in given and base not in isolating and "/" not in base:
         what = f"is {attention}, which lets packed rows see each other; choose one of "
         yield Problem(given.name("attn_implementation"), what + ", ".join(isolating))
+
+
+def _isolating() -> list[str]:
+    """The attentions that keep packed rows apart."""
+    found: list[str] = upstream.axolotl()["packing"]
+    return found

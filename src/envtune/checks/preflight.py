@@ -71,14 +71,11 @@ def _missing(settings: Settings) -> Iterator[Problem]:
 
 
 def _idle(settings: Settings) -> Iterator[Problem]:
-    """Names that contradict each other, and keys whose checkpoints are of no use."""
+    """Names that contradict each other."""
     if {"FORCE_RUN_NAME", "FORCE_RUN_INDEX"} <= settings.own.keys():
         yield Problem("FORCE_RUN_INDEX", "is set and so is FORCE_RUN_NAME, which has its number")
     if "LEGACY_RUN_NAME" in settings.own and not settings.get("USE_LEGACY_NAMING"):
         yield Problem("LEGACY_RUN_NAME", "does nothing without USE_LEGACY_NAMING=1; set both")
-    only = settings.axolotl.get("save_only_model")
-    if only is not None and only.value:
-        yield Problem(only.name, "makes checkpoints that cannot be resumed; unset it")
 
 
 def _untrusted(settings: Settings, facts: Facts) -> Iterable[Problem]:
@@ -101,7 +98,6 @@ HERE: tuple[Check, ...] = (
     data.problems,
     data.types,
     fit.problems,
-    conflicts.batch,
     trackers.problems,
     machine.deepspeed,
     after_training.problems,
@@ -146,6 +142,8 @@ def _again(settings: Settings, facts: Facts) -> Iterator[str]:
 
 WARNINGS: tuple[Callable[[Settings, Facts], Iterable[str]], ...] = (
     _unsafe,
+    conflicts.batch,
+    conflicts.idle,
     _pretended,
     data.masks_nothing,
     fit.warnings,

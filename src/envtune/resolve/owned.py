@@ -14,8 +14,6 @@ CHECKPOINTS = "checkpoints"
 PREPARED = "data/prepared"
 
 REFUSED = {
-    "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
-    "auto_resume_from_checkpoints": "an unfinished run always resumes; SFT_RERUN=true trains anew",
     "comet_api_key": "a key in a configuration gets published with it; set COMET_API_KEY",
     "swanlab_api_key": "a key in a configuration gets published with it; set SWANLAB_API_KEY",
     "swanlab_lark_secret": "a secret in a configuration gets published with it",

@@ -18,6 +18,8 @@ PRESET = "SFT_ACCELERATE_PRESET"
 ZERO = ("zero2", "zero3")
 _SHARDED = ("fsdp2", *ZERO)
 _AMPERE = (8, 0)
+# Optimizers of 8 bits whose kernels fail on what FSDP2 shards; Axolotl refuses the two together.
+_NOT_SHARDED = ("adamw_8bit", "adamw_bnb_8bit")
 
 # Axolotl's keys that shard by themselves, and those of a base model in few bits.
 _BY_AXOLOTL = ("deepspeed", "fsdp")
@@ -90,12 +92,20 @@ def _preset(
         return _of_file(file), f"{FLAGS}: config_file"
     if set_ := _own_sharding(settings):
         return "ddp", f"{set_} is set: Axolotl shards"
-    plain = {key: s.value for key, s in settings.axolotl.items()}
-    if plain.get("adapter") == "qlora" or any(plain.get(key) for key in _QUANTISED):
-        return "ddp", "each GPU holds the quantised model"
-    if machine.gpus[0].capability < _AMPERE or plain.get("fp16") or plain.get("bf16") is False:
-        return "ddp", "FSDP2 is for bf16"
+    if why := _not_sharded({key: s.value for key, s in settings.axolotl.items()}, machine):
+        return "ddp", why
     return "fsdp2", "several GPUs share the model"
+
+
+def _not_sharded(plain: Mapping[str, Any], machine: Machine) -> str:
+    """Why FSDP2 does not go with what is set, or nothing."""
+    if plain.get("adapter") == "qlora" or any(plain.get(key) for key in _QUANTISED):
+        return "each GPU holds the quantised model"
+    if plain.get("optimizer") in _NOT_SHARDED:
+        return f"FSDP2 does not go with {plain['optimizer']}"
+    if machine.gpus[0].capability < _AMPERE or plain.get("fp16") or plain.get("bf16") is False:
+        return "FSDP2 is for bf16"
+    return ""
 
 
 def _of_file(file: Mapping[str, Any]) -> str:
@@ -177,7 +187,8 @@ def with_keys(values: dict[str, Value], facts: Facts) -> dict[str, Value]:
 def _fsdp(values: Mapping[str, Value], facts: Facts) -> dict[str, Any]:
     """Axolotl's `fsdp_config`. Checkpoints are sharded: accelerate 1.13 writes only rank 0's
     slice of a LoRA adapter into a full one (huggingface/accelerate#4206)."""
-    quantised = any(values[key].value for key in _QUANTISED if key in values)
+    whole = (*_QUANTISED, "model_quantization_config")  # Axolotl refuses Mxfp4 with it
+    quantised = any(values[key].value for key in whole if key in values)
     config: dict[str, Any] = {
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "state_dict_type": "SHARDED_STATE_DICT",

@@ -12,8 +12,6 @@ _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _STRICTER: dict[str, Node] = {
     "learning_rate": {"type": "number", "exclusiveMinimum": 0},
     "num_epochs": {"type": "number", "exclusiveMinimum": 0},
-    # With one, the old checkpoint is removed before the new one is committed.
-    "save_total_limit": {"type": "integer", "minimum": 2},
     "micro_batch_size": _POSITIVE,
     "gradient_accumulation_steps": _POSITIVE,
     "sequence_len": _POSITIVE,
@@ -22,6 +20,7 @@ _STRICTER: dict[str, Node] = {
 # The same, and null is fine.
 _NARROWER: dict[str, Node] = {
     "batch_size": _POSITIVE,
+    "save_total_limit": {"type": "integer", "minimum": 0},
     "lora_r": _POSITIVE,
     "lora_alpha": _POSITIVE,
     "lora_dropout": _SHARE,
@@ -49,5 +48,12 @@ def schema() -> Schema:
         fields[key] = {**node, "description": fields[key].get("description", "")}
     for old, new in retired.RENAMED.items():
         fields[old] = fields[new]
+    defs["FSDPConfig"] = _prefixed(defs["FSDPConfig"])
     gone = dict.fromkeys(retired.REMOVED.keys() - fields.keys(), _FLAG)
     return Schema({**fields, **gone}, defs)
+
+
+def _prefixed(node: Node) -> Node:
+    """FSDP's keys, which Axolotl takes with their old prefix too."""
+    names = node["properties"]
+    return {**node, "properties": {**names, **{retired.FSDP + name: names[name] for name in names}}}

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from envtune.settings import loading, paths, publish_targets, retired
+from envtune.settings import loading, passed_over, paths, publish_targets, retired
 from envtune.settings.sources import Inputs
 from envtune.settings.typed import Settings
 
@@ -11,5 +11,5 @@ def settings(inputs: Inputs) -> Settings:
     """Types, translates and locates. Raises Refused where a name or a type is wrong."""
     typed = loading.load(inputs)
     problems = (*retired.problems(typed), *publish_targets.problems(typed))
-    today = publish_targets.translated(retired.translated(typed))
+    today = passed_over.without(publish_targets.translated(retired.translated(typed)))
     return replace(paths.located(today), problems=problems)

@@ -10,7 +10,7 @@ from typing import Any
 
 from envtune.errors import Problem, Refused
 from envtune.redaction import has_key_in_url
-from envtune.settings import dialects, synonyms, upstream
+from envtune.settings import dialects, passed_over, synonyms, upstream
 from envtune.settings.axolotl_keys import schema
 from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
@@ -35,6 +35,10 @@ _ALTERNATIVES = (
     {"val_set_size", "test_datasets"},
     {"fsdp_config", "deepspeed"},
 )
+# What a file of Axolotl's has at its top, and no dialect.
+_MARKS = ("base_model", "datasets", "pretraining_dataset")
+# Null in a file is a key that is not set, but for this one: then all weights are trained.
+_NULL_SAYS = "adapter"
 # What nobody set by hand is overridden without a word.
 _SILENT = (IMPLIED, "environment", "profile", "template")
 
@@ -51,10 +55,14 @@ class _Loader:
         self.own: dict[str, Setting] = {}
         self.problems: list[Problem] = []
         self.unknown: list[Problem] = []
+        self.dropped: list[str] = []
+        self.files: set[str] = set()
         self.notes: list[str] = []
 
     def load(self, inputs: Inputs) -> Settings:
         self.problems += inputs.problems
+        named = (entry for layer in inputs.layers for entry in layer.entries if entry.document)
+        self.files = {entry.document for entry in named if entry.name in _MARKS}
         layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
         implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
         self._take(Layer(IMPLIED, tuple(implied.values())))
@@ -70,12 +78,14 @@ class _Loader:
         strict = self.own["SFT_STRICT"].value if "SFT_STRICT" in self.own else True
         if self.problems or (strict and self.unknown):
             raise Refused([*self.problems, *(self.unknown if strict else ())])
-        warnings = (*inputs.notes, *(str(p) for p in self.unknown))
+        lost = (*self.dropped, *passed_over.unread(self.axolotl, self.types))
+        warnings = (*inputs.notes, *(str(p) for p in self.unknown), *lost)
         return Settings(self.axolotl, self.own, warnings, tuple(self.notes))
 
     def _take(self, layer: Layer) -> None:
         """Types the layer's entries, wholes before parts, and puts them over the weaker ones."""
-        places = sorted(filter(None, map(self._place, layer.entries)), key=_order)
+        given = (entry for entry in layer.entries if not _is_unset(entry))
+        places = sorted(filter(None, map(self._place, given)), key=_order)
         taken: dict[tuple[str, Path], str] = {}
         before = {**self.axolotl, **self.own}
         for place in places:
@@ -130,7 +140,10 @@ class _Loader:
             return _Place(entry, SERVE_FLAGS, (flag,), _served(own)[flag])
         key, *parts = _spelled(entry)
         if key not in self.types.fields:
-            self.unknown.append(_unknown(entry, self.types))
+            if line := self._dropped(entry, key):
+                self.dropped.append(f"{entry.label}: {line}")
+            else:
+                self.unknown.append(_unknown(entry, self.types))
             return None
         try:
             path, node = self.types.at(self.types.fields[key], parts)
@@ -138,6 +151,16 @@ class _Loader:
             self.problems.append(problem.told(entry.name, entry.text))
             return None
         return _Place(entry, key, path, node)
+
+    def _dropped(self, entry: Entry, key: str) -> str:
+        """What to say of a name that Axolotl drops, if it is not a slip of one that it has.
+
+        A file of Axolotl's may hold any; a variable is set by hand and has to be one of a list.
+        """
+        name = key or entry.name.removeprefix(AXOLOTL).lower()
+        if entry.document in self.files and not synonyms.meant(name.upper()):
+            return passed_over.dropped(name) or passed_over.unheard(name, self.types)
+        return passed_over.dropped(name)
 
     def _put(
         self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]
@@ -230,6 +253,12 @@ def _whole(key: str, parts: Mapping[Path, str]) -> str:
     names = list(dict.fromkeys(parts.values()))
     ours = any(name.startswith(AXOLOTL) for name in names)
     return AXOLOTL + key.upper() if ours else ", ".join(names)
+
+
+def _is_unset(entry: Entry) -> bool:
+    """Whether a file has the key and no value, as Axolotl's examples have many."""
+    bare = entry.document and not entry.made and entry.value is None
+    return bool(bare and (entry.key or entry.name) != _NULL_SAYS)
 
 
 def _unknown(entry: Entry, types: Schema) -> Problem:

@@ -9,6 +9,8 @@ from itertools import pairwise
 # No name is longer; how many names are looked at closely.
 _NAME_LENGTH = 200
 _LIKELY = 8
+# From which ratio on a name is another one's slip, as difflib counts: two letters in ten.
+_ALIKE = 0.8
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -22,6 +24,15 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     )
     found = difflib.get_close_matches(name, likely, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def slip(name: str, names: Iterable[str]) -> str | None:
+    """The name of which this one is a slip of the fingers, or None: other names are others."""
+    found = nearest(name, names)
+    if found is None:
+        return None
+    alike = difflib.SequenceMatcher(None, name, found).ratio() >= _ALIKE
+    return found if alike or sorted(name) == sorted(found) else None
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

@@ -32,6 +32,9 @@ FLAGS = {
     "flash_attn_d512": ("large_head_attention", "auto"),
 }
 
+# What the keys of fsdp_config began with.
+FSDP = "fsdp_"
+
 # Values that have become a key of their own.
 _OFFLOADING = {"offload": True, "offload_disk": "disk"}
 
@@ -113,12 +116,20 @@ def today(key: str, value: Any) -> Mapping[str, Any] | None:
         return {} if value is None else {RENAMED[key]: value}
     if key in FLAGS:
         return dict([FLAGS[key]]) if value else {}
+    if key == "fsdp_config" and isinstance(value, Mapping):
+        return _unprefixed(value)
     if key == "gc_steps":
         freed = {"torch_empty_cache_steps": value} if value and value > 0 else {}
         return {} if value is None else {**freed, "gc_collect_steps": value}
     if key == "gradient_checkpointing" and value in _OFFLOADING:
         return {key: True, "activation_offloading": _OFFLOADING[value]}
     return {} if key in REMOVED else None
+
+
+def _unprefixed(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """FSDP's keys without the prefix that they had, or None where none has it."""
+    new = {n if n == "fsdp_version" else n.removeprefix(FSDP): v for n, v in value.items()}
+    return None if new.keys() == value.keys() else {"fsdp_config": new}
 
 
 def _translations(settings: Settings) -> Iterator[tuple[str, str, Any]]:

@@ -70,6 +70,17 @@ def allows(node: Node, value: Any) -> bool:
     return named in _PYTHON and type(value) is _PYTHON[named]
 
 
+def as_number(node: Node, value: Any) -> Any:
+    """`value` as the number that the node wants, where it is one: 1.0 is whole, off is 0.
+
+    pydantic, which types Axolotl's keys, takes both.
+    """
+    named = kind(node)
+    if named == "integer" and (value is False or (type(value) is float and value.is_integer())):
+        return int(value)
+    return real(value) if named == "number" and type(value) is int else value
+
+
 def real(number: int) -> float:
     """A whole number as a real one, which is infinite where it is too large for one."""
     try:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from envtune.settings.nearest import suggestion
+from envtune.settings.nearest import slip, suggestion
 from envtune.settings.schema import nodes, texts, words
 from envtune.settings.schema.mismatch import Mismatch
 from envtune.settings.schema.nodes import Node, kind
@@ -37,6 +37,10 @@ class Schema:
                     return text if kind(option) == "string" else scalar
         if flat:
             return self.accept(texts.commas(text), flat[0])
+        for scalar in texts.scalars(stripped, kinds)[:-1]:
+            for option in self._options(node):
+                if nodes.allows(option, number := nodes.as_number(option, scalar)):
+                    return number
         raise Mismatch((), text, self.describe(node), self._enum_hint(stripped, node))
 
     def accept(self, value: Any, node: Node) -> Any:
@@ -50,12 +54,17 @@ class Schema:
         if isinstance(value, str) and not any(nodes.takes_text(o) for o in options):
             return self.parse(value, node)
         problems: list[Mismatch] = []
+        taken: list[tuple[int, Any]] = []
         # A whole number stays one where it may.
         for option in sorted(options, key=lambda o: kind(o) == "number"):
             try:
-                return self._accept_one(value, option)
+                found = self._accept_one(value, option)
             except Mismatch as problem:
                 problems.append(problem)
+            else:
+                taken.append((len(self.unread(found, option)), found))
+        if taken:  # of several kinds of object the one that knows most of the names
+            return min(taken, key=lambda one: one[0])[1]
         # The option that got furthest into the value, with the least wrong, explains it best.
         deepest = max(problems, key=lambda p: (len(p.path), -len(p.more)), default=None)
         if deepest is not None and deepest.path:
@@ -83,6 +92,29 @@ class Schema:
         names = sorted({name for o in options for name in o.get("properties", {})})
         allowed = "one of " + ", ".join(names[:12]) if names else "no part of its own"
         return Mismatch(path, path[-1], allowed, suggestion(str(path[-1]), names))
+
+    def unread(self, value: Any, node: Node) -> list[tuple[str | int, ...]]:
+        """The paths of the names within an accepted `value` that no option of `node` has."""
+        if isinstance(value, Mapping):
+            named, parts = "object", list(value.items())
+        elif isinstance(value, list):
+            named, parts = "array", list(enumerate(value))
+        else:
+            return []
+        found = [self._unread(parts, o) for o in self._options(node) if kind(o) in (named, "any")]
+        return min(found, key=len, default=[])
+
+    def _unread(self, parts: Iterable[tuple[Any, Any]], node: Node) -> list[tuple[str | int, ...]]:
+        if kind(node) == "any":
+            return []
+        lost: list[tuple[str | int, ...]] = []
+        for part, item in parts:
+            child = nodes.child(node, part)
+            if child is None:
+                lost.append((part,))
+            else:
+                lost += [(part, *path) for path in self.unread(item, child)]
+        return lost
 
     def describe(self, node: Node) -> str:
         """What a reader may write there, in a few words with an example."""
@@ -122,8 +154,7 @@ class Schema:
             return self._all((i, item, nodes.item(node, i)) for i, item in enumerate(value))
         if named == "object" and isinstance(value, Mapping):
             return self._accept_object(value, node)
-        if named == "number" and type(value) is int:
-            value = nodes.real(value)
+        value = nodes.as_number(node, value)
         if nodes.allows(node, value):
             return value
         raise Mismatch((), value, self._words(node))
@@ -134,9 +165,11 @@ class Schema:
         return dict(zip(parts, found, strict=True))
 
     def _child(self, node: Node, name: str) -> Node | str:
-        """The node of a name, or a near name where there is none."""
-        child = nodes.child(node, name)
-        return suggestion(name, node.get("properties", {})) if child is None else child
+        """The node of a name; the question of a slip; anything for what Axolotl will drop."""
+        if (child := nodes.child(node, name)) is not None:
+            return child
+        meant = slip(name, node.get("properties", {}))
+        return f"did you mean {meant}?" if meant else {}
 
     def _part(self, value: Any, node: Node | str) -> Any:
         if isinstance(node, str):

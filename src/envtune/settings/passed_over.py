@@ -1,0 +1,106 @@
+"""What Axolotl takes and nothing comes of: names that it drops, keys that envtune sees to itself.
+
+All of it is taken, so that a configuration that Axolotl takes is, and told.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from envtune.settings.nearest import slip
+from envtune.settings.schema import Schema
+from envtune.settings.typed import Setting, Settings
+
+# Keys of Axolotl's past and of those who wrote its examples: it has none of them any more and
+# drops them without a word. What says the same today, where something does.
+DROPPED = {
+    "adam_eps": "adam_epsilon",
+    "debug": "",
+    "early_stopping": "early_stopping_patience",
+    "eta_min": "cosine_min_lr_ratio",
+    "flash_attn_cross_entropy": "cut_cross_entropy",
+    "flash_attn_fuse_mlp": "",
+    "flash_attn_fuse_qkv": "",
+    "fsdp_transformer_layer_cls_to_wrap": "fsdp_config",
+    "gptq_bits": "",
+    "gptq_disable_exllama": "",
+    "gptq_groupsize": "",
+    "gptq_model_v1": "",
+    "is_falcon_derived_model": "",
+    "is_llama_derived_model": "",
+    "is_mistral_derived_model": "",
+    "is_qwen_derived_model": "",
+    "landmark_attention": "",
+    "load_4bit": "load_in_4bit",
+    "local_rank": "",
+    "lora_on_cpu": "",
+    "lr_quadratic_warmup": "lr_scheduler",
+    "push_to_hub_model_id": "hub_model_id",
+    "revision_of_model": "model_revision",
+    "sample_packing_eff_est": "",
+    "sample_packing_seq_len_multiplier": "",
+    "seq_len_multiplier": "",
+    "special_tokens_to_add": "special_tokens",
+    "system_prompt": "",
+    "test_value": "",
+    "total_num_tokens": "",
+    "torch_dtype": "bf16",
+    "torchdistx_path": "",
+    "wandb_log_model_checkpoints": "wandb_log_model",
+    "xpos_rope": "",
+}
+
+_KEEPS = "checkpoints keep what a resume needs; the result has the model alone"
+# Keys whose work envtune does itself.
+OURS = {
+    "auto_resume_from_checkpoints": "an unfinished run always resumes, SFT_RERUN=true trains anew",
+    "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
+    "save_only_model": _KEEPS,
+}
+# With one, the old checkpoint would be removed before the new one is committed.
+_FEWEST = 2
+
+
+def dropped(name: str) -> str:
+    """The line about a name that Axolotl has no longer and drops; empty for any other."""
+    if name not in DROPPED:
+        return ""
+    today = DROPPED[name]
+    return f"Axolotl has no such key and drops it{f'; it has {today}' if today else ''}"
+
+
+def unheard(name: str, types: Schema) -> str:
+    """The line about a name in a file of Axolotl's that it never heard of and drops; empty where
+    the name is a slip of one that it has."""
+    return "" if slip(name, types.fields) else "Axolotl has no such key and drops it"
+
+
+def without(settings: Settings) -> Settings:
+    """`settings` without what envtune sees to itself, and safe where a value is not."""
+    axolotl, notes = dict(settings.axolotl), []
+    for key, why in OURS.items():
+        setting = axolotl.pop(key, None)
+        if setting is not None and setting.value:
+            notes.append(f"{setting.name}: passed over; {why}")
+    limit = axolotl.get("save_total_limit")
+    if limit is not None and limit.value is not None and 0 < limit.value < _FEWEST:
+        axolotl["save_total_limit"] = replace(limit, value=_FEWEST)
+        notes.append(
+            f"{limit.name}: {_FEWEST} are kept; with {limit.value} the old checkpoint would go "
+            "before the new one is safe"
+        )
+    return replace(settings, axolotl=axolotl, notes=(*settings.notes, *notes))
+
+
+def unread(settings: Mapping[str, Setting], types: Schema) -> Iterator[str]:
+    """A line for each key that has names inside of which Axolotl knows nothing."""
+    for key, setting in settings.items():
+        found = _shown(types.unread(setting.value, types.fields[key]))
+        if found:
+            yield f"{setting.name}: Axolotl reads no {', '.join(found)} there and drops it"
+
+
+def _shown(paths: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Each path once, whatever the index: a list may be long."""
+    names = [".".join(str(p) for p in path if not isinstance(p, int)) for path in paths]
+    return list(dict.fromkeys(names))
