@@ -24,7 +24,7 @@ DEMO := demo
 JOBS ?= 2
 PROFILE ?= train
 COMPOSE ?= docker compose
-REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json
+REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
 .PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill check generate reference lock audit wheels image test-image bench-cold bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
 
