@@ -123,8 +123,8 @@ def need_engines(verb: str) -> None:
     """Raises Refused where the wheel alone is installed, which brings no engine."""
     if not venvs.engines():
         what = (
-            "needs Axolotl, which is not installed here: the wheel checks, explains and configures; "
-            "train in the image, or in a checkout after `make setup`"
+            "needs Axolotl, which is not installed here: the wheel checks, explains and "
+            "configures; train in the image, or in a checkout after `make setup`"
         )
         raise Refused([Problem(f"envtune {verb}", what)])
 

@@ -18,7 +18,9 @@ from envtune.settings.sources import AXOLOTL
 # What torch here is built for; a host's driver knows that or more.
 _CUDA = ["13.0"]
 _TITLE = "envtune: fine-tuning by Axolotl"
-_ABOUT = "Environment variables in, a fine-tuned model out: trains, checks, publishes, stops the pod."
+_ABOUT = (
+    "Environment variables in, a fine-tuned model out: trains, checks, publishes, stops the pod."
+)
 _PROFILE = "SFT_PROFILE"
 _AFTER = ("SFT_PUSH_TO", "SFT_SERVE", "SFT_MERGE")
 _SECRETS = {
