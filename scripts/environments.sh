@@ -80,7 +80,7 @@ fill() {
 
 get_uv
 if [[ "$1" == envtune ]]; then
-  for folder in .venv*; do put "$folder" .; done
+  for folder in .venv*; do put "$folder" --build-constraints "$locks/requirements-build.txt" .; done
 else
   for environment in $2; do fill "$1" "$environment" "${3:-}"; done
   .uv/bin/uv pip check --python .venv
