@@ -9,12 +9,15 @@ from typing import Any
 from envtune.errors import Problem, Refused
 from envtune.runs import folders
 from envtune.runs.folders import MERGED, Run
+from envtune.serve.vllm_config import OWNED
 from envtune.settings import documents, upstream
 from envtune.settings.nearest import nearest
 from envtune.settings.own import SERVE_FLAG
 
 _LORA = "lora_modules"
 _WHOLE = (MERGED, "model")
+# Flags that envtune decides, and that a file may hold all the same.
+_TAKEN = {"model", "enable_lora"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ def run_of(name: str) -> Run | None:
 def _problems(name: str, flags: Mapping[str, Any]) -> Iterator[Problem]:
     known = upstream.vllm()["flags"]
     for flag in flags:
-        if flag not in (*known, "model"):
+        if flag in OWNED.keys() - _TAKEN:
+            yield Problem(f"{name}: {flag}", OWNED[flag])
+        elif flag not in (*known, "model"):
             hint = nearest(flag, [*known])
             did = f"; did you mean {hint}?" if hint else ""
             yield Problem(

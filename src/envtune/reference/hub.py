@@ -97,7 +97,13 @@ def _fields() -> Iterator[dict[str, Any]]:
     for key in example.COMMON:
         node = axolotl_keys.schema().fields[key]
         made = _input(node, axolotl_keys.schema().defs)
-        yield _field(AXOLOTL + key.upper(), words.meaning(node), **made, default="", advanced=True)
+        yield _field(
+            AXOLOTL + key.upper(),
+            words.meaning(node) or f"Axolotl's {key}",
+            **made,
+            default="",
+            advanced=True,
+        )
     for name, meaning in _SECRETS.items():
         yield _field(name, meaning, "string", default="", advanced=True)
 
