@@ -3,8 +3,8 @@
 
 usage: audit.py LOCK ...
 
-Asks an advisory service (SERVICE=osv, or pypi) by pip-audit, which is beside this Python. What binds
-a package are the distributions of the checkout's environments whose metadata leaves out every
+Asks an advisory service (SERVICE=osv, or pypi) by pip-audit, which is beside this Python. What
+binds a package are the distributions of the checkout's environments whose metadata leaves out every
 version that mends it. Ends with 1 where there is an advisory, or a package is not asked about.
 """
 

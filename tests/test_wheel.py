@@ -17,8 +17,9 @@ MINE = f"{sys.version_info.major}.{sys.version_info.minor}"
 NO_ENGINE = "needs Axolotl, which is not installed here: the wheel checks, explains and configures"
 
 
-def _uv(*words: object) -> subprocess.CompletedProcess[str]:
+def _uv(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+    environ |= more
     command = [str(UV), *map(str, words)]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
@@ -47,7 +48,7 @@ def laptop(
     version = request.param
     folder = tmp_path_factory.mktemp("laptop") / "venv"
     named = f"{sys.base_prefix}/bin/python{version}" if version == MINE else version
-    made = _uv("venv", "--no-python-downloads", "--python", named, folder)
+    made = _uv("venv", "--no-python-downloads", "--python", named, folder, PYENV_VERSION=version)
     if made.returncode:
         pytest.skip(f"no Python {version} is here: {made.stderr.strip().splitlines()[-1]}")
     done = _uv("pip", "install", "--python", folder, wheel)
@@ -111,6 +112,10 @@ OTHERS = {
     ("finish", "3"): (3, ""),
     ("run-name-preview",): (0, "tiny-llama-instructions"),
     ("print-runtime",): (0, "RUN_NAME"),
+    ("copy", "file:///nowhere/at/all", "data"): (4, "/nowhere/at/all"),
+    ("copy", "s3://bucket/rows", "data"): (1, "s3fs, which reaches it, is not installed here"),
+    ("copy", "gs://bucket/rows", "data"): (1, "gcsfs, which reaches it, is not installed here"),
+    ("check", "SFT_PUSH_TO=s3://bucket/runs"): (None, "s3://bucket"),
     ("--version",): (0, "envtune"),
     ("--help",): (0, "print-runtime"),
 }
@@ -127,7 +132,8 @@ def test_what_needs_an_engine_says_so_in_one_line(ask: Asking) -> None:
 def test_the_other_verbs_work_as_everywhere(ask: Asking) -> None:
     for words, (code, said) in OTHERS.items():
         told = ask(*words)
-        assert (told.code, said in told.out + told.err) == (code, True), (words, told)
+        assert said in told.out + told.err, (words, told)
+        assert told.code == code or (code is None and told.code in (0, 1, 4)), (words, told)
         assert "Traceback" not in told.err
 
 
