@@ -148,6 +148,15 @@ def _after(word: str, text: str) -> str:
     return next(line.split(word, 1)[1] for line in text.splitlines() if word in line)
 
 
+def test_a_volume_on_a_part_of_workspace_gets_runs_and_caches(demo: dict[str, str]) -> None:
+    flags = ["--tmpfs", "/workspace/data:mode=1777"]
+    with Container(demo, flags=flags, command=["idle"]).started() as container:
+        told = container.until(lambda said: "next:" in said)
+        assert "no run yet below /workspace/data/outputs" in told
+        where = container.exec("bash", "-lc", "echo $XDG_CACHE_HOME $TRITON_CACHE_DIR").stdout
+        assert where.split() == ["/workspace/data/.cache", "/workspace/data/.cache/triton"]
+
+
 def test_nothing_listens_by_default() -> None:
     """A network of its own, in which whatever listens can only be the container's."""
     with Container(command=["idle"], flags=["--network", "none"]).started() as container:
