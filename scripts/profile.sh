@@ -18,6 +18,8 @@ if [ -n "${BASH_VERSION:-}" ] && [ -r /proc/1/environ ]; then
   done < /proc/1/environ
   unset pair name
 fi
+# shellcheck disable=SC1091
+if [ -r /opt/envtune/scripts/volume.sh ]; then . /opt/envtune/scripts/volume.sh; fi
 case "$-" in
   *i*) if command -v envtune > /dev/null; then envtune welcome; fi ;;
 esac

@@ -4,6 +4,9 @@
 #
 # A folder holds one flavour: of two builds of torch an installer takes the CPU's, whose version is
 # the higher. A lock that has not changed since is not asked for again. FOLDER/uv then installs them.
+#
+# What comes has the bytes that the lock names. FOLDER/own/LOCK names those that lie here then: a
+# wheel that is made of a source on this machine has bytes that no index knows.
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,36 +19,60 @@ if [[ "$flavor" == cuda ]]; then
 fi
 
 collect() {
-  "$folder/tools/bin/pip" -qq wheel --disable-pip-version-check --wheel-dir "$folder" "$@"
+  asked "$1" > "$folder/asked.txt"
+  "$folder/tools/bin/pip" -qq wheel --disable-pip-version-check --wheel-dir "$folder" \
+    --no-deps --require-hashes -r "$folder/asked.txt"
+}
+
+# Where both builds of torch are offered pip takes that of which it knows the hash before it has the
+# file: the index's, not the one in a folder. For this processor each flavour has one by its name.
+asked() {
+  if [[ "$flavor-$(uname -m)" == cpu-x86_64 ]]; then sed 's/^torch==[^ ]*/&+cpu/' "$1"; else cat "$1"; fi
+}
+
+# A name of a lock has a - where a wheel has a _ or a dot; torch's build is behind its version.
+own_lock() {
+  local name version wheels
+  sed -n 's/^\([^ #]*\)==\([^ ;\\]*\).*/\1 \2/p' "$1" | while read -r name version; do
+    mapfile -t wheels < <(find "$folder" -maxdepth 1 -iname "${name//[-_.]/?}-${version}[-+]*.whl")
+    if ((!${#wheels[@]})); then
+      echo "$1: no wheel of $name $version lies in $folder" >&2
+      return 1
+    fi
+    echo "$name==$version $(sha256sum "${wheels[@]}" | sed 's/ .*//; s/^/--hash=sha256:/' | paste -sd ' ')"
+  done > "$folder/own/$1.new"
+  mv "$folder/own/$1.new" "$folder/own/$1"
 }
 
 # The public index has the build for GPUs alone on this processor, other places that for CPUs.
-make_sure_of_torch() {
-  if ! grep -q '^torch==' "$1" || [[ "$(uname -m)" != x86_64 ]]; then return; fi
-  local has_cpu=no
-  if compgen -G "$folder/torch-*+cpu-*.whl" > /dev/null; then has_cpu=yes; fi
-  case "$flavor-$has_cpu" in
-    cpu-yes | cuda-no) return ;;
-    cpu-no) echo "$1: torch's CPU build did not come from this machine's index;" \
-      "set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" >&2 ;;
-    cuda-yes) echo "$1: torch's CPU build came from this machine's index; set PIP_INDEX_URL" >&2 ;;
-  esac
-  rm -f "$folder"/torch-*.whl
-  exit 1
+explain() {
+  if ! grep -q '^torch==' "$1"; then return; fi
+  case "$flavor" in
+    cpu) echo "$1: where torch's CPU build is what does not come, set" \
+      "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" ;;
+    cuda) echo "$1: where torch's CPU build is what comes, set PIP_INDEX_URL" ;;
+  esac >&2
 }
 
-mkdir -p "$folder/locks"
+make_sure_of_torch() {
+  if [[ "$flavor" == cuda ]] && compgen -G "$folder/torch-*+cpu-*.whl" > /dev/null; then
+    rm -f "$folder"/torch-*.whl
+    return 1
+  fi
+}
+
+mkdir -p "$folder/locks" "$folder/own"
+build=requirements-build.txt
 if [[ ! -x "$folder/uv" ]]; then
   "${PYTHON:-python3}" -m venv "$folder/tools"
   # This pip collects in half the time of Debian's.
-  "$folder/tools/bin/pip" -qq install --disable-pip-version-check pip==26.3 uv==0.13.9
-  collect uv==0.13.9 editables==0.6 "$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)"
+  "$folder/tools/bin/pip" -qq install --disable-pip-version-check --no-deps --require-hashes -r "$build"
   ln -s tools/bin/uv "$folder/uv"
 fi
-for lock in "${@:3}"; do
+for lock in "$build" "${@:3}"; do
   if ! cmp -s "$lock" "$folder/locks/$lock"; then
-    collect --no-deps -r "$lock"
-    make_sure_of_torch "$lock"
+    { collect "$lock" && make_sure_of_torch; } || { explain "$lock"; exit 1; }
+    own_lock "$lock"
     cp "$lock" "$folder/locks/"
     echo "$lock: $(compgen -G "$folder/*.whl" | wc -l) wheels, $(du -sh "$folder" | cut -f1), $SECONDS s"
   fi

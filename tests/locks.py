@@ -26,7 +26,7 @@ def canonical(name: str) -> str:
 def pins(*files: str) -> dict[str, str]:
     """Package -> its `name==version` in these files of the root."""
     lines = [line for file in files for line in (ROOT / file).read_text().splitlines()]
-    pinned = [line.split()[0] for line in lines if not line.startswith("#")]
+    pinned = [line.split()[0] for line in lines if line[:1].isalnum()]  # the others are hashes
     return {canonical(pin.split("==")[0]): pin for pin in pinned}
 
 

@@ -248,11 +248,36 @@ def test_process_1_lets_in_only_whom_a_variable_names(
     (programs / "sshd").write_text(RECORDER)
     (programs / "sshd").chmod(0o755)
     path = {"PATH": f"{programs}:{os.environ['PATH']}", "RECORDS": str(tmp_path)}
-    told = restart(PUBLIC_KEY="ssh-ed25519 AAAA me", JUPYTER_PASSWORD="long-password", **path).err
-    assert (tmp_path / "authorized").read_text() == "ssh-ed25519 AAAA me\n"
+    mine, other = (_public_key(tmp_path / name) for name in ("mine", "other"))
+    told = restart(PUBLIC_KEY=mine, JUPYTER_PASSWORD="long-password", **path).err
+    assert (tmp_path / "authorized").read_text() == f"{mine}\n"
     assert "PasswordAuthentication=no" in (tmp_path / "arguments").read_text()
     assert "JUPYTER_PASSWORD is set and jupyter is not installed: nothing listens" in told
     assert "long-password" not in told
+    told = restart(SSH_KEY=other, PUBLIC_KEY=mine, **path).err
+    assert (tmp_path / "authorized").read_text() == f"{mine}\n{other}\n"
+    assert "JUPYTER" not in told
+    told = restart(JUPYTER_PASSWORD="long-password", JUPYTER_DISABLE="1", **path).err
+    assert "JUPYTER_DISABLE is set: Jupyter stays shut" in told
+    assert "not installed" not in told
+
+
+def test_what_is_no_key_is_told_and_not_shown(
+    failed: Path, restart: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "sshd").write_text(RECORDER)
+    (tmp_path / "sshd").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORDS": str(tmp_path)}
+    told = restart(SSH_KEY="/root/.ssh/id_mine", **path).err
+    assert "PUBLIC_KEY and SSH_KEY hold no public key of SSH" in told
+    assert "id_mine" not in told
+    assert not (tmp_path / "authorized").exists()
+
+
+def _public_key(file: Path) -> str:
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)]
+    subprocess.run(command, check=True)
+    return file.with_suffix(".pub").read_text().strip()
 
 
 def test_a_start_from_a_shell_lets_nobody_in(entrypoint: Entrypoint) -> None:

@@ -1,6 +1,8 @@
 """Finds what lies beside the environment that trains, in a checkout and in the image alike:
-the environments of stages that cannot share it, the door, the pages."""
+the environments of stages that cannot share it, the door, the pages. Where the wheel alone is
+installed none of them is there, nor the engines."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 def find(named: str | None, default: str) -> Path | None:
     """The Python of the environment in the folder `named`, else of `default` beside the one
     that trains. None where there is none."""
-    folder = Path(named) if named else Path(sys.prefix).parent / default
+    folder = Path(named) if named else root() / default
     python = folder / "bin" / "python"  # its link is not followed: it would leave the environment
     return python if os.access(python, os.X_OK) else None
 
@@ -24,12 +26,24 @@ def wants_gpu(python: Path) -> bool:
     return not any(line.startswith("Version:") and line.endswith("cpu") for line in versions)
 
 
+def engines() -> bool:
+    """Whether this environment has what trains: the wheel brings the control plane alone."""
+    return importlib.util.find_spec("axolotl") is not None
+
+
+def root() -> Path:
+    """The folder of the checkout or of the image."""
+    return Path(sys.prefix).parent
+
+
 def beside(name: str) -> str:
     """The path of a file of the checkout or of the image, as a shell here has to write it."""
-    root = Path(sys.prefix).parent
-    return name if os.path.samefile(".", root) else str(root / name)
+    if not (root() / name).exists():
+        return f"{name} of envtune's sources"
+    return name if os.path.samefile(".", root()) else str(root() / name)
 
 
 def door() -> str:
     """The command that starts a run, as a shell here has to write it."""
-    return beside("scripts/autorun.sh")
+    script = "scripts/autorun.sh"
+    return beside(script) if (root() / script).exists() else "envtune run"

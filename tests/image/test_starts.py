@@ -137,7 +137,7 @@ def test_the_next_command_that_is_printed_works_as_it_is_printed(demo: dict[str,
         told = container.until(lambda said: "next:" in said)
         trained = container.exec("bash", "-c", _after("next: ", told))
         assert trained.returncode == 0, trained.stderr
-        assert "done" in container.exec("envtune", "welcome").stdout.splitlines()[0]
+        assert " is done: " in container.exec("envtune", "welcome").stdout
         pages = re.findall(r"/\S+\.md", told + container.exec("envtune").stdout)
         assert len(pages) == 2
         shown = container.exec("cat", *pages)
@@ -146,6 +146,15 @@ def test_the_next_command_that_is_printed_works_as_it_is_printed(demo: dict[str,
 
 def _after(word: str, text: str) -> str:
     return next(line.split(word, 1)[1] for line in text.splitlines() if word in line)
+
+
+def test_a_volume_on_a_part_of_workspace_gets_runs_and_caches(demo: dict[str, str]) -> None:
+    flags = ["--tmpfs", "/workspace/data:mode=1777"]
+    with Container(demo, flags=flags, command=["idle"]).started() as container:
+        told = container.until(lambda said: "next:" in said)
+        assert "no run yet below /workspace/data/outputs" in told
+        where = container.exec("bash", "-lc", "echo $XDG_CACHE_HOME $TRITON_CACHE_DIR").stdout
+        assert where.split() == ["/workspace/data/.cache", "/workspace/data/.cache/triton"]
 
 
 def test_nothing_listens_by_default() -> None:

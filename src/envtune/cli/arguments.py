@@ -32,7 +32,8 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
     if name == "explain":
         sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
     if name in (*LONE, "serve", "smoke-test"):
-        sub.add_argument("words", nargs="*", metavar="RUN or NAME=VALUE")
+        what = "RUN, VLLM.yaml" if name in ("serve", "smoke-test") else "RUN"
+        sub.add_argument("words", nargs="*", metavar=f"{what} or NAME=VALUE")
     elif name == "finish":
         sub.add_argument("code", metavar="CODE", type=int)
     elif name == "copy":

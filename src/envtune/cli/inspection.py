@@ -11,6 +11,7 @@ from envtune import redaction
 from envtune.cli import configuration, output, target
 from envtune.cli.console import show, warn, width
 from envtune.cli.termination import Result
+from envtune.cli.work import need_engines
 from envtune.errors import Exit, Refused
 from envtune.resolve.config import Configuration
 from envtune.settings import sources
@@ -22,6 +23,8 @@ def check(args: argparse.Namespace) -> Result:
     """check the environment and print every resolved value with its source"""
     from envtune.supervise import templates
 
+    if args.deep:
+        need_engines("check --deep")
     made = configuration.configure(args.overrides)
     warn(made)
     templates.render_axolotl(made.config)

@@ -27,14 +27,22 @@ def _outputs(settings: Settings, inputs: sources.Inputs) -> Path:
 
 
 def start(args: argparse.Namespace) -> "pipeline.Start":
-    """The run that a lone stage works on: a name below the outputs, a folder, or the newest."""
+    """The run that a lone stage works on: a name below the outputs, a folder, or the newest; a
+    YAML of vLLM's flags names one, and comes before what else the command line says."""
+    from envtune.cli import vllm_file
     from envtune.runs import folders
     from envtune.stages import pipeline
 
     names = [word for word in args.words if "=" not in word]
     if len(names) > 1:
         raise Refused([Problem(names[1], "one run at a time")])
-    inputs = sources.read([word for word in args.words if "=" in word])
+    name, told = next(iter(names), None), [word for word in args.words if "=" in word]
+    if name and vllm_file.is_one(name):
+        asked = vllm_file.read(name)
+        named = {word.partition("=")[0] for word in told}
+        told += [word for word in asked.settings if word.partition("=")[0] not in named]
+        name = asked.run
+    inputs = sources.read(told)
     settings = settings_of(inputs)
-    found = folders.named(_outputs(settings, inputs), next(iter(names), None))
+    found = folders.named(_outputs(settings, inputs), name)
     return pipeline.Start(found, inputs.passed_on, inputs.secrets, settings.own)

@@ -1,5 +1,7 @@
-"""How the newest run stands and what to do next, read from what lies on the disk."""
+"""How the newest run stands and what to do next, read from what lies on the disk, on the page
+scripts/WELCOME where there is one."""
 
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,15 @@ from envtune import channel
 from envtune.errors import Exit, Refused
 from envtune.runs import folders, lease
 from envtune.supervise import budget, restarts
-from envtune.venvs import beside, door
+from envtune.venvs import beside, door, root
 
 
 def text(outputs: Path) -> str:
-    """A few lines for whoever opens a shell."""
+    """The page for whoever opens a shell."""
+    return _page(_newest(outputs), outputs)
+
+
+def _newest(outputs: Path) -> str:
     try:
         folder = folders.named(outputs, None).folder
     except Refused:
@@ -24,12 +30,21 @@ def text(outputs: Path) -> str:
 def refused(refused: Refused) -> str:
     """The same where the settings do not even tell where the runs are."""
     lines = "\n".join(f"  {problem}" for problem in refused.problems)
-    return _lines(f"the settings are refused:\n{lines}", f"change them, then {door()}")
+    told = _lines(f"the settings are refused:\n{lines}", f"change them, then {door()}")
+    return _page(told, "the folder that they name")
 
 
 def _lines(state: str, after: str) -> str:
-    settings = beside("docs/settings.md")
-    return f"envtune: {state}\nnext: {after}\nenvtune --help; {settings} has every setting"
+    return f"envtune: {state}\nnext: {after}"
+
+
+def _page(state: str, outputs: Path | str) -> str:
+    page = root() / "scripts" / "WELCOME"
+    if not page.exists():  # the wheel alone
+        return f"{state}\nenvtune --help; {beside('docs/settings.md')} has every setting"
+    words = {"state": state, "folder": root(), "outputs": outputs, "door": door()}
+    words["settings"] = beside("docs/settings.md")
+    return string.Template(page.read_text()).substitute(words).rstrip("\n")
 
 
 def _state(folder: Path) -> tuple[str, str]:

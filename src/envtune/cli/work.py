@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envtune import files
+from envtune import files, venvs
 from envtune.cli import configuration, output, target
 from envtune.cli.console import show, warn, width
 from envtune.cli.termination import Result, ended_with
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> Result:
     from envtune.stages import pipeline
     from envtune.supervise import nodes
 
+    need_engines("run")
     start = _claimed(args)
     exit_, message = pipeline.execute(start)
     if exit_ == Exit.DONE:
@@ -110,10 +111,22 @@ def lone(stage: str, meaning: str) -> Callable[[argparse.Namespace], Result]:
     def verb(args: argparse.Namespace) -> Result:
         from envtune.stages import pipeline
 
+        if stage != "publish":
+            need_engines(stage)
         return pipeline.alone(target.start(args), stage)
 
     verb.__doc__ = f"{meaning}: RUN, or the newest"
     return verb
+
+
+def need_engines(verb: str) -> None:
+    """Raises Refused where the wheel alone is installed, which brings no engine."""
+    if not venvs.engines():
+        what = (
+            "needs Axolotl, which is not installed here: the wheel checks, explains and "
+            "configures; train in the image, or in a checkout after `make setup`"
+        )
+        raise Refused([Problem(f"envtune {verb}", what)])
 
 
 def finish(args: argparse.Namespace) -> Result:

@@ -1,10 +1,26 @@
-"""Whether a folder can be written to."""
+"""Where a volume lies, and whether a folder can be written to."""
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from envtune.errors import Problem
+from envtune.machine import runpod
+
+# Below the working folder of the image, where people mount theirs who were told that a volume over
+# all of /workspace hides an image's own files.
+_BELOW = ("data/axolotl-artifacts", "data")
+
+
+def base(environ: Mapping[str, str]) -> str:
+    """The folder below which runs and logs go where no setting says it: the working one, on a pod
+    of RunPod's its volume; of /workspace the part that a volume lies on, if only a part."""
+    folder = runpod.VOLUME if runpod.id_of(environ) else "."
+    if os.path.abspath(folder) != runpod.VOLUME or os.path.ismount(runpod.VOLUME):
+        return folder
+    parts = (os.path.join(runpod.VOLUME, part) for part in _BELOW)
+    return next(filter(os.path.ismount, parts), folder)
 
 
 def writable(name: str, folder: str) -> Problem | None:

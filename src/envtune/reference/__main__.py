@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune import files
-from envtune.reference import document, example, manifests, page, runpod
+from envtune.reference import document, example, hub, manifests, page, runpod
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/settings.md": page.text,
@@ -13,6 +13,8 @@ FILES: dict[str, Callable[[], str]] = {
     "env.example": example.text,
     **dict(manifests.files()),
     "templates/runpod/template.json": runpod.text,
+    ".runpod/hub.json": hub.text,
+    ".runpod/tests.json": hub.tests_text,
 }
 
 

@@ -12,6 +12,8 @@ from envtune.machine.runpod import VOLUME
 from envtune.reference import example
 from envtune.settings.own.place import MAX_HOURS, ON_FAIL, ON_FINISH
 
+# Gigabytes beside the image and the volume.
+DISK = 20
 # RunPod's volumes are root's, and its templates name no user.
 IMAGE = f"ghcr.io/envtune/envtune:{metadata.version('envtune')}-cuda-root"
 _README = """\
@@ -35,17 +37,18 @@ def _template() -> dict[str, Any]:
         "category": "NVIDIA",
         "isPublic": False,
         "isServerless": False,
-        "containerDiskInGb": 20,
+        "containerDiskInGb": DISK,
         "volumeInGb": 100,
         "volumeMountPath": VOLUME,
         "ports": [],
         "dockerEntrypoint": [],
         "dockerStartCmd": [],
-        "env": _variables(),
+        "env": variables(),
         "readme": _README,
     }
 
 
-def _variables() -> dict[str, str]:
+def variables() -> dict[str, str]:
+    """What a pod is started with, in every form of it."""
     ends = {ON_FINISH: "stop", ON_FAIL: "stop", MAX_HOURS: "24"}
     return {**example.REQUIRED, **ends}

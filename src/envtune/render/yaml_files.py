@@ -148,7 +148,8 @@ def _compare(text: str, wanted: Mapping[str, Any], template: Path) -> None:
         if key not in found or key not in wanted or not _same(found[key], wanted[key])
     )
     if wrong:
-        raise refused(template, f"loses or changes {', '.join(wrong)}")
+        fix = "; AXOLOTL_OUTPUT_DIR names the run's folder" if "output_dir" in wrong else ""
+        raise refused(template, f"loses or changes {', '.join(wrong)}{fix}")
 
 
 def _same(found: Any, wanted: Any) -> bool:

@@ -37,10 +37,14 @@ def refusals(settings: Settings) -> list[Problem]:
     ]
 
 
-def ours(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The values that envtune sets whatever else is there."""
+def ours(values: Mapping[str, Value], output_dir: Value | None) -> dict[str, Value]:
+    """The values that envtune sets whatever else is there. The user's `output_dir` is the run's
+    folder, and Axolotl's own lies inside it."""
+    inside = "inside the run folder"
+    if output_dir is not None:
+        inside += f", {output_dir.value} ({output_dir.source})"
     return {
-        "output_dir": Value(CHECKPOINTS, "envtune", "inside the run folder"),
+        "output_dir": Value(CHECKPOINTS, "envtune", inside),
         "dataset_prepared_path": Value(PREPARED, "envtune", "inside the run folder"),
         "plugins": _plugins(values),
     }

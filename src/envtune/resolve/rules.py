@@ -46,14 +46,14 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         # Axolotl 0.19 accumulates one step where only the batch is given, whatever its size.
         values.pop("batch_size", None)
     values = parallel.with_keys(values, facts)
-    values |= owned.ours(values)
+    values |= owned.ours(values, output_dir)
     return RunConfig(
         axolotl=_ordered(values),
         own=own,
         device=facts.device,
         parallel=facts.parallel,
-        output_dir=output_dir,
-        resume_from=resume_from,
+        output_dir=str(output_dir.value) if output_dir else None,
+        resume_from=str(resume_from.value) if resume_from else None,
         offline=facts.local,
         warnings=settings.warnings,
         notes=settings.notes,
@@ -67,10 +67,10 @@ def _too_long(key: str, setting: Setting, facts: Facts) -> bool:
     return bool(setting.value > facts.model.context)
 
 
-def _taken(values: dict[str, Value], key: str) -> str | None:
+def _taken(values: dict[str, Value], key: str) -> Value | None:
     """A value that leaves the YAML because another part of the run carries it."""
     value = values.pop(key, None)
-    return str(value.value) if value is not None and value.value is not None else None
+    return value if value is not None and value.value is not None else None
 
 
 def _own(settings: Settings) -> dict[str, Value]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from envtune.machine import runpod
+from envtune.machine import volumes
 from envtune.settings.nearest import nearest
 from envtune.settings.typed import Settings
 
@@ -38,7 +38,7 @@ def absolute(path: str) -> str:
 
 def folders(given: Callable[[str], str | None], environ: Mapping[str, str]) -> tuple[str, str]:
     """The absolute folders of the runs and of the logs; `given` tells what a setting says."""
-    base = runpod.VOLUME if runpod.id_of(environ) else "."
+    base = volumes.base(environ)
     outputs = given("SFT_OUTPUTS_DIR") or given("CKPT_ROOT") or f"{base}/outputs"
     logs = given("SFT_LOGS_DIR") or f"{base}/logs"
     return absolute(outputs), absolute(logs)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from envtune.errors import Problem, Refused
 from envtune.machine.volumes import writable
 from envtune.redaction import Secret
 from envtune.settings.publish_targets import Target
@@ -63,12 +64,18 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def load(url: str) -> None:
-    """Imports the client of a URL's store, which may take seconds."""
+    """Imports the client of a URL's store, which may take seconds. Raises Refused where it is not
+    installed: the wheel alone brings none."""
     from fsspec import get_filesystem_class
 
     scheme = url.partition(":")[0]
-    get_filesystem_class(scheme)
-    _errors(scheme)
+    try:
+        get_filesystem_class(scheme)
+        _errors(scheme)
+    except ImportError as error:
+        what = "is not installed here: the image has it, and a checkout after `make setup`"
+        name = getattr(error.__cause__ or error, "name", None) or scheme
+        raise Refused([Problem(url, f"{name}, which reaches it, {what}")]) from None
 
 
 class Objects:

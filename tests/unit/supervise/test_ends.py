@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -277,6 +278,11 @@ def _run(outputs: Path, **record: object) -> Path:
     return folder
 
 
+def _told(page: str) -> list[str]:
+    """How the newest run stands and what comes next, on the page for shells."""
+    return [line for line in page.splitlines() if line.startswith(("envtune: ", "next: "))]
+
+
 def test_a_shell_is_told_that_there_is_no_run(tmp_path: Path) -> None:
     assert "no run yet" in welcome.text(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -289,10 +295,15 @@ def test_what_a_shell_is_told_to_call_and_to_read_is_there(
     root = Path(sys.prefix).parent
     monkeypatch.chdir(root if at_the_root else tmp_path)
     prefix = "" if at_the_root else f"{root}/"
-    _, after, pages = welcome.text(tmp_path).splitlines()
+    page = welcome.text(tmp_path)
+    _, after = _told(page)
     assert after == f"next: envtune check && {prefix}scripts/autorun.sh"
     assert os.access(after.split()[-1], os.X_OK)
-    assert f" {prefix}docs/settings.md " in pages
+    assert f" {prefix}docs/settings.md " in page
+    assert f"in {root}\n" in page
+    there = set(re.findall(r"(?:scripts|examples)/[\w.]*", page))
+    assert len(there) == 4, there
+    assert all((root / name).exists() for name in there)
     assert f"Read {prefix}README.md " in output.usage("")
     assert all(Path(f"{prefix}{name}").exists() for name in ("docs/settings.md", "README.md"))
 
@@ -318,7 +329,7 @@ def test_a_shell_is_told_the_truth_and_the_next_command(
     folder = _run(tmp_path, **({"outcome": last} if last else {}))
     (folder / "outcome.json").write_text('{"step": 4, "max_steps": 9, "state": "training"}')
     (folder / budget.FILE).write_text('{"seconds": 5400, "usd": 0.0, "starts": 2}')
-    first, second, *_ = welcome.text(tmp_path).splitlines()
+    first, second = _told(welcome.text(tmp_path))
     assert state in first
     assert after in second
 
