@@ -108,7 +108,8 @@ def _untyped(data: DataFacts) -> str:
     seen = f"its columns ({columns}) do not tell it" if columns else "it cannot be told from here"
     return (
         f"is not set for {data.path} and {seen}{near_file(data.path)}; say how a row reads: "
-        'alpaca, chat_template, completion, or {"field_instruction": "question", "field_output": "answer", '
+        'alpaca, chat_template, completion, or {"field_instruction": "question", '
+        '"field_output": "answer", '
         '"format": "{instruction}"}'
     )
 

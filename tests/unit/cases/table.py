@@ -32,7 +32,7 @@ _GPUS: dict[str, str | None] = {"SFT_PRETEND_GPU": "h100x4", "SFT_DEVICE": None}
 
 
 def _one(name: str, variable: str, text: str | None, code: int, *words: str) -> Case:
-    return Case(f"{name}: {variable}={text!r}", {variable: text}, code, words)
+    return Case(f"{name}: {variable}={text!r:.80}", {variable: text}, code, words)
 
 
 def _texts() -> list[Case]:
@@ -196,6 +196,10 @@ _FIT = [
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", r"model.layers.[\d]+.(mlp|self_attn).(up|q)_proj", 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", r"h.[\d]+.attn", 1, "fits no layer"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", "[unclosed", 1, "AXOLOTL_LORA_TARGET_MODULES"),
+    _one("endless", "AXOLOTL_LORA_TARGET_MODULES", r"(\w+\.?)+x", 0),
+    _one("endless", "AXOLOTL_LORA_TARGET_MODULES", "a{99999999999}", 1, "fits no layer"),
+    _one("endless", "AXOLOTL_CHAT_TEMPLATE_JINJA", "{{" + "(" * 20_000, 1, "AXOLOTL_CHAT_TEMPLATE_JINJA: "),
+    _one("endless", "AXOLOTL_CHAT_TEMPLATE_JINJA", "/dev/zero", 1, "no file that is there"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", "all-linear", 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", '["self_attn.q_proj", "lm_head"]', 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_MODULES_TO_SAVE", '["embed_tokens", "lm_head"]', 0, "!fits no"),
