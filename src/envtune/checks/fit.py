@@ -117,6 +117,8 @@ def _untemplated(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """Rows of messages for a tokenizer without a chat template."""
     keys = {key: s.value for key, s in settings.axolotl.items() if s.value}
     chosen = keys.get("chat_template", "tokenizer_default")
+    if keys.get("tokenizer_use_mistral_common"):  # which brings its own
+        return
     folder = str(keys.get("tokenizer_config") or keys["base_model"])
     if chosen != "tokenizer_default" or "chat_template_jinja" in keys or not os.path.isdir(folder):
         return

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,19 @@ def _plugins(settings: Settings) -> Iterator[Problem]:
         yield Problem(given.at(index) if given else "", what)
 
 
+def module_spec(top: str) -> ModuleSpec | None:
+    """Where a package or a module lies that an import would find; it is not imported."""
+    try:
+        return importlib.util.find_spec(top) if top.isidentifier() else None
+    except ValueError:  # __main__ has none
+        return None
+
+
 def _is_there(plugin: str) -> bool:
     """Whether a module holds the name, told by its text: importing it would take seconds."""
     module, _, name = plugin.rpartition(".")
     top, *inner = module.split(".")
-    spec = importlib.util.find_spec(top) if top.isidentifier() else None
+    spec = module_spec(top)
     if spec is None:
         return top == "axolotl"  # where the engine is not installed nothing can be told
     roots = list(spec.submodule_search_locations or ())

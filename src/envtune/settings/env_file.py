@@ -25,7 +25,7 @@ _QUOTES = ('""', "''", "“”", "‘’", "„“", "``")  # noqa: RUF001  # wh
 _MARKS = "\ufeff\udcff\udcfe"
 _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")
 _BEFORE = re.compile(r"^(export|set|env|declare|-e|--env)\s+")
-_COMMENT = re.compile(r"(?s)(?P<bare>.*?)\s+#(\s.*|\w.*|)")
+_COMMENT = re.compile(r"\s#(\w)?")
 # The names of things have no blanks round them; a text of a prompt may.
 _THINGS = re.compile(r".*(MODEL|PATH|DIR|FILE|ROOT|VENV|_ID|PROJECT|ENTITY|TOKEN|KEY|RELPATH|NAME)")
 _NUMBERS = re.compile(r"[-+]?[\d.][\d.eE+-]*(\s*,\s*[-+]?[\d.][\d.eE+-]*)*")
@@ -108,11 +108,11 @@ def _comma(text: str) -> Slip | None:
 
 
 def _comment(text: str) -> Slip | None:
-    """A comment after one word, one quoted text or JSON; a sentence may hold a `#`."""
-    match = _COMMENT.fullmatch(text)
-    bare = match["bare"] if match else "#"
-    whole = is_typed(bare) or _quotes(bare) is not None or not re.search(r"\s", bare)
-    if bare.startswith("#") or not bare or not whole:
+    """A comment after one word, one quoted text or JSON; a sentence may hold a `#`, and a name."""
+    match = _COMMENT.search(text)
+    bare = text[: match.start()].rstrip() if match else ""
+    one = match is not None and not match[1] and not re.search(r"\s", bare)
+    if not bare or bare.startswith("#") or not (one or is_typed(bare) or _quotes(bare)):
         return None
     return Slip(bare, "has a comment at its end", "put the comment on a line of its own")
 

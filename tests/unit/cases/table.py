@@ -130,6 +130,17 @@ _MEANT = [
     _one("meant", "WANDB_NOTES", "a note, # 7,", 0, "!--env-file"),
     _one("meant", "AXOLOTL_LORA_TARGET_MODULES", "q_proj,v_proj,", 0),
     _one("meant", "AXOLOTL_WANDB_NAME", "run#7", 0, "!--env-file"),
+    _one("meant", "AXOLOTL_WANDB_NAME", "run #7", 0, "!--env-file"),
+    _one("meant", "AXOLOTL_SEED", "7 #seven", 0, "has a comment at its end"),
+    _one("meant", "AXOLOTL_SEED", "7 # a # b", 0, "has a comment at its end"),
+    _one(
+        "long",
+        "AXOLOTL_WANDB_NAME",
+        " " * 120_000 + "x" + " " * 120_000 + "#",
+        1,
+        "AXOLOTL_WANDB_NAME",
+    ),
+    _one("long", "AXOLOTL_WANDB_NAME", "#, " * 40_000 + "x", 0),
     _one("meant", "SFT_RUN_NOTE_OF_NOBODY", "1", 1, "no such setting"),
     _one("empty", "AXOLOTL_WANDB_PROJECT", '""', 0, "taken without"),
     _one("empty", "AXOLOTL_WANDB_PROJECT", "\r", 0, "counts as not set"),
@@ -159,6 +170,7 @@ def _named() -> list[Case]:
         ("AXOLOTL_PLUGINS", "axolotl.integrations.liger.LigerPluginn", 1, "did you mean axolotl.integrations.liger.LigerPlugin?"),
         ("AXOLOTL_PLUGINS", "axolotl.integrations.ligr.LigerPlugin", 1, "did you mean"),
         ("AXOLOTL_PLUGINS", "mine.Plugin", 1, "there is no mine.Plugin"),
+        ("AXOLOTL_PLUGINS", "__main__.Plugin", 1, "there is no __main__.Plugin"),
         ("AXOLOTL_PLUGINS", "LigerPlugin", 1, "there is no LigerPlugin"),
         ("AXOLOTL_DATASETS", '[{"path": "json", "data_files": "list.json"}]', 3, "write the file as the path, list.json"),
         ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": ["trian.jsonl"], "type": "alpaca"}]', 3, "trian.jsonl is not there"),
@@ -232,7 +244,7 @@ _FIT = [
 def _types() -> list[Case]:
     """Types that Axolotl has not, and columns that no row has."""
     unknown = {"sharegpt": "leave the type out", "alpcaa": "did you mean alpaca?",
-               "chat-template": "did you mean chat_template?", "nothing.at_all": "is no type",
+               "chat-template": "did you mean chat_template?", "nothing.at_all": "is no type", "__main__": "is no type",
                "alpaca:chat": "", "alpaca_chat.load_qa": "", "completion": "", "envtune.engine.rows": ""}  # fmt: skip
     sft = [
         _one("type", "AXOLOTL_DATASETS__0__TYPE", name, 3 if words else 0, words or "!no type")
