@@ -37,7 +37,9 @@ MACHINES = ("h100", "h100x8")
 
 def environs(path: Path, values: Mapping[str, Any], folder: Path) -> Iterator[dict[str, str]]:
     """The environments that give a file in each of WAYS."""
-    yield {f"AXOLOTL_{k.upper()}": "" if v is None else sources.as_text(v) for k, v in values.items()}
+    yield {
+        f"AXOLOTL_{k.upper()}": "" if v is None else sources.as_text(v) for k, v in values.items()
+    }
     yield {"SFT_TRAINER_CONFIG_JSON_PATH": str(path)}
     coded = base64.b64encode(json.dumps(values, default=str).encode()).decode()
     yield {"SFT_TRAINER_CONFIG_JSON_ENV_VAR": coded}
@@ -105,7 +107,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             for way, environ in zip(WAYS, environs(path, values, Path(scratch)), strict=True):
                 for machine in MACHINES:
-                    said = judged({**environ, "SFT_OUTPUTS_DIR": scratch, "SFT_LOGS_DIR": scratch}, machine)
+                    said = judged(
+                        {**environ, "SFT_OUTPUTS_DIR": scratch, "SFT_LOGS_DIR": scratch}, machine
+                    )
                     taken[way, machine] += not said
                     for line in said:
                         print(f"{path.relative_to(folder)} [{way}, {machine}] {line[:230]}")

@@ -283,6 +283,17 @@ _STREAMED = [
     ]
 ]  # fmt: skip
 
+# What is served in place of the result lies below the folder of the runs, or will.
+_SERVED = [
+    Case(f"served: {path}", {"SFT_PRETEND_GPU": "h100x1", "SFT_DEVICE": None, "SFT_SERVE": "true", "SFT_SERVED_MODEL_RELPATH": path}, code, words)
+    for path, code, words in [
+        ("othr", 1, ("SFT_SERVED_MODEL_RELPATH: ", "holds no model; there is", "/outputs/other")),
+        ("other", 0, ()),
+        ("mine-run3/merged", 0, ()),
+        ("other/config.json", 1, ("holds no model",)),
+    ]
+]  # fmt: skip
+
 CASES = [
-    *_texts(), *_typed(), *_names(), *_secrets(), *_SLIPS, *_MEANT, *_named(), *_FIT, *_types(), *_STREAMED,
+    *_texts(), *_typed(), *_names(), *_secrets(), *_SLIPS, *_MEANT, *_named(), *_FIT, *_types(), *_STREAMED, *_SERVED,
 ]  # fmt: skip
