@@ -27,6 +27,8 @@ _CHANNEL = "ENVTUNE_"
 _OTHERS = ("wandb_", "mlflow_", "comet_", "hf_", "hub_", "local_", "ddp_", "otel_", "use_")
 # How alike a name has to be to one of ours before it counts as a slip, 0 to 1.
 _NEAR = 0.87
+# How many letters the beginning of such a name shares with AXOLOTL_, of its six.
+_SHARED = 4
 
 # Kubernetes puts SFT_TRAINER_PORT=tcp://10.0.0.1:80 and the like into every pod when a
 # Service is called sft-trainer or axolotl.
@@ -124,8 +126,17 @@ def _nearly_ours(name: str) -> bool:
     """Whether a variable was probably meant for envtune: AXOLTL_X, AXOLOTLBASE_MODEL, SF_RERUN."""
     if name in upstream.axolotl()["reserved"]:
         return False
-    start = SequenceMatcher(None, name[: len(AXOLOTL)].upper(), AXOLOTL)
-    return start.ratio() > _NEAR or bool(get_close_matches(name.upper(), OWN, n=1, cutoff=_NEAR))
+    upper = name.upper()
+    start = upper[: len(AXOLOTL)]
+    if len(set(start) & set(AXOLOTL)) >= _SHARED:
+        return SequenceMatcher(None, start, AXOLOTL).ratio() > _NEAR or _is_near(upper)
+    return _is_near(upper)
+
+
+def _is_near(name: str) -> bool:
+    """Whether a name is nearly one of ours. difflib is slow: it sees those that may be."""
+    alike = [own for own in OWN if own[:2] == name[:2] or own[-2:] == name[-2:]]
+    return bool(get_close_matches(name, alike, n=1, cutoff=_NEAR))
 
 
 def read(
