@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from envtune import redaction
 from envtune.errors import Problem
+from envtune.settings import upstream
 
 # Other tools' variables that a start hangs on: a token in quotes is a night lost.
 _WATCHED = re.compile(
@@ -28,6 +29,8 @@ _BEFORE = re.compile(r"^(export|set|env|declare|-e|--env)\s+")
 _COMMENT = re.compile(r"\s#(\w)?")
 # The names of things have no blanks round them; a text of a prompt may.
 _THINGS = re.compile(r".*(MODEL|PATH|DIR|FILE|ROOT|VENV|_ID|PROJECT|ENTITY|TOKEN|KEY|RELPATH|NAME)")
+# Keys that are variables of other tools too.
+_OTHERS = ("wandb_", "mlflow_", "comet_", "hf_", "hub_", "local_", "ddp_", "otel_", "use_")
 _NUMBERS = re.compile(r"[-+]?[\d.][\d.eE+-]*(\s*,\s*[-+]?[\d.][\d.eE+-]*)*")
 _WORDS = {"true", "false", "yes", "no", "on", "off", "null", "none"}
 
@@ -60,6 +63,15 @@ def mended(
                 problems.append(Problem(name, _told(name, slip)))
                 del found[name]
     return found, notes, problems
+
+
+def unprefixed(environ: Mapping[str, str]) -> Iterator[str]:
+    """A line for each variable that is a key of Axolotl's but for its prefix. Nobody reads it."""
+    keys = upstream.axolotl()["fields"]
+    for name in environ:
+        key = name.lower()
+        if name.isupper() and "_" in key and key in keys and not key.startswith(_OTHERS):
+            yield f"{name} is no setting and passed over; did you mean AXOLOTL_{name}?"
 
 
 def slipped(name: str, text: str) -> Slip | None:

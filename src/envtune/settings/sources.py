@@ -23,8 +23,6 @@ from envtune.settings.own import OWN, profiles
 AXOLOTL = "AXOLOTL_"
 SFT = "SFT_"
 _CHANNEL = "ENVTUNE_"
-# Keys that are variables of other tools too.
-_OTHERS = ("wandb_", "mlflow_", "comet_", "hf_", "hub_", "local_", "ddp_", "otel_", "use_")
 # How alike a name has to be to one of ours before it counts as a slip, 0 to 1.
 _NEAR = 0.87
 # How many letters the beginning of such a name shares with AXOLOTL_, of its six.
@@ -158,7 +156,7 @@ def read(
     found, told = certificates.trusted({**found, **early})
     shown = redaction.hidden(found)
     entries, ignored = _entries_of(found)
-    notes += [*mended, *told, *ignored, *runtime.passed_over(found), *_bare(found)]
+    notes += [*mended, *told, *ignored, *runtime.passed_over(found), *env_file.unprefixed(found)]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -178,15 +176,6 @@ def _entries_of(environ: Mapping[str, str]) -> tuple[list[Entry], list[str]]:
         else:
             entries.append(Entry(name, environ[name]))
     return entries, notes
-
-
-def _bare(environ: Mapping[str, str]) -> Iterator[str]:
-    """A line for each variable that is a key of Axolotl's but for its prefix. Nobody reads it."""
-    keys = upstream.axolotl()["fields"]
-    for name in environ:
-        key = name.lower()
-        if name.isupper() and "_" in key and key in keys and not key.startswith(_OTHERS):
-            yield f"{name} is no setting and passed over; did you mean {AXOLOTL}{name}?"
 
 
 def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:
