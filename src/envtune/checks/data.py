@@ -1,9 +1,9 @@
 """Whether the data can be read, and how a row of it reads."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 
+from envtune.checks.named import module_spec
 from envtune.errors import Exit, Problem
 from envtune.resolve import data as data_types
 from envtune.resolve.config import Facts
@@ -77,7 +77,7 @@ def types(settings: Settings, facts: Facts) -> Iterator[Problem]:
 def _no_type(named: str) -> str:
     """Why there is no such type of Axolotl's, or nothing; a module of the user's may be one."""
     first = re.split(r"[.:]", named)[0]
-    if first in _TYPES or (first.isidentifier() and importlib.util.find_spec(first) is not None):
+    if first in _TYPES or module_spec(first) is not None:
         return ""
     if first == "sharegpt":
         return f"{named} is gone from Axolotl; chat_template reads such rows: leave the type out"
@@ -109,7 +109,8 @@ def _untyped(data: DataFacts) -> str:
     return (
         f"is not set for {data.path} and {seen}{near_file(data.path)}; say how a row reads: "
         'alpaca, chat_template, completion, or {"field_instruction": "question", '
-        '"field_output": "answer", "format": "{instruction}"}'
+        '"field_output": "answer", '
+        '"format": "{instruction}"}'
     )
 
 

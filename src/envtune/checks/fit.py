@@ -28,6 +28,8 @@ _TARGETS = ("lora_target_modules", "lora_modules_to_save")
 _ADAPTERS = ("lora", "qlora")
 _ALL = "all-linear"
 _OUTPUT = "lm_head"  # tied to the embedding, it is in no file
+# A group that repeats, or many repetitions, may take exponential time.
+_ENDLESS = re.compile(r"\)[*+{]|([*+][^*+]*){5}")
 _PREFIXES = ("", "model.", "transformer.", "base_model.")
 
 
@@ -91,9 +93,11 @@ def _fits(target: str, modules: Sequence[str], *, regex: bool) -> bool:
     if not regex:
         ends = (target, f".{target}")
         return target == _OUTPUT or any(m == ends[0] or m.endswith(ends[1]) for m in modules)
+    if _ENDLESS.search(target):
+        return True  # what may take a pattern for ever is not tried here
     try:
         pattern = re.compile(target)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False
     return any(pattern.fullmatch(f"{prefix}{m}") for m in modules for prefix in _PREFIXES)
 
@@ -113,6 +117,8 @@ def _untemplated(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """Rows of messages for a tokenizer without a chat template."""
     keys = {key: s.value for key, s in settings.axolotl.items() if s.value}
     chosen = keys.get("chat_template", "tokenizer_default")
+    if keys.get("tokenizer_use_mistral_common"):  # which brings its own
+        return
     folder = str(keys.get("tokenizer_config") or keys["base_model"])
     if chosen != "tokenizer_default" or "chat_template_jinja" in keys or not os.path.isdir(folder):
         return

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from envtune.errors import Exit, Problem
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import READERS
 from envtune.resolve.parallel import PRESET
-from envtune.settings import upstream
+from envtune.settings import documents, upstream
 from envtune.settings.nearest import nearest
 from envtune.settings.own.training import RUN_NAME
 from envtune.settings.paths import DATASETS, near_file
@@ -57,9 +58,9 @@ def _template(name: str, text: str) -> Iterator[Problem]:
         yield Problem(name, f"{text} is no template and no file that is there{near_file(text)}")
     else:
         try:
-            yield from _syntax(name, Path(text).read_text(), f"{text}: ")
-        except (OSError, ValueError) as error:
-            yield Problem(name, f"{text} cannot be read: {error}")
+            yield from _syntax(name, documents.read_text(Path(text)), f"{text}: ")
+        except documents.DocumentError as error:
+            yield Problem(name, str(error))
 
 
 def _syntax(name: str, text: str, where: str) -> Iterator[Problem]:
@@ -72,6 +73,8 @@ def _syntax(name: str, text: str, where: str) -> Iterator[Problem]:
         jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
     except jinja2.TemplateSyntaxError as error:
         yield Problem(name, f"{where}is no Jinja at line {error.lineno}: {error.message}")
+    except RecursionError:
+        yield Problem(name, f"{where}is nested too deeply")
 
 
 def _deepspeed(settings: Settings) -> Iterator[Problem]:
@@ -114,11 +117,19 @@ def _plugins(settings: Settings) -> Iterator[Problem]:
         yield Problem(given.at(index) if given else "", what)
 
 
+def module_spec(top: str) -> ModuleSpec | None:
+    """Where a package or a module lies that an import would find; it is not imported."""
+    try:
+        return importlib.util.find_spec(top) if top.isidentifier() else None
+    except ValueError:  # __main__ has none
+        return None
+
+
 def _is_there(plugin: str) -> bool:
     """Whether a module holds the name, told by its text: importing it would take seconds."""
     module, _, name = plugin.rpartition(".")
     top, *inner = module.split(".")
-    spec = importlib.util.find_spec(top) if top.isidentifier() else None
+    spec = module_spec(top)
     if spec is None:
         return top == "axolotl"  # where the engine is not installed nothing can be told
     roots = list(spec.submodule_search_locations or ())

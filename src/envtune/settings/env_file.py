@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from envtune import redaction
 from envtune.errors import Problem
+from envtune.settings import upstream
 
 # Other tools' variables that a start hangs on: a token in quotes is a night lost.
 _WATCHED = re.compile(
@@ -25,9 +26,11 @@ _QUOTES = ('""', "''", "“”", "‘’", "„“", "``")  # noqa: RUF001  # wh
 _MARKS = "\ufeff\udcff\udcfe"
 _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")
 _BEFORE = re.compile(r"^(export|set|env|declare|-e|--env)\s+")
-_COMMENT = re.compile(r"(?s)(?P<bare>.*?)\s+#(\s.*|\w.*|)")
+_COMMENT = re.compile(r"\s#(\w)?")
 # The names of things have no blanks round them; a text of a prompt may.
 _THINGS = re.compile(r".*(MODEL|PATH|DIR|FILE|ROOT|VENV|_ID|PROJECT|ENTITY|TOKEN|KEY|RELPATH|NAME)")
+# Keys that are variables of other tools too.
+_OTHERS = ("wandb_", "mlflow_", "comet_", "hf_", "hub_", "local_", "ddp_", "otel_", "use_")
 _NUMBERS = re.compile(r"[-+]?[\d.][\d.eE+-]*(\s*,\s*[-+]?[\d.][\d.eE+-]*)*")
 _WORDS = {"true", "false", "yes", "no", "on", "off", "null", "none"}
 
@@ -60,6 +63,15 @@ def mended(
                 problems.append(Problem(name, _told(name, slip)))
                 del found[name]
     return found, notes, problems
+
+
+def unprefixed(environ: Mapping[str, str]) -> Iterator[str]:
+    """A line for each variable that is a key of Axolotl's but for its prefix. Nobody reads it."""
+    keys = upstream.axolotl()["fields"]
+    for name in environ:
+        key = name.lower()
+        if name.isupper() and "_" in key and key in keys and not key.startswith(_OTHERS):
+            yield f"{name} is no setting and passed over; did you mean AXOLOTL_{name}?"
 
 
 def slipped(name: str, text: str) -> Slip | None:
@@ -108,11 +120,11 @@ def _comma(text: str) -> Slip | None:
 
 
 def _comment(text: str) -> Slip | None:
-    """A comment after one word, one quoted text or JSON; a sentence may hold a `#`."""
-    match = _COMMENT.fullmatch(text)
-    bare = match["bare"] if match else "#"
-    whole = is_typed(bare) or _quotes(bare) is not None or not re.search(r"\s", bare)
-    if bare.startswith("#") or not bare or not whole:
+    """A comment after one word, one quoted text or JSON; a sentence may hold a `#`, and a name."""
+    match = _COMMENT.search(text)
+    bare = text[: match.start()].rstrip() if match else ""
+    one = match is not None and not match[1] and not re.search(r"\s", bare)
+    if not bare or bare.startswith("#") or not (one or is_typed(bare) or _quotes(bare)):
         return None
     return Slip(bare, "has a comment at its end", "put the comment on a line of its own")
 

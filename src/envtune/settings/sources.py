@@ -23,10 +23,10 @@ from envtune.settings.own import OWN, profiles
 AXOLOTL = "AXOLOTL_"
 SFT = "SFT_"
 _CHANNEL = "ENVTUNE_"
-# Keys that are variables of other tools too.
-_OTHERS = ("wandb_", "mlflow_", "comet_", "hf_", "hub_", "local_", "ddp_", "otel_", "use_")
 # How alike a name has to be to one of ours before it counts as a slip, 0 to 1.
 _NEAR = 0.87
+# How many letters the beginning of such a name shares with AXOLOTL_, of its six.
+_SHARED = 4
 
 # Kubernetes puts SFT_TRAINER_PORT=tcp://10.0.0.1:80 and the like into every pod when a
 # Service is called sft-trainer or axolotl.
@@ -124,8 +124,17 @@ def _nearly_ours(name: str) -> bool:
     """Whether a variable was probably meant for envtune: AXOLTL_X, AXOLOTLBASE_MODEL, SF_RERUN."""
     if name in upstream.axolotl()["reserved"]:
         return False
-    start = SequenceMatcher(None, name[: len(AXOLOTL)].upper(), AXOLOTL)
-    return start.ratio() > _NEAR or bool(get_close_matches(name.upper(), OWN, n=1, cutoff=_NEAR))
+    upper = name.upper()
+    start = upper[: len(AXOLOTL)]
+    if len(set(start) & set(AXOLOTL)) >= _SHARED:
+        return SequenceMatcher(None, start, AXOLOTL).ratio() > _NEAR or _is_near(upper)
+    return _is_near(upper)
+
+
+def _is_near(name: str) -> bool:
+    """Whether a name is nearly one of ours. difflib is slow: it sees those that may be."""
+    alike = [own for own in OWN if own[:2] == name[:2] or own[-2:] == name[-2:]]
+    return bool(get_close_matches(name, alike, n=1, cutoff=_NEAR))
 
 
 def read(
@@ -147,7 +156,7 @@ def read(
     found, told = certificates.trusted({**found, **early})
     shown = redaction.hidden(found)
     entries, ignored = _entries_of(found)
-    notes += [*mended, *told, *ignored, *runtime.passed_over(found), *_bare(found)]
+    notes += [*mended, *told, *ignored, *runtime.passed_over(found), *env_file.unprefixed(found)]
     notes += [f"{e.name} is empty and counts as not set" for e in [*entries, *given] if _empty(e)]
     entries, given = ([e for e in several if not _empty(e)] for several in (entries, given))
     layers = [
@@ -167,15 +176,6 @@ def _entries_of(environ: Mapping[str, str]) -> tuple[list[Entry], list[str]]:
         else:
             entries.append(Entry(name, environ[name]))
     return entries, notes
-
-
-def _bare(environ: Mapping[str, str]) -> Iterator[str]:
-    """A line for each variable that is a key of Axolotl's but for its prefix. Nobody reads it."""
-    keys = upstream.axolotl()["fields"]
-    for name in environ:
-        key = name.lower()
-        if name.isupper() and "_" in key and key in keys and not key.startswith(_OTHERS):
-            yield f"{name} is no setting and passed over; did you mean {AXOLOTL}{name}?"
 
 
 def _with_secrets(environ: Mapping[str, str]) -> dict[str, str]:

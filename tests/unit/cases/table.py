@@ -32,7 +32,7 @@ _GPUS: dict[str, str | None] = {"SFT_PRETEND_GPU": "h100x4", "SFT_DEVICE": None}
 
 
 def _one(name: str, variable: str, text: str | None, code: int, *words: str) -> Case:
-    return Case(f"{name}: {variable}={text!r}", {variable: text}, code, words)
+    return Case(f"{name}: {variable}={text!r:.80}", {variable: text}, code, words)
 
 
 def _texts() -> list[Case]:
@@ -130,6 +130,17 @@ _MEANT = [
     _one("meant", "WANDB_NOTES", "a note, # 7,", 0, "!--env-file"),
     _one("meant", "AXOLOTL_LORA_TARGET_MODULES", "q_proj,v_proj,", 0),
     _one("meant", "AXOLOTL_WANDB_NAME", "run#7", 0, "!--env-file"),
+    _one("meant", "AXOLOTL_WANDB_NAME", "run #7", 0, "!--env-file"),
+    _one("meant", "AXOLOTL_SEED", "7 #seven", 0, "has a comment at its end"),
+    _one("meant", "AXOLOTL_SEED", "7 # a # b", 0, "has a comment at its end"),
+    _one(
+        "long",
+        "AXOLOTL_WANDB_NAME",
+        " " * 120_000 + "x" + " " * 120_000 + "#",
+        1,
+        "AXOLOTL_WANDB_NAME",
+    ),
+    _one("long", "AXOLOTL_WANDB_NAME", "#, " * 40_000 + "x", 0),
     _one("meant", "SFT_RUN_NOTE_OF_NOBODY", "1", 1, "no such setting"),
     _one("empty", "AXOLOTL_WANDB_PROJECT", '""', 0, "taken without"),
     _one("empty", "AXOLOTL_WANDB_PROJECT", "\r", 0, "counts as not set"),
@@ -159,6 +170,7 @@ def _named() -> list[Case]:
         ("AXOLOTL_PLUGINS", "axolotl.integrations.liger.LigerPluginn", 1, "did you mean axolotl.integrations.liger.LigerPlugin?"),
         ("AXOLOTL_PLUGINS", "axolotl.integrations.ligr.LigerPlugin", 1, "did you mean"),
         ("AXOLOTL_PLUGINS", "mine.Plugin", 1, "there is no mine.Plugin"),
+        ("AXOLOTL_PLUGINS", "__main__.Plugin", 1, "there is no __main__.Plugin"),
         ("AXOLOTL_PLUGINS", "LigerPlugin", 1, "there is no LigerPlugin"),
         ("AXOLOTL_DATASETS", '[{"path": "json", "data_files": "list.json"}]', 3, "write the file as the path, list.json"),
         ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": ["trian.jsonl"], "type": "alpaca"}]', 3, "trian.jsonl is not there"),
@@ -196,6 +208,10 @@ _FIT = [
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", r"model.layers.[\d]+.(mlp|self_attn).(up|q)_proj", 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", r"h.[\d]+.attn", 1, "fits no layer"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", "[unclosed", 1, "AXOLOTL_LORA_TARGET_MODULES"),
+    _one("endless", "AXOLOTL_LORA_TARGET_MODULES", r"(\w+\.?)+x", 0),
+    _one("endless", "AXOLOTL_LORA_TARGET_MODULES", "a{99999999999}", 1, "fits no layer"),
+    _one("endless", "AXOLOTL_CHAT_TEMPLATE_JINJA", "{{" + "(" * 20_000, 1, "AXOLOTL_CHAT_TEMPLATE_JINJA: "),
+    _one("endless", "AXOLOTL_CHAT_TEMPLATE_JINJA", "/dev/zero", 1, "no file that is there"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", "all-linear", 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_TARGET_MODULES", '["self_attn.q_proj", "lm_head"]', 0, "!fits no"),
     _one("target", "AXOLOTL_LORA_MODULES_TO_SAVE", '["embed_tokens", "lm_head"]', 0, "!fits no"),
@@ -228,7 +244,7 @@ _FIT = [
 def _types() -> list[Case]:
     """Types that Axolotl has not, and columns that no row has."""
     unknown = {"sharegpt": "leave the type out", "alpcaa": "did you mean alpaca?",
-               "chat-template": "did you mean chat_template?", "nothing.at_all": "is no type",
+               "chat-template": "did you mean chat_template?", "nothing.at_all": "is no type", "__main__": "is no type",
                "alpaca:chat": "", "alpaca_chat.load_qa": "", "completion": "", "envtune.engine.rows": ""}  # fmt: skip
     sft = [
         _one("type", "AXOLOTL_DATASETS__0__TYPE", name, 3 if words else 0, words or "!no type")
@@ -267,6 +283,17 @@ _STREAMED = [
     ]
 ]  # fmt: skip
 
+# What is served in place of the result lies below the folder of the runs, or will.
+_SERVED = [
+    Case(f"served: {path}", {"SFT_PRETEND_GPU": "h100x1", "SFT_DEVICE": None, "SFT_SERVE": "true", "SFT_SERVED_MODEL_RELPATH": path}, code, words)
+    for path, code, words in [
+        ("othr", 1, ("SFT_SERVED_MODEL_RELPATH: ", "holds no model; there is", "/outputs/other")),
+        ("other", 0, ()),
+        ("mine-run3/merged", 0, ()),
+        ("other/config.json", 1, ("holds no model",)),
+    ]
+]  # fmt: skip
+
 CASES = [
-    *_texts(), *_typed(), *_names(), *_secrets(), *_SLIPS, *_MEANT, *_named(), *_FIT, *_types(), *_STREAMED,
+    *_texts(), *_typed(), *_names(), *_secrets(), *_SLIPS, *_MEANT, *_named(), *_FIT, *_types(), *_STREAMED, *_SERVED,
 ]  # fmt: skip

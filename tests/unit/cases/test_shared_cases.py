@@ -58,8 +58,10 @@ ENVIRONMENTS: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 FILES: dict[str, tuple[int, tuple[str, ...]]] = {
     "pipelines/11-pretraining-local-path.yaml": (0, ()),
-    "pipelines/chain.yaml": (1, ("serve.served_model_relpath: ", "holds no model")),
+    "pipelines/torchtune.yaml": (1, ("is a file of torchtune",)),
 }
+# Taken whole where there is the GPU that they were written for.
+ON_A_GPU = ("10-topsail-fms", "10b-topsail-fms", "61-fms-lora")
 PACKED = {"44-quant-gptq": "gptq", "44-quant-awq": "awq"}
 
 
@@ -97,6 +99,12 @@ def test_an_environment_ends_as_expected(name: str, place: Path) -> None:
     if "SFT_PRETEND_GPU" in environ:
         environ["SFT_DEVICE"] = "auto"
     check(environ, *ENVIRONMENTS[name])
+
+
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_a_job_in_use_is_taken_whole(name: str, place: Path) -> None:
+    gpu = {"SFT_PRETEND_GPU": "h100x1", "SFT_DEVICE": "auto"}
+    check(read(CASES / f"{name}.env") | gpu, 0, ())
 
 
 @pytest.mark.parametrize("name", FILES)
