@@ -56,17 +56,22 @@ def made(environ: Mapping[str, str], machine: str) -> RunConfig:
     return rules.resolve(settings, facts)
 
 
-def refused_by_axolotl(values: dict[str, Any], machine: str) -> list[str]:
-    """What Axolotl itself says against a file on such a machine."""
+def refused_by_axolotl(values: dict[str, Any], machine: Mapping[str, Any]) -> list[str]:
+    """What Axolotl itself says against a configuration on such a machine."""
+    from axolotl.integrations.base import PluginManager
     from axolotl.utils.config import prepare_plugins
     from axolotl.utils.dict import DictDefault
 
+    PluginManager.get_instance().plugins.clear()  # those of the file before
     prepare_plugins(DictDefault(values))
-    here = pretend(machine)
-    capability = "sm_{}{}".format(*here.gpus[0].capability)
-    told = {"bf16": True, "fp8": True, "tf32": True, "n_gpu": len(here.gpus)}
-    told["compute_capability"] = capability
-    return [p["message"] for p in validate._refused(values, told)]
+    return [problem["message"] for problem in validate.refusals(values, dict(machine))]
+
+
+def capabilities(machine: str) -> dict[str, Any]:
+    """A pretended machine in Axolotl's words."""
+    gpus = pretend(machine).gpus
+    told = {"bf16": True, "fp8": True, "tf32": True, "n_gpu": len(gpus)}
+    return told | {"compute_capability": "sm_{}{}".format(*gpus[0].capability)}
 
 
 def judged(environ: Mapping[str, str], machine: str) -> list[str]:
@@ -76,9 +81,8 @@ def judged(environ: Mapping[str, str], machine: str) -> list[str]:
     except Refused as refused:
         return [str(problem) for problem in refused.problems]
     plain = json.loads(json.dumps(config.plain()))
-    capabilities = axolotl_validation.capabilities(config, pretend(machine))
-    told = validate._refused(plain, capabilities)
-    return [f"written, and refused by Axolotl: {p['message']}" for p in told]
+    there = axolotl_validation.capabilities(config, pretend(machine))
+    return [f"written, and refused by Axolotl: {m}" for m in refused_by_axolotl(plain, there)]
 
 
 def main() -> None:
@@ -97,7 +101,7 @@ def main() -> None:
             continue
         files += 1
         try:
-            wrong = refused_by_axolotl(values, "h100")
+            wrong = refused_by_axolotl(values, capabilities("h100"))
         except Exception as error:
             wrong = [str(error)]
         if wrong:
