@@ -1,6 +1,6 @@
 """RunConfig -> LaunchPlan: the command, environment and folder of a child. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,25 +114,45 @@ def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) ->
 
 
 def serve(
-    config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, str], cuda: Path | None
+    config_file: Path,
+    python: Path,
+    run_dir: Path,
+    environ: Mapping[str, str],
+    cuda: Path | None,
+    middleware: Sequence[str] = (),
 ) -> LaunchPlan:
     """vLLM's server. Of the secrets it is told the one that its clients have to know.
 
     `cuda`: the folder of the compiler in its environment, with which FlashInfer makes kernels.
+    `middleware` is on the command line: of a list in the file vLLM 0.32 takes the first alone.
     """
     env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
-    if key := environ.get(API_KEY):
+    env.pop(API_KEY, None)
+    if (key := environ.get(API_KEY, "")).strip():
         env[API_KEY] = key
     if not env.get("VLLM_PORT", "0").isdigit():
         del env["VLLM_PORT"]  # Kubernetes' link to a service that is called vllm
     if cuda is not None:
         path = f"{python.parent}:{env.get('PATH', '/usr/bin:/bin')}"  # where its ninja is
         env = {"CUDA_HOME": str(cuda), **env, "PATH": path}
-    argv = (str(python), "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file))
+    argv = (
+        str(python), "-P", "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file),
+        *(part for name in middleware for part in ("--middleware", name)),
+    )  # fmt: skip
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return LaunchPlan(
         argv, {**quiet, **env, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, run_dir
     )
+
+
+def importing(
+    python: Path, run_dir: Path, environ: Mapping[str, str], middleware: Sequence[str]
+) -> LaunchPlan:
+    """Whether vLLM's Python can import what it is to put before its routes. It finds modules as
+    the server will."""
+    served = serve(run_dir, python, run_dir, environ, None)
+    argv = (str(python), "-m", "envtune.serve.guard", *middleware)
+    return LaunchPlan(argv, served.env, run_dir)
 
 
 def push(order: Path, python: str, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:

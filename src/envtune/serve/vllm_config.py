@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from envtune.artifacts import serving_rules as rules
 from envtune.errors import Problem
+from envtune.serve import access
 from envtune.settings.own import SERVE_FLAG
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ OWNED: Mapping[str, str] = {
     "grpc": "the server is asked over HTTP before it counts as ready",
     "headless": "a server of several nodes is started by vLLM's own command",
 }
-HOST, PORT = "127.0.0.1", 8000
 ENVIRONMENT = ".venv-serve"
 # What is left of the grace for the end of vLLM after its last answer, seconds.
 _RESERVE = 6
@@ -50,11 +50,10 @@ def config(what: "Served", flags: Mapping[str, Any], place: Place) -> dict[str, 
     slots of adapters, which are never too few."""
     made = {
         "model": str(what.model),
-        "host": HOST,
-        "port": PORT,
+        **dict(zip(("host", "port"), access.address({}), strict=True)),
         "shutdown_timeout": max(0, int(place.grace) - _RESERVE),
         **(_on_cpu(what, place) if place.device == "cpu" else _on_gpus(what, place)),
-        **{name: value for name, value in flags.items() if value is not None},
+        **{n: value for n, value in flags.items() if value is not None and n != "middleware"},
         "served_model_name": list(what.names),
         **_told("tokenizer", what.tokenizer, flags),
         **_told("chat_template", what.chat_template, flags),
