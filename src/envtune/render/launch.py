@@ -151,7 +151,7 @@ def importing(
     """Whether vLLM's Python can import what it is to put before its routes. It finds modules as
     the server will."""
     served = serve(run_dir, python, run_dir, environ, None)
-    argv = (str(python), "-m", "envtune.serve.guard", *middleware)
+    argv = (str(python), "-P", "-m", "envtune.serve.guard", *middleware)
     return LaunchPlan(argv, served.env, run_dir)
 
 

@@ -50,7 +50,10 @@ def wrong(api: Api, asked: list[str]) -> Iterator[str]:
 
 
 def _code(client: httpx.Client, path: str, method: str) -> int:
-    """One connection a question: one that is kept may be closed in between."""
-    if method == _UPGRADE:
-        return int(client.get(path, headers=_WEBSOCKET).status_code)
-    return int(client.request(method, path, headers={"Connection": "close"}).status_code)
+    """The path goes out as it is written. One connection a question: one that is kept may be
+    closed in between."""
+    upgrade = method == _UPGRADE
+    headers = _WEBSOCKET if upgrade else {"Connection": "close"}
+    target = {"target": path.encode()}
+    answer = client.request("GET" if upgrade else method, "/", headers=headers, extensions=target)
+    return int(answer.status_code)

