@@ -1,7 +1,7 @@
 """RunConfig -> LaunchPlan: the command, environment and folder of a child. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from envtune import channel, redaction
@@ -114,17 +114,11 @@ def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) ->
 
 
 def serve(
-    config_file: Path,
-    python: Path,
-    run_dir: Path,
-    environ: Mapping[str, str],
-    cuda: Path | None,
-    middleware: Sequence[str] = (),
+    config_file: Path, python: Path, run_dir: Path, environ: Mapping[str, str], cuda: Path | None
 ) -> LaunchPlan:
     """vLLM's server. Of the secrets it is told the one that its clients have to know.
 
     `cuda`: the folder of the compiler in its environment, with which FlashInfer makes kernels.
-    `middleware` is on the command line: of a list in the file vLLM 0.32 takes the first alone.
     """
     env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
     env.pop(API_KEY, None)
@@ -137,7 +131,6 @@ def serve(
         env = {"CUDA_HOME": str(cuda), **env, "PATH": path}
     argv = (
         str(python), "-P", "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file),
-        *(part for name in middleware for part in ("--middleware", name)),
     )  # fmt: skip
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return LaunchPlan(
@@ -145,14 +138,17 @@ def serve(
     )
 
 
-def importing(
-    python: Path, run_dir: Path, environ: Mapping[str, str], middleware: Sequence[str]
-) -> LaunchPlan:
-    """Whether vLLM's Python can import what it is to put before its routes. It finds modules as
-    the server will."""
-    served = serve(run_dir, python, run_dir, environ, None)
-    argv = (str(python), "-P", "-m", "envtune.serve.guard", *middleware)
-    return LaunchPlan(argv, served.env, run_dir)
+def guarded(plan: LaunchPlan, middleware: Sequence[str]) -> LaunchPlan:
+    """A server with what stands before its routes, the outermost last. It is on the command line:
+    of a list in the file vLLM 0.32 takes the first alone."""
+    flags = (part for name in middleware for part in ("--middleware", name))
+    return replace(plan, argv=(*plan.argv, *flags))
+
+
+def importing(plan: LaunchPlan, middleware: Sequence[str]) -> LaunchPlan:
+    """Whether a server's Python can import what is to stand before its routes, where it finds
+    modules as the server will."""
+    return replace(plan, argv=(plan.argv[0], "-P", "-m", "envtune.serve.guard", *middleware))
 
 
 def push(order: Path, python: str, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:

@@ -94,9 +94,10 @@ def _plan(context: Context, flags: Mapping[str, Any], file: Path) -> LaunchPlan:
     before = access.middleware(flags, context.environ)
     opened = " ".join(access.opened(flags, context.config.setting))
     environ = {**context.environ, guard.OPEN: opened}
+    plan = launch.serve(file, vllm, folder, environ, _compiler(context, vllm))
     if before:
-        _import(context, launch.importing(vllm, folder, environ, before))
-    return launch.serve(file, vllm, folder, environ, _compiler(context, vllm), before)
+        _import(context, launch.importing(plan, before))
+    return launch.guarded(plan, before)
 
 
 def _import(context: Context, plan: LaunchPlan) -> None:

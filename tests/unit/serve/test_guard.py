@@ -212,7 +212,6 @@ ACCESS: list[tuple[dict[str, str], list[str]]] = [
     ({"VLLM_API_KEY": "a,b"}, []),
     ({"VLLM_API_KEY": "two words"}, []),
     ({"VLLM_API_KEY": "a-line\n"}, ["VLLM_API_KEY: no header carries it"]),
-    ({"VLLM_API_KEY": " before"}, ["VLLM_API_KEY: no header carries it"]),
     ({"VLLM_API_KEY": "schlüssel"}, ["VLLM_API_KEY: no header carries it"]),
 ]  # fmt: skip
 
@@ -256,8 +255,13 @@ def test_the_guard_is_outermost_and_displaces_nobody() -> None:
     served = Served(Path("/m"), ("r",), "model", {})
     told = vllm_config.config(served, flags, vllm_config.Place("cpu", 0, 2**30, 9))
     assert "middleware" not in told, "of a list in the file vLLM takes the first alone"
-    plan = launch.serve(Path("/c.yaml"), Path("/python"), Path("/run"), keyed, ("a.B", "c.D"))
-    assert plan.argv[-4:] == ("--middleware", "a.B", "--middleware", "c.D")
+    plan = launch.serve(Path("/c.yaml"), Path("/python"), Path("/run"), keyed, None)
+    assert launch.guarded(plan, ("a.B", "c.D")).argv[-4:] == (
+        "--middleware",
+        "a.B",
+        "--middleware",
+        "c.D",
+    )
     assert access.opened(flags, lambda name: True) == ("/health", "/metrics", "preflight")
     assert access.opened({}, lambda name: False) == ("/health",)
 
@@ -282,7 +286,7 @@ def test_what_vllm_could_not_import_is_told_by_its_python(
     (tmp_path / "this.py").write_text("print('hello')\nasync def s(request, following): ...\n")
     done = subprocess.run(
         [sys.executable, "-P", "-m", "envtune.serve.guard", name],
-        env={**clean_environ(), "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False, env={**clean_environ(), "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (bool(said), "")
     assert said in done.stdout.splitlines()[-1]
