@@ -1,5 +1,6 @@
 """What vLLM is told: the file that it reads its flags from, and what to refuse before. Pure."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ OWNED: Mapping[str, str] = {
     "headless": "a server of several nodes is started by vLLM's own command",
 }
 ENVIRONMENT = ".venv-serve"
+_LISTS_IN_JSON = ("allowed_origins", "allowed_methods", "allowed_headers")
 # What is left of the grace for the end of vLLM after its last answer, seconds.
 _RESERVE = 6
 # Of a CPU's memory for the cache of keys and values: a share, and a most.
@@ -59,7 +61,7 @@ def config(what: "Served", flags: Mapping[str, Any], place: Place) -> dict[str, 
         **_told("chat_template", what.chat_template, flags),
         **(_lora(what, flags, place) if what.adapters else {}),
     }
-    return {name: _text(value) for name, value in made.items() if value is not None}
+    return {name: _text(name, value) for name, value in made.items() if value is not None}
 
 
 def _told(name: str, path: Any, flags: Mapping[str, Any]) -> dict[str, str]:
@@ -95,8 +97,10 @@ def _lora(what: "Served", flags: Mapping[str, Any], place: Place) -> dict[str, A
     }
 
 
-def _text(value: Any) -> Any:
-    """Lists as vLLM takes them: it turns each member into text."""
+def _text(name: str, value: Any) -> Any:
+    """Lists as vLLM takes them: it turns each member into text, and reads some from JSON."""
+    if name in _LISTS_IN_JSON:
+        return json.dumps(value if isinstance(value, list) else [value])
     return [str(item) for item in value] if isinstance(value, list) else value
 
 

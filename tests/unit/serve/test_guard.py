@@ -255,6 +255,7 @@ def test_the_guard_is_outermost_and_displaces_nobody() -> None:
     served = Served(Path("/m"), ("r",), "model", {})
     told = vllm_config.config(served, flags, vllm_config.Place("cpu", 0, 2**30, 9))
     assert "middleware" not in told, "of a list in the file vLLM takes the first alone"
+    assert told["allowed_origins"] == '["http://a"]', "what vLLM reads from JSON"
     plan = launch.serve(Path("/c.yaml"), Path("/python"), Path("/run"), keyed, None)
     assert launch.guarded(plan, ("a.B", "c.D")).argv[-4:] == (
         "--middleware",
