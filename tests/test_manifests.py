@@ -347,6 +347,17 @@ def test_a_server_may_start_as_long_as_its_setting_says() -> None:
     assert settings("serve")["SFT_SERVE_PORT"] == str(container["ports"][0]["containerPort"])
 
 
+def test_a_server_needs_a_key_and_its_probes_none() -> None:
+    (container,) = one("serve", "Deployment")["spec"]["template"]["spec"]["containers"]
+    (key,) = [
+        v["valueFrom"]["secretKeyRef"] for v in container["env"] if v["name"] == "VLLM_API_KEY"
+    ]
+    assert key == {"name": "envtune", "key": "VLLM_API_KEY"}, "not optional"
+    assert {c["httpGet"]["path"] for n, c in container.items() if n.endswith("Probe")} == {
+        "/health"
+    }
+
+
 def test_a_monitor_reads_the_server_with_the_key_of_its_secret() -> None:
     monitor, (labels,) = one("monitor", "PodMonitor")["spec"], labels_of_pods("serve")
     assert monitor["selector"]["matchLabels"].items() <= labels.items()

@@ -1,8 +1,11 @@
 """One command trains, proves, serves and answers; then it is stopped, and started again."""
 
+import http.client
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,21 @@ pytestmark = pytest.mark.skipif(
     reason="there is no serve environment; `make setup-serve` makes it",
 )
 KEY = "planted-5e1f0c77aa"
+# A user's own middleware: each leaves a header on what it has seen.
+MINE = """
+class One:
+    name = b"x-one"
+    def __init__(self, app):
+        self.app = app
+    async def __call__(self, scope, receive, send):
+        async def marked(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (self.name, b"seen")]
+            await send(message)
+        await self.app(scope, receive, marked)
+class Two(One):
+    name = b"x-two"
+"""
 SENTENCE = [{"role": "user", "content": "What is 3 plus 4?"}]
 
 
@@ -64,9 +82,13 @@ def serving(
     tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str], forking: dict[str, str]
 ) -> Iterator[Served]:
     folder, port = tmp_path_factory.mktemp("serving"), free_port()
+    (folder / "modules").mkdir()
+    (folder / "modules" / "mine.py").write_text(MINE)
     more = {
         "SFT_SERVE": "true", "SFT_PARITY": "require", "SFT_SERVE_PORT": str(port),
         "VLLM_API_KEY": KEY, "TERMINATION_LOG_FILE": str(folder / "termination"),
+        "SFT_SERVE_MIDDLEWARE": "mine.One,mine.Two", "PYTHONPATH": str(folder / "modules"),
+        "SFT_SERVE_ALLOWED_ORIGINS": '["http://a"]',
     }  # fmt: skip
     found = Served(Entrypoint(folder, settings | forking), port, more)
     yield found
@@ -97,6 +119,92 @@ def test_the_smoke_test_asks_what_a_client_would(serving: Served) -> None:
     bad = serving.verb("smoke-test", VLLM_API_KEY="another-5e1f0c77aa")
     assert bad.code == 6
     assert "models: 401" in bad.err
+
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
+UPGRADE = {
+    "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}  # fmt: skip
+# Not routes, or not as they are written.
+ODD = (
+    "//health", "/health/", "/HEALTH", "/health/../version", "/health%2f..%2fversion", "/nope",
+    "/metricsfoo", "/health;a", "/v1/../health", "http://x/version", "*",
+)  # fmt: skip
+
+
+def asked(
+    port: int, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+) -> http.client.HTTPResponse:
+    """The answer to a path that goes out as it is written, on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer
+
+
+def routes(serving: Served) -> set[str]:
+    """Every path that vLLM says it has, which is more than its openapi.json lists."""
+    log = Path(read(serving.run / "run.json")["logs"]) / "serve" / "run.log"
+    found = set(re.findall(r"Route: (\S+), (?:Methods|Endpoint)", log.read_text()))
+    return {re.sub(r"\{[^}]*\}", "x", path) for path in found}
+
+
+@pytest.mark.parametrize("key", [None, "another-5e1f0c77aa"])
+def test_every_route_asks_for_the_key_whatever_the_method(serving: Served, key: str | None) -> None:
+    told = {} if key is None else {"Authorization": f"Bearer {key}"}
+    paths = routes(serving)
+    assert {"/invocations", "/tokenize", "/docs", "/openapi.json", "/health"} <= paths
+    open_ = []
+    for path in (*sorted(paths), "/metrics", "/metrics/", *ODD):
+        codes = {m: asked(serving.port, m, path, told).status for m in METHODS}
+        codes["websocket"] = asked(serving.port, "GET", path, {**UPGRADE, **told}).status
+        open_ += [(method, path) for method, code in codes.items() if code not in (401, 400)]
+        assert 400 not in codes.values() or path == "*", (path, codes)
+    print(f"{len(paths)} routes by {len(METHODS) + 1} methods")
+    assert open_ == [("GET", "/health")]
+
+
+def test_what_asks_with_the_key_is_answered_as_ever(serving: Served) -> None:
+    told = {"Authorization": f"Bearer {KEY}"}
+    for path in ("/v1/models", "/docs", "/openapi.json", "/metrics", "/version", "/health"):
+        answer = asked(serving.port, "GET", path, told)
+        assert answer.status == 200, path
+        assert (answer.headers["x-one"], answer.headers["x-two"]) == ("seen", "seen")
+    body = json.dumps({"model": "tiny-llama", "prompt": "a"}).encode()
+    more = {**told, "Content-Type": "application/json"}
+    assert asked(serving.port, "POST", "/tokenize", more, body).status == 200
+    assert (
+        asked(serving.port, "POST", "/tokenize", told | {"Authorization": KEY}, body).status == 401
+    )
+    assert asked(serving.port, "GET", "/docs", {}).headers["x-two"] is None, "it was reached"
+    preflight = {"Origin": "http://a", "Access-Control-Request-Method": "POST"}
+    assert asked(serving.port, "OPTIONS", "/v1/models", preflight).status == 200
+
+
+def test_a_body_of_50_mb_is_refused_before_it_is_read(serving: Served) -> None:
+    with socket.create_connection(("127.0.0.1", serving.port), timeout=30) as one:
+        size = 50 * 2**20
+        one.sendall(
+            f"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode()
+        )
+        one.sendall(b"x" * 1000)
+        assert one.recv(4096).startswith(b"HTTP/1.1 401 ")
+
+
+def test_what_nobody_may_serve_is_refused_before_vllm_starts(serving: Served) -> None:
+    rows = [
+        ({"VLLM_API_KEY": "", "SFT_SERVE_HOST": "0.0.0.0"}, "SFT_SERVE_HOST: 0.0.0.0 is reached by others"),
+        ({"VLLM_API_KEY": " ", "SFT_SERVE_HOST": "::"}, "SFT_SERVE_HOST: :: is reached by others"),
+        ({"SFT_SERVE_MIDDLEWARE": "mine.Three"}, "SFT_SERVE_MIDDLEWARE: mine.Three: AttributeError"),
+    ]  # fmt: skip
+    for more, line in rows:
+        told = serving.verb("serve", SFT_SERVE_PORT=str(free_port()), **more)
+        assert told.code == 1, told.err
+        assert line in told.err
+        assert "starting vLLM" not in told.err
 
 
 def test_the_key_is_written_nowhere(serving: Served) -> None:

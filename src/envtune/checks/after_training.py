@@ -9,7 +9,7 @@ from envtune.machine import ports
 from envtune.resolve import data as data_types
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import read_data
-from envtune.serve import vllm_config
+from envtune.serve import access, vllm_config
 from envtune.settings import prompts
 from envtune.settings.own import SERVE_FLAGS
 from envtune.settings.own.stages import EVALUATED
@@ -33,6 +33,7 @@ def problems(settings: Settings, facts: Facts) -> list[Problem]:
     pretended = settings.get("SFT_PRETEND_GPU")
     return [
         *([] if pretended else (*_vllm(settings, facts.device), *_port(settings))),
+        *_access(settings, facts),
         *vllm_config.owned(settings.get(SERVE_FLAGS) or {}),
         *quantisable.problems(settings),
         *_evaluation(settings),
@@ -71,16 +72,18 @@ def _shared_memory(settings: Settings, device: str, shm: int | None) -> Iterator
         )
 
 
+def _access(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    if settings.get("SFT_SERVE"):
+        flags = settings.get(SERVE_FLAGS) or {}
+        yield from access.problems(flags, settings.get, facts.environ)
+
+
 def _port(settings: Settings) -> Iterator[Problem]:
     if not settings.get("SFT_SERVE"):
         return
-    flags = {
-        "host": vllm_config.HOST,
-        "port": vllm_config.PORT,
-        **(settings.get(SERVE_FLAGS) or {}),
-    }
-    if why := ports.in_use(flags["host"], flags["port"]):
-        yield Problem("SFT_SERVE_PORT", f"{flags['port']} {why}; choose another port")
+    host, port = access.address(settings.get(SERVE_FLAGS) or {})
+    if why := ports.in_use(host, port):
+        yield Problem("SFT_SERVE_PORT", f"{port} {why}; choose another port")
 
 
 def _evaluation(settings: Settings) -> Iterator[Problem]:

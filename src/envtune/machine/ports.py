@@ -1,6 +1,7 @@
 """Whether a port can be listened on."""
 
 import errno
+import ipaddress
 import socket
 
 HIGHEST = 65535
@@ -18,7 +19,20 @@ def in_use(host: str, port: int) -> str:
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         return f"of {host} is in use" if taken else f"of {host}: {error.strerror}"
+    except ValueError as error:
+        return f"of {host!r}: {error}"  # no name of a host, not even a wrong one
     return ""
+
+
+def beyond_loopback(host: str) -> bool:
+    """Whether others than this machine reach what listens on a name or an address. A name that
+    leads nowhere is not known to be this machine's."""
+    try:
+        found = socket.getaddrinfo(host, None) if host else []
+    except (OSError, ValueError):
+        found = []
+    addresses = {str(sockaddr[0]) for *_, sockaddr in found}
+    return not addresses or not all(ipaddress.ip_address(a).is_loopback for a in addresses)
 
 
 def free() -> int:

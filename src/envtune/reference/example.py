@@ -69,6 +69,7 @@ COMMON: Mapping[str, str] = {
 _TOKENS = {
     "HF_TOKEN": "the Hub's token, for gated models and to publish",
     "WANDB_API_KEY": "turns Weights & Biases on",
+    "VLLM_API_KEY": "what clients of the server have to show; beyond this machine it is needed",
 }
 
 

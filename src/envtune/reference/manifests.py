@@ -80,8 +80,11 @@ def serve() -> list[Node]:
     """The newest run of the volumes that a training has made."""
     health = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": _PROBE_SECONDS}
     patience = OWN["SFT_SERVE_START_SECONDS"].default // _PROBE_SECONDS
+    # Required: who reaches the Service has to show it, and without it the pod does not start.
     main = pods.container(
-        settings=_SERVER,
+        NAME,
+        _SERVER,
+        pods.secret("VLLM_API_KEY"),
         args=["envtune", "serve"],
         ports=[{"name": "http", "containerPort": _PORT}],
         startupProbe={**health, "failureThreshold": patience},

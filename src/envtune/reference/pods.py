@@ -97,6 +97,11 @@ def field(variable: str, path: str) -> Node:
     return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
+def secret(variable: str) -> Node:
+    """A variable that the Secret has to hold."""
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": NAME, "key": variable}}}
+
+
 def container(name: str = NAME, settings: str = NAME, *env: Node, **more: Any) -> Node:
     """The container with the ConfigMap `settings` and the variables `env`; `more` goes over it."""
     return {

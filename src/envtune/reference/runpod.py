@@ -21,7 +21,8 @@ Trains what the variables say, publishes or serves it, and stops the pod. Change
 AXOLOTL_BASE_MODEL and AXOLOTL_DATASETS; every other key of Axolotl is a variable too.
 Gated models need HF_TOKEN={{ RUNPOD_SECRET_HF_TOKEN }}, a secret of your account.
 Runs, logs and caches lie on the volume. No port is open: add 22/tcp for SSH, which answers
-the PUBLIC_KEY of your account, or 8000/http with SFT_SERVE=1 and SFT_SERVE_HOST=0.0.0.0.
+the PUBLIC_KEY of your account, or 8000/http with SFT_SERVE=1, SFT_SERVE_HOST=0.0.0.0 and
+VLLM_API_KEY={{ RUNPOD_SECRET_VLLM_API_KEY }}, which clients have to show.
 """
 
 

@@ -1,7 +1,7 @@
 """RunConfig -> LaunchPlan: the command, environment and folder of a child. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from envtune import channel, redaction
@@ -121,18 +121,34 @@ def serve(
     `cuda`: the folder of the compiler in its environment, with which FlashInfer makes kernels.
     """
     env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
-    if key := environ.get(API_KEY):
+    env.pop(API_KEY, None)
+    if (key := environ.get(API_KEY, "")).strip():
         env[API_KEY] = key
     if not env.get("VLLM_PORT", "0").isdigit():
         del env["VLLM_PORT"]  # Kubernetes' link to a service that is called vllm
     if cuda is not None:
         path = f"{python.parent}:{env.get('PATH', '/usr/bin:/bin')}"  # where its ninja is
         env = {"CUDA_HOME": str(cuda), **env, "PATH": path}
-    argv = (str(python), "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file))
+    argv = (
+        str(python), "-P", "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file),
+    )  # fmt: skip
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return LaunchPlan(
         argv, {**quiet, **env, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, run_dir
     )
+
+
+def guarded(plan: LaunchPlan, middleware: Sequence[str]) -> LaunchPlan:
+    """A server with what stands before its routes, the outermost last. It is on the command line:
+    of a list in the file vLLM 0.32 takes the first alone."""
+    flags = (part for name in middleware for part in ("--middleware", name))
+    return replace(plan, argv=(*plan.argv, *flags))
+
+
+def importing(plan: LaunchPlan, middleware: Sequence[str]) -> LaunchPlan:
+    """Whether a server's Python can import what is to stand before its routes, where it finds
+    modules as the server will."""
+    return replace(plan, argv=(plan.argv[0], "-P", "-m", "envtune.serve.guard", *middleware))
 
 
 def push(order: Path, python: str, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:

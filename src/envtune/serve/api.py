@@ -9,11 +9,12 @@ import httpx
 
 @dataclass(frozen=True)
 class Api:
-    """A server's address and its key. It is ours: no proxy is asked, and its certificate, if
-    it has one, is made out to another name."""
+    """A server's address, its key and the paths that it answers without. It is ours: no proxy is
+    asked, and its certificate, if it has one, is made out to another name."""
 
     url: str
     key: str = ""
+    opened: tuple[str, ...] = ()
 
     def client(self, timeout: float = 120.0) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}

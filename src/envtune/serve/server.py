@@ -4,6 +4,7 @@ vLLM 0.32 calls itself healthy before its engine has worked, and swallows a SIGT
 it starts: both are seen to here.
 """
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +18,12 @@ import yaml
 from envtune import files, venvs
 from envtune.errors import Exit, Problem, Refused, recognise
 from envtune.machine import hardware, ports
-from envtune.redaction import Secret
 from envtune.render import launch
-from envtune.serve import health, vllm_config
+from envtune.render.launch import LaunchPlan
+from envtune.serve import access, guard, health, vllm_config
 from envtune.serve.api import Api, reason
 from envtune.serve.models import Served
-from envtune.settings.own import SERVE_FLAGS
+from envtune.settings.own import SERVE_FLAG, SERVE_FLAGS
 from envtune.supervise import process
 from envtune.supervise.process import Beside
 from envtune.supervise.stage import LOG, Context, Ended, stop_exit
@@ -76,15 +77,39 @@ def running(
 ) -> Iterator[Server]:
     """A server that is ready. Raises Refused before it starts, Ended where it does not."""
     told, started = _prepared(context, what, flags), time.monotonic()
-    vllm, file = python(context), context.run.folder / "config" / "vllm.yaml"
-    assert vllm is not None, "checked before"
+    file = context.run.folder / "config" / "vllm.yaml"
     files.write_text(file, yaml.safe_dump(told, sort_keys=False))
-    plan = launch.serve(file, vllm, context.run.folder, context.environ, _compiler(context, vllm))
+    plan = _plan(context, flags, file)
     LOG.info("%s: starting vLLM with %s", stage, _shown(what))
     with process.beside(plan, context.run.log(stage), context.clean) as child:
         server = Server(address(context, told), child, what)
         _wait(context, server, stage, started)
         yield server
+
+
+def _plan(context: Context, flags: Mapping[str, Any], file: Path) -> LaunchPlan:
+    """vLLM with what stands before its routes. Raises Refused where it cannot import that."""
+    vllm, folder = python(context), context.run.folder
+    assert vllm is not None, "checked before"
+    before = access.middleware(flags, context.environ)
+    opened = " ".join(access.opened(flags, context.config.setting))
+    environ = {**context.environ, guard.OPEN: opened}
+    plan = launch.serve(file, vllm, folder, environ, _compiler(context, vllm))
+    if before:
+        _import(context, launch.importing(plan, before))
+    return launch.guarded(plan, before)
+
+
+def _import(context: Context, plan: LaunchPlan) -> None:
+    with tempfile.TemporaryDirectory(prefix="envtune-") as folder:
+        log = Path(folder) / "log"
+        code = process.quietly(plan, log)
+        said = context.clean(log.read_text(errors="replace")).strip().splitlines()
+    if code and any("No module named" in line and "envtune" in line for line in said):
+        what = f"{plan.argv[0]} has no envtune, whose guard asks clients for VLLM_API_KEY; install "
+        raise Refused([Problem("SFT_VLLM_VENV", f"{what}it there with --no-deps")])
+    if code:
+        raise Refused([Problem(f"{SERVE_FLAG}MIDDLEWARE", said[-1] if said else f"code {code}")])
 
 
 def _compiler(context: Context, vllm: Path) -> Path | None:
@@ -94,7 +119,11 @@ def _compiler(context: Context, vllm: Path) -> Path | None:
 def _prepared(context: Context, what: Served, flags: Mapping[str, Any]) -> dict[str, Any]:
     here = place(context)
     told = vllm_config.config(what, flags, here)
-    problems = [*vllm_config.problems(what, flags, here), *_taken(told)]
+    problems = [
+        *vllm_config.problems(what, flags, here),
+        *access.problems(flags, context.config.setting, context.environ),
+        *_taken(told),
+    ]
     if why := no_vllm(context):
         problems.insert(0, Problem("SFT_SERVE", why))
     if problems:
@@ -109,18 +138,15 @@ def _taken(told: Mapping[str, Any]) -> Iterator[Problem]:
 
 def address(context: Context, told: Mapping[str, Any]) -> Api:
     """Where a server with these flags answers this machine."""
-    return Api(_url(told), _key(context))
+    opened = tuple(n for n in access.opened(told, context.config.setting) if n.startswith("/"))
+    return Api(_url(told), access.key(context.environ), opened)
 
 
 def _url(told: Mapping[str, Any]) -> str:
-    host = "127.0.0.1" if told["host"] in _ANYWHERE else str(told["host"])
+    host, port = access.address(told)
+    host = "127.0.0.1" if host in _ANYWHERE else host
     scheme = "https" if told.get("ssl_certfile") else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{told['port']}"
-
-
-def _key(context: Context) -> str:
-    key = context.environ.get(launch.API_KEY, "")
-    return key.reveal() if isinstance(key, Secret) else key
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _shown(what: Served) -> str:
@@ -217,8 +243,11 @@ def serve(context: Context, what: Served) -> tuple[Exit, str]:
 def _announce(context: Context, server: Server) -> None:
     api, name = server.api, server.what.tuned
     LOG.info("serve: %s answers at %s/v1; envtune smoke-test tries it", name, api.url)
-    open_ = (context.config.setting(SERVE_FLAGS) or {}).get("host") in _ANYWHERE
-    if not open_ and "127.0.0.1" in api.url:
-        LOG.info("serve: only this machine is answered; SFT_SERVE_HOST=0.0.0.0 opens the port")
+    host, _ = access.address(context.config.setting(SERVE_FLAGS) or {})
+    if not ports.beyond_loopback(host):
+        LOG.info(
+            "serve: only this machine, or this container, is answered; SFT_SERVE_HOST=0.0.0.0 "
+            "opens the port, with VLLM_API_KEY or SFT_SERVE_OPEN=true"
+        )
     elif not api.key:
-        LOG.warning("serve: anybody who reaches the port is answered; set VLLM_API_KEY")
+        LOG.warning("serve: everybody who reaches the port is answered (SFT_SERVE_OPEN)")

@@ -9,7 +9,7 @@ import httpx
 
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit
-from envtune.serve import models, server, vllm_config
+from envtune.serve import models, routes, server
 from envtune.serve.api import Api, reason
 from envtune.serve.models import Served
 from envtune.settings.own import SERVE_FLAGS
@@ -17,6 +17,7 @@ from envtune.supervise.stage import LOG, Context
 
 _CHAT = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "temperature": 0}
 _STREAM = "data: "
+_TOLD = 8  # of the routes that are open, on one line
 
 
 def test(context: Context) -> tuple[Exit, str]:
@@ -39,8 +40,7 @@ def test(context: Context) -> tuple[Exit, str]:
 
 
 def _api(context: Context) -> Api:
-    flags = {"host": vllm_config.HOST, "port": vllm_config.PORT}
-    return server.address(context, {**flags, **(context.config.setting(SERVE_FLAGS) or {})})
+    return server.address(context, context.config.setting(SERVE_FLAGS) or {})
 
 
 def _models(api: Api, what: Served) -> str:
@@ -121,11 +121,11 @@ def _key(api: Api, what: Served) -> str:
     """Without its key the server answers nobody, where it has one."""
     if not api.key:
         return "there is none: set VLLM_API_KEY to ask clients for one"
-    with Api(api.url, f"not-{api.key}").client() as client:
-        code = client.get("/v1/models").status_code
-    if code != httpx.codes.UNAUTHORIZED:
-        raise ValueError(f"a wrong key was answered with {code}")
-    return "a wrong one is refused"
+    asked = routes.paths(api)
+    if wrong := list(routes.wrong(api, asked)):
+        raise ValueError("; ".join(wrong[:_TOLD]) + (", ..." if wrong[_TOLD:] else ""))
+    open_ = ", ".join(api.opened)
+    return f"{len(asked)} paths ask for it, by {len(routes.METHODS)} methods, but GET {open_}"
 
 
 QUESTIONS: tuple[tuple[str, Callable[[Api, Served], str]], ...] = (

@@ -1,11 +1,13 @@
 """What vLLM is told: the file that it reads its flags from, and what to refuse before. Pure."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from envtune.artifacts import serving_rules as rules
 from envtune.errors import Problem
+from envtune.serve import access
 from envtune.settings.own import SERVE_FLAG
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ OWNED: Mapping[str, str] = {
     "grpc": "the server is asked over HTTP before it counts as ready",
     "headless": "a server of several nodes is started by vLLM's own command",
 }
-HOST, PORT = "127.0.0.1", 8000
 ENVIRONMENT = ".venv-serve"
+_LISTS_IN_JSON = ("allowed_origins", "allowed_methods", "allowed_headers")
 # What is left of the grace for the end of vLLM after its last answer, seconds.
 _RESERVE = 6
 # Of a CPU's memory for the cache of keys and values: a share, and a most.
@@ -50,17 +52,16 @@ def config(what: "Served", flags: Mapping[str, Any], place: Place) -> dict[str, 
     slots of adapters, which are never too few."""
     made = {
         "model": str(what.model),
-        "host": HOST,
-        "port": PORT,
+        **dict(zip(("host", "port"), access.address({}), strict=True)),
         "shutdown_timeout": max(0, int(place.grace) - _RESERVE),
         **(_on_cpu(what, place) if place.device == "cpu" else _on_gpus(what, place)),
-        **{name: value for name, value in flags.items() if value is not None},
+        **{n: value for n, value in flags.items() if value is not None and n != "middleware"},
         "served_model_name": list(what.names),
         **_told("tokenizer", what.tokenizer, flags),
         **_told("chat_template", what.chat_template, flags),
         **(_lora(what, flags, place) if what.adapters else {}),
     }
-    return {name: _text(value) for name, value in made.items() if value is not None}
+    return {name: _text(name, value) for name, value in made.items() if value is not None}
 
 
 def _told(name: str, path: Any, flags: Mapping[str, Any]) -> dict[str, str]:
@@ -96,8 +97,10 @@ def _lora(what: "Served", flags: Mapping[str, Any], place: Place) -> dict[str, A
     }
 
 
-def _text(value: Any) -> Any:
-    """Lists as vLLM takes them: it turns each member into text."""
+def _text(name: str, value: Any) -> Any:
+    """Lists as vLLM takes them: it turns each member into text, and reads some from JSON."""
+    if name in _LISTS_IN_JSON:
+        return json.dumps(value if isinstance(value, list) else [value])
     return [str(item) for item in value] if isinstance(value, list) else value
 
 

@@ -8,6 +8,7 @@ from envtune.settings.own.setting import COUNT, FLAG, SECONDS, TEXT, Own
 # Every flag of vLLM is a variable of its own too: SFT_SERVE_<FLAG>.
 SERVE_FLAG = "SFT_SERVE_"
 SERVE_FLAGS = "SFT_SERVE_ARGS"
+SERVE_OPEN, SERVE_OPEN_METRICS = "SFT_SERVE_OPEN", "SFT_SERVE_OPEN_METRICS"
 
 EXPORT: dict[str, Own] = {
     "SFT_EXPORT": Own(FLAG, True, "make a trained adapter servable by vLLM, or merge it"),
@@ -148,6 +149,12 @@ SERVE: dict[str, Own] = {
         {"type": "object", "properties": upstream.vllm()["flags"]},
         None,
         "a JSON object of vLLM's flags; SFT_SERVE_<FLAG> sets one",
+    ),
+    SERVE_OPEN: Own(
+        FLAG, False, "answer everybody who reaches the port, where VLLM_API_KEY is not set"
+    ),
+    SERVE_OPEN_METRICS: Own(
+        FLAG, False, "answer GET /metrics without the key, as GET /health always is"
     ),
     "SFT_SERVED_MODEL_RELPATH": Own(
         TEXT,
