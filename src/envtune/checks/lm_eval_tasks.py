@@ -54,7 +54,7 @@ def _under(root: Path) -> Iterator[str]:
     for folder, _, files in os.walk(root):
         for file in files:
             if "yaml" in file or "." not in file:  # files that others include have any name
-                yield from _in(Path(folder, file).read_text(errors="replace"))
+                yield from _in(read_bytes(Path(folder, file)).decode(errors="replace"))
 
 
 def _in(text: str) -> Iterator[str]:
