@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from envtune.errors import Problem
+from envtune.files import read_bytes
 from envtune.settings.nearest import nearest
 from envtune.settings.typed import Settings
 
