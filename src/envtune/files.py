@@ -20,9 +20,12 @@ LIMIT = 256 << 20
 def head(path: Path, length: int) -> bytes:
     """The first bytes of a regular file, at most `length`. Raises OSError for anything else."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # no wait for a writer
-    with os.fdopen(handle, "rb") as stream:
-        _refuse_others(stream.fileno(), path)
-        return stream.read(length)
+    try:
+        _refuse_others(handle, path)
+        with open(handle, "rb", closefd=False) as stream:  # it is open already
+            return stream.read(length)
+    finally:
+        os.close(handle)
 
 
 def read_bytes(path: Path, limit: int = LIMIT) -> bytes:

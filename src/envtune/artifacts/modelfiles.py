@@ -102,9 +102,8 @@ def _lost_shards(folder: Path) -> list[str]:
 def _damage(path: Path) -> str:
     """What is wrong with a file that is there, or nothing."""
     try:
-        with path.open("rb") as stream:
-            if stream.read(len(_POINTER)) == _POINTER:
-                return f"{path} is a Git LFS pointer and not the file; run `git lfs pull` there"
+        if files.head(path, len(_POINTER)) == _POINTER:
+            return f"{path} is a Git LFS pointer and not the file; run `git lfs pull` there"
         if path.suffix == ".json":
             read_json(path)
         elif path.suffix == ".safetensors":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from envtune.files import parse, read_json
+from envtune.files import head, parse, read_json
 
 # What a damaged file raises: a header nested a thousand deep too.
 UNREADABLE = (
@@ -100,8 +100,7 @@ def header(path: Path) -> dict[str, Any]:
 
 
 def _header_length(path: Path) -> int:
-    with path.open("rb") as stream:
-        length = stream.read(8)
+    length = head(path, 8)
     if len(length) < 8:
         raise ValueError("it ends before its header")
     return int(struct.unpack("<Q", length)[0])

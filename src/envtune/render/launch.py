@@ -59,7 +59,7 @@ def train(
 ) -> LaunchPlan:
     """Axolotl's training through `accelerate launch`, in the run folder."""
     argv = (
-        place.python, "-P", "-m", "accelerate.commands.launch",
+        place.python, "-m", "accelerate.commands.launch",
         "--config_file", "config/accelerate.yaml",
         *_meeting(config, place.where),
         *accelerate_flags.argv(config.setting(FLAGS) or {}),
@@ -70,7 +70,7 @@ def train(
 
 def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> LaunchPlan:
     """Axolotl's own validation of the YAML in `place`, as training would see it."""
-    argv = (place.python, "-P", "-m", "envtune.engine.validate")
+    argv = (place.python, "-m", "envtune.engine.validate")
     return LaunchPlan(argv, _environment(config, place, environ, None), place.run_dir)
 
 
@@ -87,7 +87,7 @@ def engine(
     """A module of the engine that does what its order says. It is told no secret, and has no
     network unless `environ` says so."""
     env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
-    argv = (python, "-P", "-m", ENGINE[module], str(order))
+    argv = (python, "-m", ENGINE[module], str(order))
     return LaunchPlan(argv, {"HF_HUB_OFFLINE": "1", **env, "PYTHONUNBUFFERED": "1"}, run_dir)
 
 
@@ -128,15 +128,7 @@ def serve(
     if cuda is not None:
         path = f"{python.parent}:{env.get('PATH', '/usr/bin:/bin')}"  # where its ninja is
         env = {"CUDA_HOME": str(cuda), **env, "PATH": path}
-    argv = (
-        str(python),
-        "-P",
-        "-m",
-        "vllm.entrypoints.cli.main",
-        "serve",
-        "--config",
-        str(config_file),
-    )
+    argv = (str(python), "-m", "vllm.entrypoints.cli.main", "serve", "--config", str(config_file))
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return LaunchPlan(
         argv, {**quiet, **env, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, run_dir
@@ -146,7 +138,7 @@ def serve(
 def push(order: Path, python: str, run_dir: Path, environ: Mapping[str, str]) -> LaunchPlan:
     """The upload of a result. It is told the secrets: its order names none."""
     env = {name: value for name, value in environ.items() if value}
-    argv = (python, "-P", "-m", "envtune.transfer.upload", str(order))
+    argv = (python, "-m", "envtune.transfer.upload", str(order))
     return LaunchPlan(argv, {**env, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}, run_dir)
 
 
@@ -161,7 +153,7 @@ def fetch(
     }
     if home is not None:
         env["HOME"] = str(home)
-    argv = (python, "-P", "-m", "envtune.transfer.fetch_attempt", str(order))
+    argv = (python, "-m", "envtune.transfer.fetch_attempt", str(order))
     return LaunchPlan(argv, {**env, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}, run_dir)
 
 

@@ -4,6 +4,7 @@ Two starts at once never train the same thing twice: finding and claiming happen
 a lock on the outputs folder, and training under the run's own lease (`lease`).
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def named(outputs: Path, name: str | None) -> Run:
             text = f"there is no run below {outputs}; name one, or set SFT_OUTPUTS_DIR"
             raise Refused([Problem("", text)]) from None
     below = outputs / name
-    return open_run(below if below.is_dir() else Path(name).resolve())
+    return open_run(below if os.path.isdir(below) else Path(os.path.abspath(name)))
 
 
 def find(config: RunConfig, key: str, outputs: Path) -> Path | None:
