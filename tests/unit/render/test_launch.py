@@ -206,7 +206,7 @@ def test_the_users_flags_follow_ours_and_win() -> None:
         argv.index("--num_cpu_threads_per_process") : argv.index("envtune.engine.train") - 1
     ]
     assert theirs == ("--num_cpu_threads_per_process", "3", "--quiet", "--rdzv_conf", "timeout=7")
-    args = launch_command_parser().parse_args(argv[4:])
+    args = launch_command_parser().parse_args(argv[3:])
     assert (args.rdzv_conf, args.quiet, args.module) == ("timeout=7", True, True)
 
 
