@@ -57,7 +57,6 @@ FORMS: dict[str, Callable[[str], str]] = {
     "a URL's path": quote,
     "a URL's part": lambda v: quote(v, safe=""),
     "a form": quote_plus,
-    "a URL in small letters": lambda v: quote(v, safe="").replace("%2F", "%2f").lower(),
     "hexadecimal": lambda v: v.encode().hex(),
     "base64": lambda v: base64.b64encode(v.encode()).decode(),
     "base64 for URLs": lambda v: base64.urlsafe_b64encode(v.encode()).decode(),
@@ -72,7 +71,7 @@ def pieces(value: str) -> set[str]:
     return {value[-8:], value.encode()[-8:].hex(), base64.b64encode(value.encode())[12:24].decode()}
 
 
-@pytest.mark.parametrize("form", set(FORMS) - {"a URL in small letters"})
+@pytest.mark.parametrize("form", FORMS)
 def test_no_form_of_a_secret_is_left(form: str) -> None:
     said = FORMS[form](VALUE)
     left = redaction.redact(f"before {said} after", redaction.secrets({"DB_PASS": VALUE}))
