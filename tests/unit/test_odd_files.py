@@ -190,3 +190,11 @@ def test_a_name_ends_where_it_ends(name: str) -> None:
 
     assert not nodes.allows({"type": "string", "pattern": RUN_NAME}, name)
     assert nodes.allows({"type": "string", "pattern": RUN_NAME}, "a-run1")
+
+
+@pytest.mark.parametrize(("name", "free"), [("latest.txt", False), ("latest.txt2", True)])
+def test_a_folder_has_no_name_that_is_taken(name: str, free: bool) -> None:
+    from envtune.settings.own import OWN
+    from envtune.settings.schema import nodes
+
+    assert nodes.allows(OWN["LEGACY_RUN_NAME"].node, name) is free
