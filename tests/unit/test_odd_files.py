@@ -73,8 +73,12 @@ def bounded() -> object:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+class Late(BaseException):
+    """It waits. TimeoutError is an OSError, which the readers take for an odd file."""
+
+
 def _late(*ignored: object) -> None:
-    raise TimeoutError("it waits")
+    raise Late
 
 
 Odd = Callable[[Path], Path]
@@ -83,7 +87,7 @@ Odd = Callable[[Path], Path]
 def test_the_one_reader_tells_why(odd: Odd, tmp_path: Path) -> None:
     with pytest.raises((OSError, ValueError)) as told:
         files.read_json(odd(tmp_path / "x.json"), 1 << 20)
-    assert not isinstance(told.value, TimeoutError)
+    assert str(told.value)
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
@@ -161,7 +165,7 @@ def test_the_channel(odd: Odd, tmp_path: Path) -> None:
     try:
         assert channel.read_outcome(tmp_path) is None
     except OSError as error:  # the start ends by one line
-        assert error.strerror and not isinstance(error, TimeoutError)
+        assert error.strerror
 
 
 def test_the_last_word_stops_no_end(
