@@ -27,7 +27,7 @@ need_envtune() {
 
 # Wrong variables end here, before anything slow; nothing is written.
 check() {
-  python "$here/scripts/configure.py" --check
+  python -P "$here/scripts/configure.py" --check
 }
 
 # A key that is missing or refused is told and stops nothing.
@@ -37,7 +37,7 @@ login() {
 
 # Prints the folder of the run on stdout, everything else on stderr.
 configure() {
-  python "$here/scripts/configure.py"
+  python -P "$here/scripts/configure.py"
 }
 
 # Ends as SFT_ON_FAIL says with the exit code of what failed before the run.

@@ -12,10 +12,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from envtune import redaction
 from envtune.cli import output
 from envtune.cli.arguments import parser
-from envtune.cli.console import show
+from envtune.cli.console import Discreet, show
 from envtune.cli.inspection import state
 from envtune.cli.termination import Result, ended_with, terminate
 from envtune.cli.verbs import VERBS
@@ -30,7 +29,9 @@ LOG = logging.getLogger("envtune")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; every way out has its exit code and its termination message."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(stream=sys.stderr)
+    discreet = Discreet(os.environ)
+    logging.getLogger().handlers[0].setFormatter(discreet)
     args = parser().parse_args(argv)
     if args.version:
         show(_versions())
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage(), end="")
         return Exit.CONFIG
     signal.signal(signal.SIGTERM, _terminated)
-    exit_, message = _guarded(_logged(VERBS[args.verb]), args)
+    exit_, message = _guarded(_logged(VERBS[args.verb], discreet), args)
+    message = discreet.clean(message)
     if args.verb == "finish":
         exit_ = ended_with(args.code)  # it has been told, whatever else is wrong
     stops = StopSignals().install()  # a stop from here on changes the end, not its code
@@ -73,16 +75,18 @@ def _end(end: finish.End, args: argparse.Namespace, stops: StopSignals) -> None:
     finish.act(end, [word for word in words if "=" in word], state, stops)
 
 
-def _logged(verb: Callable[[argparse.Namespace], Result]) -> Callable[..., Result]:
-    """The verb at the environment's log level and without a secret in its last word."""
+def _logged(
+    verb: Callable[[argparse.Namespace], Result], discreet: Discreet
+) -> Callable[..., Result]:
+    """The verb at the environment's log level; what it says hides the secrets of files too."""
 
     def run_verb(args: argparse.Namespace) -> Result:
         inputs = sources.read()
+        discreet.environ = inputs.environ
         certificates.adopt(inputs.environ)
         level = logging.getLevelName(inputs.environ.get("SFT_LOG_LEVEL", "INFO"))
         LOG.setLevel(level if isinstance(level, int) else logging.INFO)
-        exit_, message = _guarded(verb, args)
-        return exit_, redaction.redact(message, inputs.secrets)
+        return _guarded(verb, args)
 
     return run_verb
 

@@ -5,11 +5,10 @@ plugin's account of how far training is. Both lie in the run folder. An exit cod
 part of it: torchrun, accelerate and Axolotl each lose or change it.
 """
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from envtune.files import write_json
+from envtune import files
 
 STOP = "stop"
 OUTCOME = "outcome.json"
@@ -51,7 +50,7 @@ class Outcome:
 
     def write(self, run_dir: Path, *, durable: bool = True) -> None:
         """Replaces outcome.json in one move, so that no reader sees half of it."""
-        write_json(run_dir / OUTCOME, asdict(self), durable=durable)
+        files.write_json(run_dir / OUTCOME, asdict(self), durable=durable)
 
 
 def read_outcome(run_dir: Path, owner: str | None = None) -> Outcome | None:
@@ -60,7 +59,7 @@ def read_outcome(run_dir: Path, owner: str | None = None) -> Outcome | None:
     With an `owner` only the account of a process that this supervisor started.
     """
     try:
-        outcome = replace(Outcome(), **json.loads((run_dir / OUTCOME).read_text()))
+        outcome = replace(Outcome(), **files.read_json(run_dir / OUTCOME))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return outcome if owner is None or outcome.owner == owner else None

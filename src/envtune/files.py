@@ -1,10 +1,73 @@
-"""Writes files so that no reader ever sees half of one."""
+"""Reads files that anybody may have put there, and writes files so that no reader ever sees
+half of one.
 
+A neighbour's pipe has no writer, a device no end, and a file of brackets no bottom: each is
+told in bounded time and memory, as an OSError or a ValueError with its reason.
+"""
+
+import errno
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
+
+# What no file of a person's or of a run's is longer than, bytes.
+LIMIT = 256 << 20
+
+
+def head(path: Path, length: int) -> bytes:
+    """The first bytes of a regular file, at most `length`. Raises OSError for anything else."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # no wait for a writer
+    try:
+        _refuse_others(handle, path)
+        with open(handle, "rb", closefd=False) as stream:  # it is open already
+            return stream.read(length)
+    finally:
+        os.close(handle)
+
+
+def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
+    """A regular file of at most `limit` bytes. Raises OSError for anything else."""
+    data = head(path, limit + 1)
+    if len(data) > limit:
+        size = f"{limit >> 20} MiB" if limit >> 20 else f"{limit} bytes"
+        raise OSError(errno.EFBIG, f"it holds more than {size}", str(path))
+    return data
+
+
+def read_text(path: Path, limit: int = LIMIT) -> str:
+    """The same as text. Raises OSError, or ValueError where it is not UTF-8."""
+    return read_bytes(path, limit).decode("utf-8-sig")
+
+
+def read_json(path: Path, limit: int = LIMIT) -> Any:
+    """What a JSON file holds. Raises OSError or ValueError."""
+    return parse(read_bytes(path, limit))
+
+
+def parse(content: bytes | str) -> Any:
+    """What JSON says. Raises ValueError, also where it is nested too deeply for the parser."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def put(path: Path, data: bytes) -> None:
+    """Writes over what is there, a terminal too. Raises OSError for a pipe that nobody reads."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "wb", buffering=0) as stream:
+        stream.write(data)
+
+
+def _refuse_others(handle: int, path: Path) -> None:
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from envtune import files
 from envtune.artifacts import compatibility, modelfiles, weights
 from envtune.artifacts.adapters import Adapter, Base, Tokenizer
 from envtune.errors import Exit, Problem, Refused
@@ -80,7 +81,7 @@ def _token(value: Any) -> str:
 
 def _vocabulary(path: Path) -> tuple[str, int]:
     """A digest of what text becomes which token, the same when it is saved again; its size."""
-    content, size = path.read_bytes(), 0
+    content, size = files.read_bytes(path), 0
     if path.name == "tokenizer.json":
         parsed = modelfiles.parse(content)
         model = parsed.get("model") or {}
@@ -95,7 +96,7 @@ def _vocabulary(path: Path) -> tuple[str, int]:
 def _template(folder: Path, settings: dict[str, Any]) -> str:
     path = folder / "chat_template.jinja"
     if path.exists():
-        return path.read_text()
+        return files.read_text(path)
     given = settings.get("chat_template") or ""
     if isinstance(given, str):
         return given

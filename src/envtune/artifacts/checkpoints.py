@@ -4,12 +4,11 @@ A checkpoint counts when its manifest is there, written and synced after every o
 and every file has the size that the manifest says.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
 
-from envtune.files import write_json
+from envtune import files
 
 MANIFEST = "envtune.json"
 _FOLDER = "checkpoint-"
@@ -22,7 +21,7 @@ def commit(folder: Path, step: int) -> None:
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
         sizes[str(path.relative_to(folder))] = path.stat().st_size
-    write_json(folder / MANIFEST, {"step": step, "files": sizes})
+    files.write_json(folder / MANIFEST, {"step": step, "files": sizes})
     sync_folder(folder)
 
 
@@ -35,7 +34,7 @@ def newest(folder: Path) -> Path | None:
 def is_last(folder: Path) -> bool:
     """Whether a checkpoint was made at the last step of its training."""
     try:
-        state = json.loads((folder / "trainer_state.json").read_text())
+        state = files.read_json(folder / "trainer_state.json")
         return bool(0 < state["max_steps"] <= state["global_step"])
     except (OSError, ValueError, LookupError, TypeError):
         return False
@@ -56,8 +55,8 @@ def drop_uncommitted(folder: Path) -> list[Path]:
 def committed(folder: Path) -> bool:
     """Whether every file of the manifest is there with its size."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-        return all((folder / name).stat().st_size == size for name, size in files.items())
+        sizes = files.read_json(folder / MANIFEST)["files"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False  # the manifest is missing, damaged, or tells of a file that is
 

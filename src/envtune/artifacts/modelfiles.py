@@ -4,13 +4,13 @@ The same questions are asked of a local folder, of the Hub's cache and of the Hu
 of names, so that what is missing is told before anything is loaded.
 """
 
-import json
 import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from envtune import files
 from envtune.artifacts.weights import UNREADABLE, header
 from envtune.settings.paths import near_file
 
@@ -102,9 +102,8 @@ def _lost_shards(folder: Path) -> list[str]:
 def _damage(path: Path) -> str:
     """What is wrong with a file that is there, or nothing."""
     try:
-        with path.open("rb") as stream:
-            if stream.read(len(_POINTER)) == _POINTER:
-                return f"{path} is a Git LFS pointer and not the file; run `git lfs pull` there"
+        if files.head(path, len(_POINTER)) == _POINTER:
+            return f"{path} is a Git LFS pointer and not the file; run `git lfs pull` there"
         if path.suffix == ".json":
             read_json(path)
         elif path.suffix == ".safetensors":
@@ -127,12 +126,12 @@ def _check_length(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises OSError, or ValueError where it holds anything else."""
-    return parse(path.read_bytes())
+    return parse(files.read_bytes(path))
 
 
 def parse(content: bytes) -> dict[str, Any]:
     """The JSON object in `content`. Raises ValueError where it is anything else."""
-    found = json.loads(content)
+    found = files.parse(content)
     if not isinstance(found, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004  # the file's type, not the code's
     return found

@@ -3,12 +3,13 @@
 Weights are read through numpy, so that nothing here needs torch.
 """
 
-import json
 import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from envtune.files import head, parse, read_json
 
 # What a damaged file raises: a header nested a thousand deep too.
 UNREADABLE = (
@@ -72,15 +73,15 @@ def _lost_shards(folder: Path, stem: str, files: list[Path]) -> list[str]:
     if not index.exists():
         return [] if files else [f"{stem}*.safetensors"]
     try:
-        named = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, LookupError, AttributeError, TypeError):
+        named = set(read_json(index)["weight_map"].values())
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return [f"readable {index.name}"]
     return sorted(named - {path.name for path in files})
 
 
 def _is_json(path: Path) -> bool:
     try:
-        return isinstance(json.loads(path.read_text()), dict)
+        return isinstance(read_json(path), dict)
     except (OSError, ValueError):
         return False
 
@@ -92,15 +93,14 @@ def header(path: Path) -> dict[str, Any]:
         raise ValueError("its header is longer than the file")
     with path.open("rb") as stream:
         stream.seek(8)
-        entries = json.loads(stream.read(length))
+        entries = parse(stream.read(length))
     if not isinstance(entries, dict):
         raise ValueError("its header is no JSON object")  # noqa: TRY004
     return {name: entry for name, entry in entries.items() if name != "__metadata__"}
 
 
 def _header_length(path: Path) -> int:
-    with path.open("rb") as stream:
-        length = stream.read(8)
+    length = head(path, 8)
     if len(length) < 8:
         raise ValueError("it ends before its header")
     return int(struct.unpack("<Q", length)[0])

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune import channel, redaction
+from envtune import channel, files, redaction
 from envtune.errors import Problem
 from envtune.machine import hardware
 from envtune.render import launch
@@ -51,7 +51,7 @@ def _verdict(made: Configuration, folder: Path) -> dict[str, Any]:
     said = redaction.redact(log.read_text(errors="replace"), made.inputs.secrets)
     LOG.debug("%s", said)
     try:
-        verdict: dict[str, Any] = json.loads((folder / VERDICT).read_text())
+        verdict: dict[str, Any] = files.read_json(folder / VERDICT)
     except FileNotFoundError:
         raise RuntimeError(f"Axolotl's validation ended with {code}: {said[-2000:]}") from None
     return verdict

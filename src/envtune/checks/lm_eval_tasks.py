@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from envtune.errors import Problem
+from envtune.files import read_bytes
 from envtune.settings.nearest import nearest
 from envtune.settings.typed import Settings
 
@@ -54,7 +55,7 @@ def _under(root: Path) -> Iterator[str]:
     for folder, _, files in os.walk(root):
         for file in files:
             if "yaml" in file or "." not in file:  # files that others include have any name
-                yield from _in(Path(folder, file).read_text(errors="replace"))
+                yield from _in(read_bytes(Path(folder, file)).decode(errors="replace"))
 
 
 def _in(text: str) -> Iterator[str]:

@@ -5,7 +5,6 @@ Axolotl finds out after half a minute of imports, in words that name no variable
 
 import glob
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.errors import Exit, Problem
+from envtune.files import parse
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import READERS
 from envtune.resolve.parallel import PRESET
@@ -84,7 +84,7 @@ def _deepspeed(settings: Settings) -> Iterator[Problem]:
     text = given.value.strip()
     if text.startswith("{"):
         try:
-            json.loads(text)
+            parse(text)
         except ValueError as error:
             yield Problem(given.name, f"is no JSON: {error}")
     elif not os.path.isfile(text):

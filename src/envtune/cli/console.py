@@ -3,12 +3,27 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
 from envtune import redaction
 from envtune.resolve.config import Configuration
 
 LOG = logging.getLogger("envtune")
+
+
+class Discreet(logging.Formatter):
+    """Writes no line and no traceback with a secret of `environ`'s in it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self.environ = environ
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.clean(super().format(record))
+
+    def clean(self, text: str) -> str:
+        return redaction.redact(text, redaction.secrets(self.environ))
 
 
 def show(text: str) -> None:

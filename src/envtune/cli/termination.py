@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+from envtune import files
 from envtune.errors import Exit
 
 LOG = logging.getLogger("envtune")
@@ -29,6 +30,6 @@ def terminate(message: str) -> None:
     if len(data) > _MESSAGE_LIMIT:
         data = data[: _MESSAGE_LIMIT - 4].decode(errors="ignore").encode() + b" ..."
     try:
-        Path(target).write_bytes(data)
+        files.put(Path(target), data)
     except OSError as error:
         LOG.warning("the termination message cannot be written to %s: %s", target, error.strerror)

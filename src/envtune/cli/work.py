@@ -1,7 +1,6 @@
 """The verbs that work: they make, train, serve, log in or end something."""
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -85,7 +84,7 @@ def _claimed(args: argparse.Namespace) -> "pipeline.Start":
 
 def _summarise(folder: Path, message: str) -> None:
     """Shows the end of a run on one screen."""
-    report = json.loads((folder / "report.json").read_text())
+    report = files.read_json(folder / "report.json")
     artifact = "adapter" if (folder / "adapter").is_dir() else "model"
     outcome = message.split(":", maxsplit=1)[0]
     show(output.summary(report, outcome, os.path.relpath(folder), artifact))

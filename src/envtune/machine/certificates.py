@@ -8,8 +8,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from envtune import files
 from envtune.errors import Problem
 
+# A system's whole bundle is some 200 KiB.
+_LARGEST = 16 << 20
 CA_BUNDLE, INSECURE = "SFT_CA_BUNDLE", "SFT_INSECURE_TLS"
 # Python's ssl and httpx and Go's clients; requests; curl; git; AWS's; pip; Google's gRPC.
 BUNDLES = (
@@ -81,8 +84,8 @@ def _unreadable(bundle: str) -> Iterator[Problem]:
     import ssl
 
     try:
-        ssl.create_default_context(cafile=bundle)
-    except ssl.SSLError:
+        ssl.create_default_context(cadata=files.read_text(Path(bundle), _LARGEST))
+    except (ssl.SSLError, ValueError):
         yield Problem(CA_BUNDLE, f"{bundle} holds no certificate in PEM form")
     except OSError as error:
         yield Problem(CA_BUNDLE, f"{bundle} cannot be read: {error.strerror}")

@@ -36,7 +36,7 @@ def pretend(text: str) -> Machine:
 
     Each GPU comes with eight cores and twice its memory, about what clouds sell with it.
     """
-    match = re.match(PRETENDED_NAME, text.strip())
+    match = re.fullmatch(PRETENDED_NAME, text.strip())
     assert match is not None, f"{text} does not match its own setting's pattern"
     gpu, count = PRETENDED[match["name"]], int(match["count"] or 1)
     return Machine((gpu,) * count, cores=8 * count, memory=2 * gpu.memory * count)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from envtune import files
 from envtune.artifacts import modelfiles
 from envtune.settings.paths import near_file
 
@@ -78,8 +79,7 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
         return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")
     kind = file_type(path)
     try:
-        with target.open("rb") as stream:
-            return _sample(path, target, stream.read(_LINE_LIMIT), kind)
+        return _sample(path, target, files.head(target, _LINE_LIMIT), kind)
     except FileNotFoundError:
         return DataFacts(path, True, problem=f"{target} is not there{near_file(path)}")
     except OSError as error:
@@ -113,6 +113,8 @@ def _columns(head: bytes) -> tuple[str, ...]:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  # the data's type, not the code's
     return tuple(row)

@@ -8,7 +8,7 @@ from envtune.errors import Problem
 from envtune.machine import hardware, rendezvous
 from envtune.machine.hardware import Machine
 from envtune.machine.pretended import pretend
-from envtune.redaction import USERINFO
+from envtune.redaction import without_user
 from envtune.resolve import accelerate_flags, facts, parallel
 from envtune.resolve.config import Facts, Tracking
 from envtune.settings import documents, paths
@@ -61,7 +61,7 @@ def _tracking(environ: Mapping[str, str]) -> Tracking:
         wandb_key=bool(environ.get("WANDB_API_KEY")),
         wandb_mode=environ.get("WANDB_MODE", "").lower().replace("dryrun", "offline"),
         wandb_project=environ.get("WANDB_PROJECT", ""),
-        mlflow_uri=USERINFO.sub("://", environ.get("MLFLOW_TRACKING_URI", "")),
+        mlflow_uri=without_user(environ.get("MLFLOW_TRACKING_URI", "")),
         mlflow_experiment=environ.get("MLFLOW_EXPERIMENT_NAME", ""),
         tensorboard=environ.get("TENSORBOARD_LOGGING_DIR", ""),
     )

@@ -17,6 +17,8 @@ REFUSED = {
     "comet_api_key": "a key in a configuration gets published with it; set COMET_API_KEY",
     "swanlab_api_key": "a key in a configuration gets published with it; set SWANLAB_API_KEY",
     "swanlab_lark_secret": "a secret in a configuration gets published with it",
+    "swanlab_lark_webhook_url": "whoever knows this address may write to it, and a configuration "
+    "gets published",
 }
 
 # What the user sets and Axolotl does not get as it is, and what becomes of it.

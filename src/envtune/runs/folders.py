@@ -4,7 +4,7 @@ Two starts at once never train the same thing twice: finding and claiming happen
 a lock on the outputs folder, and training under the run's own lease (`lease`).
 """
 
-import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ COMPLETE = ".complete"
 LATEST = "latest.txt"
 # What a run makes of its adapter: for vLLM, and for everybody.
 SERVING, MERGED = "serving", "merged"
+# A record and a name of a neighbour's are no longer than this, bytes.
+_LARGEST = 16 << 20
 _KEYS = {"name", "prefix", "number", "key", "logs"}
 
 
@@ -50,7 +52,7 @@ class Run:
 def read_record(folder: Path) -> dict[str, Any]:
     """run.json, or nothing where there is none or one that is not ours."""
     try:
-        record = json.loads((folder / RECORD).read_text())
+        record = files.read_json(folder / RECORD, _LARGEST)
     except (OSError, ValueError):
         return {}
     ours = isinstance(record, dict) and record.keys() >= _KEYS
@@ -76,12 +78,12 @@ def named(outputs: Path, name: str | None) -> Run:
     """
     if name is None:
         try:
-            name = (outputs / LATEST).read_text().strip()
-        except OSError:
+            name = files.read_text(outputs / LATEST, _LARGEST).strip()
+        except (OSError, ValueError):
             text = f"there is no run below {outputs}; name one, or set SFT_OUTPUTS_DIR"
             raise Refused([Problem("", text)]) from None
     below = outputs / name
-    return open_run(below if below.is_dir() else Path(name).resolve())
+    return open_run(below if os.path.isdir(below) else Path(os.path.abspath(name)))
 
 
 def find(config: RunConfig, key: str, outputs: Path) -> Path | None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from envtune import files
 from envtune.channel import alive, process_stamp
 from envtune.errors import Exit, Problem, Refused
 
@@ -27,6 +28,7 @@ LOG = logging.getLogger("envtune")
 # Seconds without a beat after which another machine's lease is dead.
 STALE = 60.0
 _LEASE = "lease"
+_LARGEST = 1 << 16
 _BEAT = 10.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -51,9 +53,16 @@ def last(folder: Path) -> tuple[str, float]:
     path = folder / _LEASE
     try:
         age = time.time() - path.stat().st_mtime
-        return str(json.loads(path.read_text())["stamp"]), age
+        return str(files.read_json(path, _LARGEST)["stamp"]), age
     except (OSError, ValueError, LookupError, TypeError):
         return "", 0.0  # nobody yet, or half a line that the next look finds whole
+
+
+def _opened(path: Path) -> TextIO:
+    """The lease's file, for reading and writing. Raises OSError where it is anything else."""
+    if path.exists():
+        files.head(path, 0)
+    return path.open("a+")
 
 
 class Lease:
@@ -66,7 +75,7 @@ class Lease:
         self.done = threading.Event()
 
     def __enter__(self) -> "Lease":
-        self.stream = self.path.open("a+")
+        self.stream = _opened(self.path)
         try:
             lock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._wait_for_others()
@@ -120,8 +129,8 @@ class Lease:
 
     def _holder(self) -> dict[str, Any]:
         try:
-            holder = json.loads(self.path.read_text())
-        except ValueError:
+            holder = files.read_json(self.path, _LARGEST)
+        except (OSError, ValueError):
             return {}
         return holder if isinstance(holder, dict) else {}
 

@@ -109,7 +109,7 @@ def legacy_name(config: RunConfig) -> str:
 
 def _counted(name: str, scope: str, model: str, prefix: str) -> re.Match[str] | None:
     """The match of a run's name that shares the counter, or None."""
-    match = _RUN.match(name)
+    match = _RUN.fullmatch(name)
     if match is None or scope == "global":
         return match
     if scope == "model":

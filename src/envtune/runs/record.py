@@ -56,7 +56,7 @@ def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConf
     """The RunConfig that `resolved` wrote, with `own` in place of what it says of the same."""
     today = {name: Value(given.value, given.name) for name, given in (own or {}).items()}
     default = {name: Value(setting.default, "envtune") for name, setting in OWN.items()}
-    data = json.loads((run.folder / "config" / "resolved.json").read_text())
+    data = files.read_json(run.folder / "config" / "resolved.json")
     return RunConfig(
         axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
         own={**default, **{k: Value(**v) for k, v in data["settings"].items()}, **today},
@@ -81,14 +81,14 @@ def update(run: Run, **changes: Any) -> None:
 
 def complete(run: Run, checks: list[str]) -> None:
     """Marks the run as done. Nothing is written to it afterwards."""
-    digest = hashlib.sha256((run.folder / folders.RECORD).read_bytes()).hexdigest()
+    digest = hashlib.sha256(files.read_bytes(run.folder / folders.RECORD)).hexdigest()
     files.write_json(run.folder / folders.COMPLETE, {"run.json": digest, "checks": checks})
 
 
 def losses(folder: Path) -> list[float]:
     """The losses that have been logged, in order; half a line at the end is left out."""
     try:
-        text = (folder / channel.METRICS).read_text()
+        text = files.read_text(folder / channel.METRICS)
     except FileNotFoundError:
         return []
     return [json.loads(line)["loss"] for line in text.splitlines() if line.endswith("}")]

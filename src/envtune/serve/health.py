@@ -1,6 +1,5 @@
 """Whether a container does its work, for a health check. Opens no port and needs no variable."""
 
-import json
 import os
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def look(outputs: Path) -> tuple[bool, str]:
 def _serves(folder: Path) -> str:
     """The address of this machine's server of a run; empty where none is announced."""
     try:
-        said = json.loads((folder / SERVER).read_text())
+        said = files.read_json(folder / SERVER)
         return str(said["url"]) if channel.alive(str(said["stamp"])) else ""
     except (OSError, ValueError, LookupError, TypeError):
         return ""

@@ -8,7 +8,6 @@ one mebibyte. Every complaint has a place: line and column, or byte.
 import base64
 import binascii
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +16,15 @@ from typing import Any
 
 import yaml
 
+from envtune import files
 from envtune.settings.paths import near_file
 
 LIMIT = 1 << 20
 # PyYAML reads some 100 KiB a second.
 _YAML_LIMIT = 1 << 17
 # A text in quotes, or a comment outside of one.
-_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*')
+# The text's end counts as its closing quote, so that nothing is read twice.
+_COMMENT = re.compile(r'("(?:\\.|[^"\\])*+(?:"|\\?\Z))|//[^\n]*')
 _JINJA = re.compile(r"\{\{|\{%")
 
 
@@ -65,11 +66,8 @@ def is_template(text: str) -> bool:
 
 def read_text(path: Path, limit: int = LIMIT) -> str:
     """The text of a regular file of at most `limit` bytes. Raises DocumentError."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait for its writer
-        raise DocumentError(f"{path} is no regular file")
     try:
-        with path.open("rb") as stream:
-            data = stream.read(limit + 1)
+        data = files.head(path, limit + 1)
     except OSError as error:
         near = near_file(str(path)) if isinstance(error, FileNotFoundError) else ""
         raise DocumentError(f"{path} cannot be read: {error.strerror}{near}") from None

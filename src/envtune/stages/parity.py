@@ -5,7 +5,6 @@ server of what would be served. On a CPU in float32 the tokens have to be equal;
 rounding differs, the server has to give the trained model's tokens nearly its probabilities.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from envtune import files
 from envtune.artifacts import weights
 from envtune.errors import Exit, Refused
 from envtune.machine import ports
@@ -62,7 +62,7 @@ def prove(context: Context) -> StageRecord | None:
     order = _order(context, what)
     if failed := worker.carry_out(context, "parity", "answers", order):
         return failed
-    trained = json.loads(Path(order["answers"]).read_text())
+    trained = files.read_json(Path(order["answers"]))
     exact = _exact(context, what)
     with server.running(context, what, _flags(context), "parity") as running:
         try:

@@ -138,7 +138,7 @@ def _license(base: Path | None) -> str:
     path = base / "README.md" if base else None
     if path is None or not path.is_file():
         return ""
-    front = _FRONT.match(path.read_text(errors="replace"))
+    front = _FRONT.match(files.read_bytes(path).decode(errors="replace"))
     try:
         named = (yaml.safe_load(front[1]) or {}).get("license") if front else ""
     except (yaml.YAMLError, AttributeError):

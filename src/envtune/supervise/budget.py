@@ -4,7 +4,6 @@ The count is written while the run works, so that a killed start has been counte
 it reaches a limit the run is stopped as by a signal.
 """
 
-import json
 import threading
 import time
 from collections.abc import Mapping
@@ -56,7 +55,7 @@ class Limits:
 def read(folder: Path) -> Spent:
     """What the run in a folder has used; nothing where nobody has counted."""
     try:
-        return Spent(**json.loads((folder / FILE).read_text()))
+        return Spent(**files.read_json(folder / FILE))
     except FileNotFoundError:
         return Spent()
 

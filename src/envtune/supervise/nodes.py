@@ -5,7 +5,6 @@ and how it ended. The others wait for it, train along and end as it does. A stop
 failure travel by the files of `channel`.
 """
 
-import json
 import logging
 import os
 import socket
@@ -13,9 +12,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from envtune import channel
+from envtune import channel, files
 from envtune.errors import Exit, Problem, Refused
-from envtune.files import write_json
 from envtune.machine import rendezvous
 from envtune.machine.rendezvous import Rendezvous
 from envtune.resolve.config import RunConfig
@@ -52,12 +50,12 @@ def rank(context: Context) -> int:
 
 
 def announce(folder: Path, launch: Launch) -> None:
-    write_json(folder / _FILE, asdict(launch))
+    files.write_json(folder / _FILE, asdict(launch))
 
 
 def announced(folder: Path) -> Launch | None:
     try:
-        return Launch(**json.loads((folder / _FILE).read_text()))
+        return Launch(**files.read_json(folder / _FILE))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

@@ -24,6 +24,12 @@ from envtune.supervise.signals import StopSignals
 LOG = logging.getLogger("envtune")
 
 _TICK = 0.1
+# Keeps a file of the folder's or the user's from being the standard library's, also in what the
+# child starts: `-P` reaches the child alone.
+_SAFE_PATH = "PYTHONSAFEPATH"
+# The longest line that is waited for, and what of it is kept back once it is longer: more than
+# any secret has, bytes.
+_LONGEST, _KEPT = 1 << 20, 1 << 16
 # How long a child may stay after it has told that it is done, seconds.
 _LINGER = 20.0
 
@@ -72,7 +78,7 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
 def _start(plan: LaunchPlan) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         plan.argv,
-        env=dict(plan.env),
+        env={**plan.env, _SAFE_PATH: "1"},
         cwd=plan.cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -213,7 +219,16 @@ class _Output:
         self.rest = self.rest.rsplit(b"\r", 1)[-1]
         for line in lines:
             self._take(line)
+        if len(self.rest) > _LONGEST:
+            self._cut()
         return self.open
+
+    def _cut(self) -> None:
+        """A line without an end goes out in parts. What it hides is hidden first, so that no
+        secret is cut in two."""
+        clean = self.watcher.clean(self.rest.decode(errors="replace"))
+        self._take(clean[:-_KEPT].encode())
+        self.rest = clean[-_KEPT:].encode()
 
     def drain(self) -> None:
         """What is left in the pipe; a descendant that holds it open is not waited for."""

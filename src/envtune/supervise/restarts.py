@@ -98,7 +98,7 @@ class Starts:
 
     def _last(self) -> Outcome:
         try:
-            last = json.loads(self.file.read_text())
+            last = files.read_json(self.file)
         except (OSError, ValueError):
             return {}
         return last if isinstance(last, dict) else {}

@@ -1,6 +1,5 @@
 """Axolotl's YAML by our own template, or by a user's, which a child of its own lays out."""
 
-import json
 import os
 import signal
 import sys
@@ -37,7 +36,7 @@ def confined(values: Mapping[str, Value], template: Path) -> str:
         plan = launch.sandbox(folder, sys.executable, os.pathsep.join(sys.path))
         code = process.quietly(plan, folder / "log")
         try:
-            result = json.loads((folder / sandbox.RESULT).read_text())
+            result = files.read_json(folder / sandbox.RESULT)
         except FileNotFoundError:
             raise _stopped(template, code) from None
     if "refused" in result:

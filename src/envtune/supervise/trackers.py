@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envtune.redaction import USERINFO
+from envtune.redaction import without_user
 from envtune.resolve.config import RunConfig
 from envtune.transfer.deadline import answers
 
@@ -42,10 +42,10 @@ def reached(config: RunConfig, environ: Mapping[str, str], run_dir: Path) -> Tra
     if why := said.get("wandb"):
         given["WANDB_MODE"] = "offline"
         what = "this start is tracked offline; `wandb sync` uploads it later"
-        warnings.append(f"W&B: {_shown(_wandb_url(environ))} {why}; {what}")
+        warnings.append(f"W&B: {without_user(_wandb_url(environ))} {why}; {what}")
     if why := said.get("mlflow"):
         given["MLFLOW_TRACKING_URI"] = f"sqlite:///{run_dir / _STORE}"
-        shown = _shown(environ["MLFLOW_TRACKING_URI"])
+        shown = without_user(environ["MLFLOW_TRACKING_URI"])
         warnings.append(f"MLflow: {shown} {why}; this start is tracked in {run_dir / _STORE}")
     return Tracked(given, tuple(warnings))
 
@@ -103,7 +103,3 @@ def _asked(method: str, url: str, *, refused: Any, **request: Any) -> str:
     except (ValueError, AttributeError):
         return "answers with something else than JSON"
     return f"answers with status {answer.status_code}" if answer.is_server_error else ""
-
-
-def _shown(url: str) -> str:
-    return USERINFO.sub("://", url)

@@ -10,7 +10,7 @@ from typing import Any
 
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit, Problem, Refused, recognise
-from envtune.redaction import HUB_TOKENS, USERINFO, redact
+from envtune.redaction import HUB_TOKENS, redact, secrets, without_user
 from envtune.transfer.repositories import Repository
 
 _HUB = "https://huggingface.co"
@@ -72,7 +72,7 @@ class Hub:
     @property
     def shown(self) -> str:
         """The address as people may see it."""
-        return USERINFO.sub("://", self.url)
+        return without_user(self.url)
 
     @property
     def tokens(self) -> str:
@@ -152,14 +152,13 @@ class Hub:
 def hugging_face(environ: Mapping[str, str]) -> str:
     """Asks the Hub who the token belongs to."""
     secret = token(environ)
-    endpoint = environ.get("HF_ENDPOINT") or _HUB
     if secret is None:
         return "Hugging Face: no token (HF_TOKEN is not set); only public files can be fetched"
     local_only = "SFT_LOCAL_FILES_ONLY"
     switch = local_only if environ.get(local_only, "").lower() in _ON else offline(environ)
     if switch:
         return f"Hugging Face: offline ({switch} is set); the token was not tried"
-    return redact(f"Hugging Face: {_login(Hub(environ))}", (secret, *USERINFO.findall(endpoint)))
+    return redact(f"Hugging Face: {_login(Hub(environ))}", secrets(environ))
 
 
 def _login(hub: Hub) -> str:

@@ -5,18 +5,16 @@ configuration. A local path in a configuration becomes its last part, and a file
 a secret stops everything.
 """
 
-import json
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from envtune import files
 from envtune.artifacts import checkpoints, modelfiles
-from envtune.redaction import USERINFO
+from envtune.redaction import forms, has_user_in_url
 from envtune.settings.own.stages import QUANTISED
 from envtune.settings.sources import Inputs
 
@@ -107,16 +105,11 @@ def leaks(folder: Path, environ: Mapping[str, str]) -> Iterator[str]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         content = _text(path)
         name = path.relative_to(folder)
-        if held := next((s for s in secrets if any(f in content for f in _forms(s))), None):
+        if held := next((s for s in secrets if any(f.encode() in content for f in forms(s))), None):
             whose = next((n for n, value in environ.items() if held in value), "a URL")
             yield f"{name} holds the secret of {whose}"
-        elif path.suffix not in _WEIGHTS and USERINFO.search(content.decode(errors="replace")):
+        elif path.suffix not in _WEIGHTS and has_user_in_url(content.decode(errors="replace")):
             yield f"{name} holds a URL with a user or a password"
-
-
-def _forms(secret: str) -> set[bytes]:
-    """A secret as it is, in JSON and in a URL."""
-    return {text.encode() for text in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))}
 
 
 def _text(path: Path) -> bytes:

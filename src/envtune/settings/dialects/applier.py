@@ -1,9 +1,9 @@
 """What the rule of a name makes of one entry."""
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from envtune import files
 from envtune.errors import Problem
 from envtune.settings import upstream
 from envtune.settings.dialects.rules import Becomes, Noted, Others, Outcome, Refused, Rule
@@ -90,8 +90,8 @@ def plain(value: Any) -> Any:
     if value.strip().lower() in words:
         return words[value.strip().lower()]
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return files.parse(value)
+    except ValueError:
         return value
 
 

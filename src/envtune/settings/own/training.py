@@ -12,8 +12,9 @@ _TEXT_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 RUN_NAME = r"^(?P<prefix>[a-z0-9][a-z0-9-]{0,122})-run(?P<index>[0-9]{1,4})$"
 _FOLDER = {
     "type": "string",
-    "pattern": r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
-    "title": "one folder name",
+    # latest.txt is the name of the file beside the runs that says which is the newest.
+    "pattern": r"^(?!latest\.txt$)[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
+    "title": "one folder name, and not latest.txt",
 }
 _RUN_NAME = {
     "type": "string",

@@ -53,6 +53,11 @@ def fits(node: Node, items: Sequence[Any]) -> bool:
     return bool(node.get("minItems", 0) <= len(items) <= node.get("maxItems", math.inf))
 
 
+def _ends(pattern: str) -> str:
+    """A schema's $ is the text's end; Python's stands before a last newline too."""
+    return re.sub(r"\$\Z", r"\\Z", pattern)
+
+
 def allows(node: Node, value: Any) -> bool:
     """Whether a value is one of the node's; lists and objects are looked into elsewhere."""
     named = kind(node)
@@ -64,7 +69,7 @@ def allows(node: Node, value: Any) -> bool:
     if named == "number":
         return type(value) is float and math.isfinite(value) and _in_range(node, value)
     if named == "string" and "pattern" in node:
-        return isinstance(value, str) and bool(re.search(node["pattern"], value))
+        return isinstance(value, str) and bool(re.search(_ends(node["pattern"]), value))
     if named == "any":
         return not isinstance(value, float) or math.isfinite(value)
     return named in _PYTHON and type(value) is _PYTHON[named]
