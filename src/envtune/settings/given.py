@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from envtune.settings import loading, passed_over, paths, publish_targets, retired, zero
+from envtune.settings import loading, passed_over, paths, publish_targets, retired
 from envtune.settings.sources import Inputs
 from envtune.settings.typed import Settings
 
@@ -12,4 +12,4 @@ def settings(inputs: Inputs) -> Settings:
     typed = loading.load(inputs)
     problems = (*retired.problems(typed), *publish_targets.problems(typed))
     today = passed_over.without(publish_targets.translated(retired.translated(typed)))
-    return replace(paths.located(zero.standing_in(today)), problems=problems)
+    return replace(paths.located(today), problems=problems)

@@ -122,9 +122,26 @@ class _Loader:
             self.notes.append(f"{by} takes the place of {old.name}")
 
     def _typed(self, place: "_Place") -> Any:
-        if place.entry.structured:
-            return self.types.accept(place.entry.value, place.node)
-        return self.types.parse(place.entry.text, place.node)
+        entry, node = place.entry, place.node
+        if entry.structured:
+            value = self.types.accept(entry.value, node)
+        else:
+            value = self.types.parse(entry.text, node)
+        if place.key in OWN or entry.document not in self.files:
+            self._refuse_unread(place, value)
+        return value
+
+    def _refuse_unread(self, place: "_Place", value: Any) -> None:
+        """What is set by hand has no names inside that Axolotl would drop. Raises Mismatch."""
+        lost = self.types.unread(value, place.node)
+        hints = ((path, self.types.hint(place.node, path)) for path in lost)
+        problems = [
+            Mismatch(path, path[-1], "no such name here", hint)
+            for path, hint in hints
+            if not passed_over.known_inside(place.key, path)
+        ]
+        if problems:
+            raise Mismatch.first(problems)
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
@@ -157,10 +174,9 @@ class _Loader:
 
         A file of Axolotl's may hold any; a variable is set by hand and has to be one of a list.
         """
-        name = key or entry.name.removeprefix(AXOLOTL).lower()
-        if entry.document in self.files and not synonyms.meant(name.upper()):
-            return passed_over.dropped(name) or passed_over.unheard(name, self.types)
-        return passed_over.dropped(name)
+        if entry.document in self.files and not synonyms.meant(key.upper()):
+            return passed_over.dropped(key) or passed_over.unheard(key, self.types)
+        return passed_over.dropped(key)
 
     def _put(
         self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from envtune.settings.nearest import slip
+from envtune.settings.retired import FSDP
 from envtune.settings.schema import Schema
 from envtune.settings.typed import Setting, Settings
 
@@ -16,39 +17,31 @@ from envtune.settings.typed import Setting, Settings
 DROPPED = {
     "adam_eps": "adam_epsilon",
     "debug": "",
-    "early_stopping": "early_stopping_patience",
     "eta_min": "cosine_min_lr_ratio",
-    "flash_attn_cross_entropy": "cut_cross_entropy",
-    "flash_attn_fuse_mlp": "",
     "flash_attn_fuse_qkv": "",
     "fsdp_transformer_layer_cls_to_wrap": "fsdp_config",
     "gptq_bits": "",
     "gptq_disable_exllama": "",
     "gptq_groupsize": "",
     "gptq_model_v1": "",
-    "is_falcon_derived_model": "",
-    "is_llama_derived_model": "",
-    "is_mistral_derived_model": "",
-    "is_qwen_derived_model": "",
     "landmark_attention": "",
-    "load_4bit": "load_in_4bit",
-    "local_rank": "",
-    "lora_on_cpu": "",
-    "lr_quadratic_warmup": "lr_scheduler",
     "push_to_hub_model_id": "hub_model_id",
     "revision_of_model": "model_revision",
-    "sample_packing_eff_est": "",
     "sample_packing_seq_len_multiplier": "",
     "seq_len_multiplier": "",
     "special_tokens_to_add": "special_tokens",
     "system_prompt": "",
     "test_value": "",
-    "total_num_tokens": "",
     "torch_dtype": "bf16",
-    "torchdistx_path": "",
     "wandb_log_model_checkpoints": "wandb_log_model",
     "xpos_rope": "",
 }
+
+# FSDP1's words inside fsdp_config, which FSDP2 has no use for.
+FSDP1 = (
+    "backward_prefetch", "backward_prefetch_policy", "forward_prefetch", "limit_all_gathers",
+    "sharding_strategy", "ignored_modules",
+)  # fmt: skip
 
 _KEEPS = "checkpoints keep what a resume needs; the result has the model alone"
 # Keys whose work envtune does itself.
@@ -73,6 +66,11 @@ def unheard(name: str, types: Schema) -> str:
     """The line about a name in a file of Axolotl's that it never heard of and drops; empty where
     the name is a slip of one that it has."""
     return "" if slip(name, types.fields) else "Axolotl has no such key and drops it"
+
+
+def known_inside(key: str, path: Sequence[Any]) -> bool:
+    """Whether a name inside of a key is one that Axolotl's examples have and it drops."""
+    return key == "fsdp_config" and str(path[-1]).removeprefix(FSDP) in FSDP1
 
 
 def without(settings: Settings) -> Settings:

@@ -35,7 +35,7 @@ _MEANT: Mapping[str, str] = {
     "max_grad_norm": "grad_clip clip_grad_norm gradient_clipping gradient_clip_val",
     "load_in_4bit": "4bit use_4bit quantization_bit load_4bit",
     "load_in_8bit": "8bit use_8bit load_8bit",
-    "bf16": "dtype torch_dtype precision mixed_precision",
+    "bf16": "dtype precision mixed_precision",
     "fp16": "half",
     "sample_packing": "packing pack pack_sequences",
     "attn_implementation": "attention attn flash_attn use_flash_attn attn_impl",

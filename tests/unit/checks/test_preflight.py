@@ -36,7 +36,6 @@ CONFLICTS = [
     ({"BF16": "true", "FP16": "true"}, "FP16: is set and so is AXOLOTL_BF16"),
     ({"WARMUP_STEPS": "5", "WARMUP_RATIO": "0.1"}, "WARMUP_RATIO: is set and so is AXOLOTL_WARMUP_STEPS"),
     ({"BATCH_SIZE": "8", "GRADIENT_ACCUMULATION_STEPS": "2"}, "BATCH_SIZE: is set and so is"),
-    ({"BATCH_SIZE": "8", "MICRO_BATCH_SIZE": "3"}, "BATCH_SIZE: 8 is no multiple of 3 micro x 1 world"),
     ({"SAVE_STEPS": "5", "SAVES_PER_EPOCH": "2"}, "SAVE_STEPS: is set and so is AXOLOTL_SAVES_PER_EPOCH"),
     ({"EVAL_STEPS": "5", "EVALS_PER_EPOCH": "2"}, "EVAL_STEPS: is set and so is AXOLOTL_EVALS_PER_EPOCH"),
     ({"VAL_SET_SIZE": "0.1", "TEST_DATASETS": '[{"path": "a"}]'}, "TEST_DATASETS: is set and so is"),
@@ -62,7 +61,6 @@ CONFLICTS = [
     ({"STREAMING": "1", "MAX_STEPS": "5", "VAL_SET_SIZE": "0.1"}, "VAL_SET_SIZE: cannot split streamed rows (AXOLOTL_STREAMING)"),
     ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "fp8"}, "ATTN_IMPLEMENTATION: is fp8, which lets packed rows see each other; choose one of eager, "),
     ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "null"}, "ATTN_IMPLEMENTATION: is None, which lets packed rows"),
-    ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "acme/attention@v1"}, "ATTN_IMPLEMENTATION: is acme/attention@v1"),
     ({"USE_TRACKIO": "1"}, "USE_TRACKIO: cannot be used: the trackio that Axolotl pins"),
     ({"COMET_PROJECT_NAME": "mine"}, "COMET_PROJECT_NAME: needs comet_ml, which is not installed"),
     ({"MLFLOW_TRACKING_URI": "sqlite:////no/where.db"}, "MLFLOW_TRACKING_URI: sqlite:////no/where.db: there is no folder /no"),
@@ -345,6 +343,14 @@ def test_a_gpu_that_nobody_knows_is_refused_with_those_that_are_known(text: str)
         (
             {"SFT_RESPONSE_TEMPLATE": "Answer:"},
             "SFT_RESPONSE_TEMPLATE: masks nothing; the type of the data says what trains",
+        ),
+        (
+            {"AXOLOTL_BATCH_SIZE": "8", "AXOLOTL_MICRO_BATCH_SIZE": "3"},
+            "AXOLOTL_BATCH_SIZE: 8 is no multiple of 3 micro x 1 world; a step takes 6",
+        ),
+        (
+            {"AXOLOTL_EVALS_PER_EPOCH": "4", "AXOLOTL_VAL_SET_SIZE": "0"},
+            "AXOLOTL_EVALS_PER_EPOCH: no rows are held back, so nothing is evaluated",
         ),
     ],
 )

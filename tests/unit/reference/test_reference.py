@@ -148,7 +148,8 @@ DOCUMENTS: list[tuple[dict[str, Any], bool]] = [
     ({"datasets": [{"pth": "rows.jsonl"}]}, False),
     ({"lora_r": "many"}, False),
     ({"lora_r": 0}, False),
-    ({"save_total_limit": 1}, False),
+    ({"save_total_limit": 1}, True),
+    ({"save_total_limit": -1}, False),
     ({"SFT_DEVICE": "tpu"}, False),
     ({"FORCE_RUN_NAME": "My Model"}, False),
 ]

@@ -293,7 +293,7 @@ def test_weights_and_biases_is_on_with_a_key_or_offline(
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("AXOLOTL_DATASET_PREPARED_PATH", "x"), ("AXOLOTL_AUTO_RESUME_FROM_CHECKPOINTS", "true")],
+    [("AXOLOTL_COMET_API_KEY", "x"), ("AXOLOTL_SWANLAB_API_KEY", "x")],
 )
 def test_a_key_that_envtune_owns_is_refused_with_the_reason(name: str, text: str) -> None:
     [problem] = owned.refusals(load({name: text}))

@@ -31,6 +31,9 @@ class Dialect:
 
     def told(self, given: Mapping[str, Any]) -> bool:
         """Whether a document is one of this dialect."""
+        axolotls = "base_model" in given and "model_name_or_path" not in given
+        if axolotls and not self.sections:  # with another tool's word in it
+            return False
         return any(given.keys() >= set(mark.split()) for mark in self.marks)
 
 

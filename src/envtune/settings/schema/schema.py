@@ -116,6 +116,17 @@ class Schema:
                 lost += [(part, *path) for path in self.unread(item, child)]
         return lost
 
+    def hint(self, node: Node, path: Sequence[str | int]) -> str:
+        """The question whether a name beside the end of `path` was meant, or nothing."""
+        nodes_ = [node]
+        for part in path[:-1]:
+            below = (nodes.child(o, part) for n in nodes_ for o in self._options(n))
+            nodes_ = [child for child in below if child is not None]
+        names = [
+            n for o in nodes_ for option in self._options(o) for n in option.get("properties", {})
+        ]
+        return suggestion(str(path[-1]), names)
+
     def describe(self, node: Node) -> str:
         """What a reader may write there, in a few words with an example."""
         options = [o for o in self._options(node) if o.get("type") != "null"]
