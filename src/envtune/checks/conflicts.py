@@ -98,6 +98,17 @@ def batch(settings: Settings, facts: Facts) -> Iterator[str]:
         yield f"{given.name('batch_size')}: {what}"
 
 
+def generations(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """A step of GRPO that does not hold one group of answers for each process."""
+    given, world = _Given(settings), facts.parallel.world
+    group = (given["trl"] or {}).get("num_generations")
+    micro, steps = given["micro_batch_size"] or 1, given["gradient_accumulation_steps"] or 1
+    if given["rl"] == "grpo" and world > 1 and group and micro * steps < group * world:
+        name, least = given.name("gradient_accumulation_steps"), -(-group * world // micro)
+        what = f"{micro} micro x {steps} accumulation are fewer than {group} generations x {world}"
+        yield Problem(name, f"{what} processes, which GRPO needs; set it to {least} or more")
+
+
 def idle(settings: Settings, facts: Facts) -> Iterator[str]:
     """What is taken and does nothing, or nobody has judged."""
     given = _Given(settings)

@@ -98,6 +98,7 @@ HERE: tuple[Check, ...] = (
     data.problems,
     data.types,
     fit.problems,
+    conflicts.generations,
     trackers.problems,
     machine.deepspeed,
     after_training.problems,

@@ -103,6 +103,8 @@ def _not_sharded(plain: Mapping[str, Any], machine: Machine) -> str:
         return "each GPU holds the quantised model"
     if plain.get("optimizer") in _NOT_SHARDED:
         return f"FSDP2 does not go with {plain['optimizer']}"
+    if plain.get("relora"):
+        return "FSDP2 does not go with ReLoRA"
     if machine.gpus[0].capability < _AMPERE or plain.get("fp16") or plain.get("bf16") is False:
         return "FSDP2 is for bf16"
     return ""

@@ -1,11 +1,14 @@
 """What the fast check refuses, warns of and translates, as tables of variables and lines."""
 
+from dataclasses import replace
+
 import pytest
 
 from envtune.checks import conflicts, preflight
 from envtune.machine.hardware import Machine
 from envtune.machine.pretended import PRETENDED, pretend
 from envtune.resolve import owned
+from envtune.resolve.config import Parallel
 from envtune.settings import axolotl_keys, retired
 from tests.unit import builders
 from tests.unit.builders import (
@@ -362,3 +365,15 @@ def test_what_does_nothing_is_told(environ: dict[str, str], line: str) -> None:
 def test_a_template_that_masks_says_nothing() -> None:
     raw = {"AXOLOTL_DATASETS": '[{"path": "acme/rows"}]', "SFT_RESPONSE_TEMPLATE": "Answer:"}
     assert preflight.warnings(load({**MODEL_AND_DATA, **raw}), make_facts()) == ()
+
+
+@pytest.mark.parametrize(("steps", "told"), [("8", 1), ("16", 0)])
+def test_grpo_needs_a_group_of_answers_for_each_process(steps: str, told: int) -> None:
+    raw = {
+        "AXOLOTL_RL": "grpo", "AXOLOTL_TRL": '{"num_generations": 4}',
+        "AXOLOTL_MICRO_BATCH_SIZE": "2", "AXOLOTL_GRADIENT_ACCUMULATION_STEPS": steps,
+    }  # fmt: skip
+    facts = replace(make_facts(pretend("h100x8")), parallel=Parallel("fsdp2", 8))
+    said = [str(problem) for problem in conflicts.generations(load(raw), facts)]
+    assert len(said) == told
+    assert all(line.endswith("set it to 16 or more") for line in said)

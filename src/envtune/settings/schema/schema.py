@@ -101,19 +101,14 @@ class Schema:
             named, parts = "array", list(enumerate(value))
         else:
             return []
-        found = [self._unread(parts, o) for o in self._options(node) if kind(o) in (named, "any")]
-        return min(found, key=len, default=[])
-
-    def _unread(self, parts: Iterable[tuple[Any, Any]], node: Node) -> list[tuple[str | int, ...]]:
-        if kind(node) == "any":
+        options = [o for o in self._options(node) if kind(o) in (named, "any")]
+        if not options or any(kind(o) == "any" for o in options):
             return []
         lost: list[tuple[str | int, ...]] = []
         for part, item in parts:
-            child = nodes.child(node, part)
-            if child is None:
-                lost.append((part,))
-            else:
-                lost += [(part, *path) for path in self.unread(item, child)]
+            below = [c for o in options if (c := nodes.child(o, part)) is not None]
+            inside = self.unread(item, {"anyOf": below}) if below else [()]
+            lost += [(part, *path) for path in inside]
         return lost
 
     def hint(self, node: Node, path: Sequence[str | int]) -> str:
