@@ -84,3 +84,12 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     os.replace(aside, path)
+
+
+def set_aside(path: Path, folder: Path | None = None) -> Path:
+    """Renames what may be the user's to a name that nobody writes, in `folder` or beside."""
+    number = 1
+    while os.path.lexists(kept := (folder or path.parent) / f"{path.name}.kept-{number}"):
+        number += 1
+    path.rename(kept)
+    return kept

@@ -2,14 +2,20 @@
 
 A checkpoint counts when its manifest is there, written and synced after every other file,
 and every file has the size that the manifest says.
+
+What a folder replaces is removed only where every file in it is as it was made. Others may
+have edited it or put something there: it is kept beside then.
 """
 
+import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from envtune import files
 
+LOG = logging.getLogger("envtune")
 MANIFEST = "envtune.json"
 _FOLDER = "checkpoint-"
 
@@ -33,23 +39,45 @@ def newest(folder: Path) -> Path | None:
 
 def is_last(folder: Path) -> bool:
     """Whether a checkpoint was made at the last step of its training."""
+    noted = state(folder)
     try:
-        state = files.read_json(folder / "trainer_state.json")
-        return bool(0 < state["max_steps"] <= state["global_step"])
-    except (OSError, ValueError, LookupError, TypeError):
+        return bool(0 < noted["max_steps"] <= noted["global_step"])
+    except (LookupError, TypeError):
         return False
 
 
 def drop_uncommitted(folder: Path) -> list[Path]:
-    """Removes checkpoints that a kill left half written; returns what was removed."""
+    """Removes checkpoints that a kill left half written; returns what was removed.
+
+    One that a Trainer has written whole may be somebody's own: it is kept beside `folder`.
+    """
     halves = [
         path
         for path in folder.glob(f"{_FOLDER}*")
         if _step(path) >= 0 and path.is_dir() and not path.is_symlink() and not committed(path)
     ]
+    foreign = [path for path in halves if _is_whole(path)]
+    for path in foreign:
+        kept = files.set_aside(path, folder.parent)
+        LOG.warning("%s was not committed by this run; it is kept as %s", path, kept)
+    halves = [path for path in halves if path not in foreign]
     for path in halves:
         shutil.rmtree(path)
     return halves
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a Trainer came to the end of a checkpoint that no plugin of ours has seen."""
+    return not (folder / MANIFEST).exists() and bool(state(folder))
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """What the Trainer noted in a checkpoint; nothing where it is none."""
+    try:
+        noted = files.read_json(folder / "trainer_state.json")
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def committed(folder: Path) -> bool:
@@ -83,22 +111,48 @@ def publish(source: Path, target: Path, names: list[str]) -> None:
     """Copies files aside, syncs them and moves the folder to its final name."""
     aside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for name in names:
-        _link_or_copy(source / name, aside / name)
-        with (aside / name).open("rb") as stream:
-            os.fsync(stream.fileno())
+    link(source, aside, names)
     move(aside, target)
 
 
+def link(source: Path, target: Path, names: list[str]) -> None:
+    """Gives files a second name in a folder of their own, and syncs them."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        _link_or_copy(source / name, target / name)
+        with (target / name).open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
 def move(aside: Path, target: Path) -> None:
-    """Gives a whole folder its final name, in the place of what had it."""
+    """Gives a whole folder its final name, in the place of what had it.
+
+    What was made is listed beside: a kill at any point leaves both lists, or the new one.
+    """
+    listed, made, before = target.with_name(f".{target.name}.files"), _listing(aside), set()
+    if listed.exists():
+        before = set(listed.read_text().splitlines())
+    _write_list(listed, made | before)
     drop_replaced(target)
-    if target.exists():
+    if target.is_dir() and not target.is_symlink() and _listing(target) <= before:
         target.rename(_replaced(target))
+    elif os.path.lexists(target):
+        kept = files.set_aside(target)
+        LOG.warning("%s is not as it was made; it is kept as %s", target, kept)
     aside.rename(target)
     sync_folder(target.parent)
+    _write_list(listed, made)
     drop_replaced(target)
+
+
+def _listing(folder: Path) -> set[str]:
+    """A line for each file below a folder: what it is as long as nobody writes to it."""
+    found = {str(p.relative_to(folder)): p.lstat() for p in folder.rglob("*") if not p.is_dir()}
+    return {f"{told.st_size} {told.st_mtime_ns} {name!r}" for name, told in found.items()}
+
+
+def _write_list(path: Path, lines: set[str]) -> None:
+    files.write_text(path, "".join(f"{line}\n" for line in sorted(lines)))
 
 
 def drop_replaced(target: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from envtune.checks import conflicts
 from envtune.errors import Problem
@@ -10,6 +11,7 @@ from envtune.machine.hardware import Machine
 from envtune.machine.volumes import writable
 from envtune.resolve import parallel
 from envtune.resolve.config import Facts
+from envtune.runs import folders as runs
 from envtune.settings.typed import Settings
 
 # NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
@@ -97,3 +99,17 @@ def folders(settings: Settings, facts: Facts) -> Iterator[Problem]:
     if named := settings.axolotl.get("output_dir"):
         written[named.name] = str(named.value)
     yield from (p for name, folder in written.items() if (p := writable(name, folder)))
+    if not facts.where.rank:  # the others come to what node 0 has begun
+        yield from _taken(settings, facts)
+
+
+def _taken(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """Files of somebody else's in the place of what a run writes."""
+    chosen = {n: settings.get(n) for n in ("FORCE_RUN_NAME", "LEGACY_RUN_NAME") if settings.get(n)}
+    places = {settings.own[n].name: Path(facts.outputs) / name for n, name in chosen.items()}
+    if named := settings.axolotl.get("output_dir"):
+        places = {named.name: Path(str(named.value))}
+    yield from (p for n, folder in places.items() if (p := runs.foreign(n, folder)))
+    for name, base in (("SFT_OUTPUTS_DIR", facts.outputs), ("SFT_LOGS_DIR", facts.logs)):
+        if problem := runs.foreign_pointer(name, Path(base)):
+            yield problem

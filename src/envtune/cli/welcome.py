@@ -9,6 +9,7 @@ from typing import Any
 from envtune import channel
 from envtune.errors import Exit, Refused
 from envtune.runs import folders, lease
+from envtune.runs.contents import COMPLETE
 from envtune.supervise import budget, restarts
 from envtune.venvs import beside, door, root
 
@@ -53,7 +54,7 @@ def _state(folder: Path) -> tuple[str, str]:
     at = f"at step {outcome.step} of {outcome.max_steps}" if outcome and outcome.step else ""
     if lease.holder(folder):
         return f"is at work {at}".rstrip(), f"tail -f {record['logs']}/train/run.log"
-    if (folder / folders.COMPLETE).exists():
+    if (folder / COMPLETE).exists():
         made = record["stages"]["train"]["artifact"]
         return f"is done: {folder / made}", "envtune serve  # or envtune evaluate"
     last = record.get("outcome", {})

@@ -15,17 +15,16 @@ from typing import Any
 from envtune import files
 from envtune.errors import Problem, Refused
 from envtune.resolve.config import RunConfig
-from envtune.runs import naming
+from envtune.runs import contents, naming
+from envtune.runs.contents import COMPLETE, RECORD
 from envtune.runs.lease import lock
 from envtune.runs.naming import RunName
 
-RECORD = "run.json"
-COMPLETE = ".complete"
 LATEST = "latest.txt"
-# What a run makes of its adapter: for vLLM, and for everybody.
-SERVING, MERGED = "serving", "merged"
-# A record and a name of a neighbour's are no longer than this, bytes.
-_LARGEST = 16 << 20
+# Names in the way that a line shows.
+_SHOWN = 8
+# A record and a name of a neighbour's are no longer than this, bytes; nor is a pointer to a run.
+_LARGEST, _LONGEST = 16 << 20, 4096
 _KEYS = {"name", "prefix", "number", "key", "logs"}
 
 
@@ -125,7 +124,7 @@ def claim(config: RunConfig, key: str, outputs: Path, logs: Path) -> Run:
         while True:
             name = _next(config, outputs, logs)
             folder = Path(config.output_dir) if config.output_dir else outputs / name.name
-            if _made(folder, chosen=bool(config.output_dir) or name.name in _insisted(config)):
+            if _made(folder, _insisted(config, name.name)):
                 break
         run = Run(name.name, folder, logs / name.name, key)
         run.logs.mkdir(parents=True, exist_ok=True)  # takes the name there too
@@ -171,32 +170,56 @@ def _recorded(config: RunConfig, folder: Path | None) -> RunName:
     return RunName(record["name"], record["prefix"], record["number"], *naming.parts(config))
 
 
-def _insisted(config: RunConfig) -> set[str]:
-    """The names that the user chose whole, for which no other will do."""
-    legacy = config.setting("LEGACY_RUN_NAME") or naming.legacy_name(config)
-    names = {config.setting("FORCE_RUN_NAME")}
-    return names | {legacy} if config.setting("USE_LEGACY_NAMING") else names
+def _insisted(config: RunConfig, name: str) -> str:
+    """The setting that chose the folder whole, so that no other will do; empty for none."""
+    if config.output_dir:
+        return "AXOLOTL_OUTPUT_DIR"
+    if config.setting("USE_LEGACY_NAMING"):
+        return "LEGACY_RUN_NAME"
+    return "FORCE_RUN_NAME" if name == config.setting("FORCE_RUN_NAME") else ""
 
 
-def _made(folder: Path, *, chosen: bool) -> bool:
+def _made(folder: Path, insisted: str) -> bool:
     """Makes the folder; False when another start was faster. A chosen one may be there."""
     try:
-        folder.mkdir(parents=True, exist_ok=chosen)
+        folder.mkdir(parents=True, exist_ok=bool(insisted))
     except FileExistsError:
         if not folder.is_dir():
             raise Refused([Problem("", f"{folder} is a file; the run needs its name")]) from None
         return False
-    ours = {"adapter", "model", "checkpoints", "config", "data"}
-    if taken := sorted(ours & {entry.name for entry in folder.iterdir()}):
-        raise Refused(
-            [
-                Problem(
-                    "AXOLOTL_OUTPUT_DIR",
-                    f"{folder} has {', '.join(taken)} in it and no {RECORD}; name an empty folder",
-                )
-            ]
-        )
+    if insisted and (taken := foreign(insisted, folder)):
+        raise Refused([taken])
     return True
+
+
+def foreign(name: str, folder: Path) -> Problem | None:
+    """A problem of the setting `name` where a folder is no run's and holds what a run writes."""
+    taken = [] if read_record(folder) else contents.in_the_way(folder)
+    if not taken:
+        return None
+    shown = ", ".join(taken[:_SHOWN]) + (", ..." if taken[_SHOWN:] else "")
+    what = f"{folder} is no run's folder, and a run would write to {shown} in it"
+    return Problem(name, f"{what}; name an empty folder, or move them away")
+
+
+def foreign_pointer(name: str, base: Path) -> Problem | None:
+    """A problem of the setting `name` where latest.txt is no pointer to a run but somebody's."""
+    path = base / LATEST
+    if not os.path.lexists(path) or (path.is_file() and _points(base, path)):
+        return None
+    what = f"{path} is not envtune's, which keeps the name of the newest run there"
+    return Problem(name, f"{what}; name another folder, or move it away")
+
+
+def _points(base: Path, path: Path) -> bool:
+    """Whether a file holds what a run's start writes there: one line that names a run."""
+    try:
+        text = path.read_text() if path.stat().st_size < _LONGEST else "\n"
+        name = text.removesuffix("\n")
+        known = name.startswith("/") or naming.is_name(name) or bool(read_record(base / name))
+    except (OSError, ValueError):
+        return False
+    return "\n" not in name and (known or not name)
 
 
 def _first_record(run: Run, name: RunName) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from typing import Any, TextIO
 from envtune import files
 from envtune.channel import alive, process_stamp
 from envtune.errors import Exit, Problem, Refused
+from envtune.runs.contents import LEASE
 
 LOG = logging.getLogger("envtune")
 
 # Seconds without a beat after which another machine's lease is dead.
 STALE = 60.0
-_LEASE = "lease"
 _LARGEST = 1 << 16
 _BEAT = 10.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -50,7 +50,7 @@ def holder(folder: Path) -> str:
 
 def last(folder: Path) -> tuple[str, float]:
     """Who last held a folder's lease, empty where it was given back, and its silence in s."""
-    path = folder / _LEASE
+    path = folder / LEASE
     try:
         age = time.time() - path.stat().st_mtime
         return str(files.read_json(path, _LARGEST)["stamp"]), age
@@ -69,7 +69,7 @@ class Lease:
     """Held while a run's folder is worked on. Raises Refused when somebody else holds it."""
 
     def __init__(self, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.path = folder / _LEASE
+        self.path = folder / LEASE
         self.cancelled = cancelled
         self.stream: TextIO | None = None
         self.done = threading.Event()

@@ -18,6 +18,7 @@ from envtune.settings.own import RUN_NAME
 
 SEGMENT, NAME, LAST_INDEX = 64, 128, 9999
 _RUN = re.compile(RUN_NAME)
+_STAMPED = re.compile(r"[a-z0-9][a-z0-9-]*-ts[0-9]{14}\Z")
 _SLICE = re.compile(r"\[:(\d+)\]$")
 _SUFFIXES = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|zst))?$", re.IGNORECASE)
 
@@ -89,6 +90,11 @@ def next_name(config: RunConfig, existing: Collection[str], now: datetime) -> Ru
     ending = f"-run{index}"
     name = cut(prefix, NAME - len(ending)) + ending
     return RunName(name, prefix, index, model, dataset, size)
+
+
+def is_name(text: str) -> bool:
+    """Whether it is a name that a run is given where the user gives none."""
+    return bool(_RUN.match(text) or _STAMPED.match(text))
 
 
 def _timestamped(prefix: str, existing: Collection[str], now: datetime) -> str:

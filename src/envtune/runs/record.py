@@ -7,6 +7,7 @@ a script wants; `.complete` comes last and holds the digest of run.json.
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,10 +17,12 @@ from typing import Any
 from envtune import channel, files
 from envtune.resolve.config import Parallel, RunConfig, Value
 from envtune.runs import folders
+from envtune.runs.contents import COMPLETE, RECORD
 from envtune.runs.folders import Run
-from envtune.settings.own import OWN
+from envtune.settings.own import OWN, SERVE_FLAGS
 from envtune.settings.typed import Setting
 
+LOG = logging.getLogger("envtune")
 _PACKAGES = (
     "envtune", "axolotl", "torch", "transformers", "peft", "accelerate", "trl", "datasets",
     "tokenizers", "safetensors",
@@ -54,18 +57,26 @@ def resolved(config: RunConfig, contents: dict[str, str]) -> dict[str, Any]:
 
 def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConfig:
     """The RunConfig that `resolved` wrote, with `own` in place of what it says of the same."""
-    today = {name: Value(given.value, given.name) for name, given in (own or {}).items()}
     default = {name: Value(setting.default, "envtune") for name, setting in OWN.items()}
     data = files.read_json(run.folder / "config" / "resolved.json")
+    made = {**default, **{key: Value(**value) for key, value in data["settings"].items()}}
+    today = {name: _over(made.get(name), name, given) for name, given in (own or {}).items()}
     return RunConfig(
         axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
-        own={**default, **{k: Value(**v) for k, v in data["settings"].items()}, **today},
+        own={**made, **today},
         device=data["device"],
         parallel=Parallel(**data["parallel"]),
         output_dir=data["output_dir"],
         resume_from=data["resume_from"],
         offline=data["offline"],
     )
+
+
+def _over(made: Value | None, name: str, given: Setting) -> Value:
+    """What is set today; of vLLM's flags those alone that are, the run's own stay."""
+    if name == SERVE_FLAGS and made is not None and isinstance(given.value, Mapping):
+        return Value({**(made.value or {}), **given.value}, given.name)
+    return Value(given.value, given.name)
 
 
 def _told(value: Value) -> dict[str, Any]:
@@ -76,13 +87,33 @@ def update(run: Run, **changes: Any) -> None:
     """Changes run.json; the stages' records are merged, not replaced."""
     record = folders.read_record(run.folder)
     stages = {**record.get("stages", {}), **changes.pop("stages", {})}
-    files.write_json(run.folder / folders.RECORD, {**record, **changes, "stages": stages})
+    files.write_json(run.folder / RECORD, {**record, **changes, "stages": stages})
+
+
+def write_page(run: Run, path: Path, text: str) -> None:
+    """Writes a page that people read and edit; one that is not as it was written is kept beside."""
+    name, pages = (
+        str(path.relative_to(run.folder)),
+        folders.read_record(run.folder).get("pages", {}),
+    )
+    if path.exists() and _digest(path) not in (pages.get(name), _sha256(text.encode())):
+        LOG.warning("%s is not as it was written; it is kept as %s", path, files.set_aside(path))
+    files.write_text(path, text)
+    update(run, pages={**pages, name: _digest(path)})
+
+
+def _digest(path: Path) -> str:
+    return _sha256(path.read_bytes())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def complete(run: Run, checks: list[str]) -> None:
     """Marks the run as done. Nothing is written to it afterwards."""
-    digest = hashlib.sha256(files.read_bytes(run.folder / folders.RECORD)).hexdigest()
-    files.write_json(run.folder / folders.COMPLETE, {"run.json": digest, "checks": checks})
+    digest = _digest(run.folder / RECORD)
+    files.write_json(run.folder / COMPLETE, {"run.json": digest, "checks": checks})
 
 
 def losses(folder: Path) -> list[float]:

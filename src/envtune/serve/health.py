@@ -6,8 +6,7 @@ from pathlib import Path
 from envtune import channel, files
 from envtune.errors import Refused
 from envtune.runs import folders, lease
-
-SERVER = "server.json"
+from envtune.runs.contents import SERVER
 
 
 def announce(folder: Path, url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from envtune.artifacts import adapterfiles, modelfiles, servability
 from envtune.errors import Exit, Problem, Refused
 from envtune.resolve.config import RunConfig
-from envtune.runs.folders import MERGED, SERVING
+from envtune.runs.contents import MERGED, SERVING
 from envtune.settings.own import SERVE_FLAGS
 from envtune.settings.own.stages import QUANTISED
 from envtune.supervise.stage import Context

@@ -9,18 +9,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from envtune import files
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit
 from envtune.render import launch
 from envtune.resolve.config import RunConfig
+from envtune.runs import record
+from envtune.runs.contents import EVAL
 from envtune.settings import documents, prompts
 from envtune.settings.own.stages import EVALUATED
 from envtune.stages import samples
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 
-EVAL, RESULTS = "eval", "results.json"
+RESULTS = "results.json"
 
 
 def evaluate(context: Context) -> StageRecord | None:
@@ -40,7 +41,7 @@ def evaluate(context: Context) -> StageRecord | None:
         return failed
     results = modelfiles.read_json(folder / RESULTS)
     for name, page in samples.pages(results, context.run.name).items():
-        files.write_text(folder / name, page)
+        record.write_page(context.run, folder / name, page)
     for line in samples.table(results).splitlines():
         LOG.info("%s", line)
     told = {name: block for name, block in results.items() if name not in ("schema", "samples")}

@@ -6,7 +6,7 @@ is whole or not there, so that a killed export is repeated and nothing of the ru
 
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit
-from envtune.runs.folders import MERGED, SERVING
+from envtune.runs.contents import MERGED, SERVING
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import hubcache

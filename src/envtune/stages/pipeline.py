@@ -17,7 +17,7 @@ from envtune.errors import Exit, Problem, Refused, of_file
 from envtune.machine import rendezvous
 from envtune.render import yaml_files
 from envtune.resolve.config import Configuration
-from envtune.runs import fingerprint, folders, record
+from envtune.runs import contents, fingerprint, folders, record
 from envtune.runs.folders import Run
 from envtune.runs.lease import Lease
 from envtune.serve import models, server
@@ -28,8 +28,6 @@ from envtune.supervise.budget import Budget
 from envtune.supervise.signals import StopSignals
 from envtune.supervise.stage import LOG, Context, Ended, StageRecord, stopped
 
-REPORT = "report.json"
-
 
 def prepare_folder(made: Configuration) -> Run:
     """Claims the run of this configuration and writes its config folder.
@@ -38,9 +36,9 @@ def prepare_folder(made: Configuration) -> Run:
     """
     if made.config.setting("SFT_PRETEND_GPU"):
         raise Refused([Problem("SFT_PRETEND_GPU", "is for checks alone; unset it to train")])
-    contents = fingerprint.contents(made.config)
+    inputs = fingerprint.contents(made.config)
     yaml = templates.render_axolotl(made.config)
-    place = (made.config.key(contents), Path(made.facts.outputs), Path(made.facts.logs))
+    place = (made.config.key(inputs), Path(made.facts.outputs), Path(made.facts.logs))
     if made.facts.where.rank:
         return nodes.join(made.config, *place, made.facts.where)
     run = folders.claim(made.config, *place)
@@ -49,26 +47,26 @@ def prepare_folder(made: Configuration) -> Run:
     try:
         with Lease(run.folder):
             if not run.finished:
-                _write_config(run, made, contents, yaml)
+                _write_config(run, made, inputs, yaml)
     except Refused:
         # Somebody trains it; `execute` waits for the lease or says who.
         LOG.debug("%s is held", run.folder)
     return run
 
 
-def _write_config(run: Run, made: Configuration, contents: dict[str, str], yaml: str) -> None:
-    folder = run.folder / "config"
+def _write_config(run: Run, made: Configuration, inputs: dict[str, str], yaml: str) -> None:
+    folder = run.folder / contents.CONFIG
     folder.mkdir(exist_ok=True)
     files.write_text(folder / "axolotl.yaml", yaml)
     files.write_text(folder / "accelerate.yaml", yaml_files.render_accelerate(made.config))
     if name := yaml_files.deepspeed_file(made.config):
         files.write_text(folder / name, (yaml_files.TEMPLATES / "accelerate" / name).read_text())
-    resolved = record.resolved(made.config, contents)
+    resolved = record.resolved(made.config, inputs)
     files.write_json(folder / "resolved.json", resolved)
     record.update(
         run,
         resolved=resolved,
-        hashes={"axolotl.yaml": hashlib.sha256(yaml.encode()).hexdigest(), "inputs": contents},
+        hashes={"axolotl.yaml": hashlib.sha256(yaml.encode()).hexdigest(), "inputs": inputs},
         seed=made.config.plain().get("seed"),
         machine=str(made.facts.machine),
         versions=record.versions(),
@@ -123,7 +121,7 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
         raise Refused([Problem(run.name, text)])
     descendants.adopt_orphans()
     with Lease(run.folder, lambda: stops.asked):
-        (run.folder / folders.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
+        (run.folder / contents.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
         context = start.context()
         try:
             asked = _run_stage(name, dict(STAGES)[name], context, again=True)
@@ -131,7 +129,7 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
             _ended(context, end.exit, end.message)
             return end.exit, end.message
         stages = folders.read_record(run.folder)["stages"].values()
-        if (run.folder / REPORT).exists() and all(s["outcome"] == "done" for s in stages):
+        if (run.folder / contents.REPORT).exists() and all(s["outcome"] == "done" for s in stages):
             _complete(run)  # it was, before a lone stage changed its record
     if not asked:
         settings = venvs.beside("docs/settings.md")
@@ -242,7 +240,7 @@ def _finish(context: Context) -> tuple[Exit, str]:
     run = context.run
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     report = record.report(run, peak)
-    files.write_json(run.folder / REPORT, report)
+    files.write_json(run.folder / contents.REPORT, report)
     stages = _complete(run)
     message = f"done: {run.folder / stages['train']['artifact']}"
     _announce(context, Exit.DONE, message)

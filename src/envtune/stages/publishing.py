@@ -15,8 +15,9 @@ from envtune import files
 from envtune.artifacts import adapterfiles, adapters, modelfiles
 from envtune.errors import Exit
 from envtune.render import launch
+from envtune.resolve.owned import PREPARED
 from envtune.runs import folders, record
-from envtune.runs.folders import SERVING
+from envtune.runs.contents import CARD, EVAL, OUT, SERVING
 from envtune.settings import publish_targets
 from envtune.settings.publish_targets import Target
 from envtune.stages import model_card
@@ -26,7 +27,7 @@ from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import hubcache, outgoing
 from envtune.transfer.outgoing import Artifact
 
-_OUT, _RESULT = ".publish", "pushed.json"
+_RESULT = "pushed.json"
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -35,8 +36,9 @@ def publish(context: Context) -> StageRecord | None:
     folder, told = context.run.folder, _told(context)
     served = _artifact(context, "auto")
     where = str(next(iter(served.parts.values())).relative_to(folder))
-    files.write_text(
-        folder / outgoing.CARD,
+    record.write_page(
+        context.run,
+        folder / CARD,
         model_card.render(told, served, "serving" if served.kind == "resized" else where),
     )
     wanted = context.config.setting(publish_targets.PUSH_TO) or ()
@@ -67,7 +69,7 @@ def _artifact(context: Context, what: str) -> Artifact:
 
 def _lay_out(context: Context, told: Told, artifact: Artifact, place: Target, number: int) -> Path:
     """The folder that goes to a place: each has a card of its own."""
-    out = context.run.folder / _OUT / str(number)
+    out = context.run.folder / OUT / str(number)
     text = model_card.render(told, artifact, place.id or context.run.name, hub=bool(place.id))
     outgoing.lay_out(artifact, text, out)
     return out
@@ -104,7 +106,7 @@ def _send(
         line, exit_ = context.clean(result["message"]), Exit(result["exit"])
         then = "the next start sends it" if exit_ == Exit.NETWORK else "change that and start again"
         return worker.failed("publish", exit_, f"{line}; {then}")
-    shutil.rmtree(folder / _OUT)
+    shutil.rmtree(folder / OUT)
     for sent in result["targets"]:
         LOG.info("publish: %s: %d files, %d bytes", sent["url"], sent["files"], sent["bytes"])
     check = "every published file is there as it was sent"
@@ -119,10 +121,10 @@ def _told(context: Context) -> Told:
         record=folders.read_record(folder),
         config=context.config,
         report=record.report(context.run, 0),
-        evaluation=_json(folder / "eval" / "results.json"),
+        evaluation=_json(folder / EVAL / "results.json"),
         serving=_json(folder / SERVING / "serving.json"),
         license=_license(base),
-        rows=_rows(folder / "data" / "prepared"),
+        rows=_rows(folder / PREPARED),
         resized=grown(folder / "adapter", base),
     )
 

@@ -13,7 +13,7 @@ from envtune.artifacts import modelfiles
 from envtune.checks.quantisable import ENVIRONMENT, SCHEME, VENV, no_environment
 from envtune.errors import Exit
 from envtune.resolve.owned import PREPARED
-from envtune.runs.folders import MERGED
+from envtune.runs.contents import MERGED
 from envtune.settings.own.stages import QUANTISED
 from envtune.stages import exporting
 from envtune.supervise import worker

@@ -14,10 +14,10 @@ from envtune import files
 from envtune.errors import Exit
 from envtune.machine import runpod
 from envtune.resolve.config import RunConfig
+from envtune.runs.contents import BUDGET
 from envtune.settings.own.place import MAX_HOURS, MAX_USD, PRICE
 from envtune.supervise.stage import LOG, Context, Ended
 
-FILE = "budget.json"
 _HOUR = 3600.0
 # Seconds between two writes: what a killed start may lose.
 _BEAT = 10.0
@@ -55,7 +55,7 @@ class Limits:
 def read(folder: Path) -> Spent:
     """What the run in a folder has used; nothing where nobody has counted."""
     try:
-        return Spent(**files.read_json(folder / FILE))
+        return Spent(**files.read_json(folder / BUDGET))
     except FileNotFoundError:
         return Spent()
 
@@ -97,7 +97,7 @@ class Budget:
             try:
                 self._write()
             except OSError as error:
-                LOG.warning("budget: %s cannot be written: %s", FILE, error.strerror)
+                LOG.warning("budget: %s cannot be written: %s", BUDGET, error.strerror)
 
     def _write(self) -> None:
         seconds = time.monotonic() - self.started
@@ -106,7 +106,7 @@ class Budget:
             seconds=self.before.seconds + seconds,
             usd=self.before.usd + seconds / _HOUR * self.limits.price,
         )
-        files.write_json(self.folder / FILE, asdict(spent))
+        files.write_json(self.folder / BUDGET, asdict(spent))
 
 
 def limits(config: RunConfig, environ: Mapping[str, str]) -> Limits:

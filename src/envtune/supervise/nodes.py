@@ -18,12 +18,12 @@ from envtune.machine import rendezvous
 from envtune.machine.rendezvous import Rendezvous
 from envtune.resolve.config import RunConfig
 from envtune.runs import folders, lease
+from envtune.runs.contents import LAUNCH
 from envtune.runs.folders import Run
 from envtune.supervise.stage import Context, Ended, stopped
 
 LOG = logging.getLogger("envtune")
 
-_FILE = "launch.json"
 _LOOK = 0.2
 # How long a shared volume may take to show what another node has written, seconds.
 _LAG = 60.0
@@ -50,12 +50,12 @@ def rank(context: Context) -> int:
 
 
 def announce(folder: Path, launch: Launch) -> None:
-    files.write_json(folder / _FILE, asdict(launch))
+    files.write_json(folder / LAUNCH, asdict(launch))
 
 
 def announced(folder: Path) -> Launch | None:
     try:
-        return Launch(**files.read_json(folder / _FILE))
+        return Launch(**files.read_json(folder / LAUNCH))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
@@ -65,7 +65,7 @@ def _told_since(folder: Path) -> bool:
     of an earlier start, which node 0 is about to try again."""
     ticks = int(stamp().split(":")[1])
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return (folder / _FILE).stat().st_mtime > time.time() - age
+    return (folder / LAUNCH).stat().st_mtime > time.time() - age
 
 
 def lost(folder: Path, launch: Launch) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from envtune.redaction import without_user
 from envtune.resolve.config import RunConfig
+from envtune.runs.contents import STORE
 from envtune.transfer.deadline import answers
 
 # Seconds for all questions, which are asked at once.
@@ -19,7 +20,6 @@ PATIENCE = 5.0
 KEYS = ("mlflow_tracking_uri", "wandb_mode")
 _OFFLINE = ("offline", "dryrun", "disabled")
 _WANDB = "https://api.wandb.ai"
-_STORE = "mlflow.db"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def reached(config: RunConfig, environ: Mapping[str, str], run_dir: Path) -> Tra
         what = "this start is tracked offline; `wandb sync` uploads it later"
         warnings.append(f"W&B: {without_user(_wandb_url(environ))} {why}; {what}")
     if why := said.get("mlflow"):
-        given["MLFLOW_TRACKING_URI"] = f"sqlite:///{run_dir / _STORE}"
+        given["MLFLOW_TRACKING_URI"] = f"sqlite:///{run_dir / STORE}"
         shown = without_user(environ["MLFLOW_TRACKING_URI"])
-        warnings.append(f"MLflow: {shown} {why}; this start is tracked in {run_dir / _STORE}")
+        warnings.append(f"MLflow: {shown} {why}; this start is tracked in {run_dir / STORE}")
     return Tracked(given, tuple(warnings))
 
 

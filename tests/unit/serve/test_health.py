@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from envtune import files
-from envtune.runs import folders, lease
+from envtune.runs import contents, folders, lease
 from envtune.serve import health
 
 
@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "tiny-run1"
     folder.mkdir()
     told = {"name": folder.name, "prefix": "tiny", "number": 1, "key": "k", "logs": "/logs/tiny"}
-    files.write_json(folder / folders.RECORD, told)
+    files.write_json(folder / contents.RECORD, told)
     files.write_text(tmp_path / folders.LATEST, folder.name)
     return folder
 
@@ -61,5 +61,5 @@ def test_a_server_is_asked_while_its_process_lives(tmp_path: Path, run: Path) ->
     server.shutdown()
     server.server_close()
     assert health.look(tmp_path) == (False, f"{url} is silent")
-    files.write_json(run / health.SERVER, {"url": url, "stamp": "1:1"})
+    files.write_json(run / contents.SERVER, {"url": url, "stamp": "1:1"})
     assert health.look(tmp_path) == (True, "tiny-run1 is at rest")

@@ -15,7 +15,8 @@ import pytest
 from envtune.artifacts.checkpoints import commit
 from envtune.cli import output, welcome
 from envtune.errors import Exit
-from envtune.runs.folders import RECORD, Run
+from envtune.runs.contents import BUDGET, RECORD
+from envtune.runs.folders import Run
 from envtune.settings import sources
 from envtune.supervise import budget, finish, restarts, signals
 from envtune.supervise.budget import Budget, Limits, Spent
@@ -328,7 +329,7 @@ def test_a_shell_is_told_the_truth_and_the_next_command(
 ) -> None:
     folder = _run(tmp_path, **({"outcome": last} if last else {}))
     (folder / "outcome.json").write_text('{"step": 4, "max_steps": 9, "state": "training"}')
-    (folder / budget.FILE).write_text('{"seconds": 5400, "usd": 0.0, "starts": 2}')
+    (folder / BUDGET).write_text('{"seconds": 5400, "usd": 0.0, "starts": 2}')
     first, second = _told(welcome.text(tmp_path))
     assert state in first
     assert after in second

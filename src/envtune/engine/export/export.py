@@ -91,7 +91,7 @@ def _check_untied(work: Work) -> None:
 
 def _plain(work: Work) -> None:
     names = checkpoints.artifact_files(work.order.adapter, adapter=True)
-    checkpoints.publish(work.order.adapter, work.aside / ADAPTER, names)
+    checkpoints.link(work.order.adapter, work.aside / ADAPTER, names)
 
 
 def _converted(work: Work) -> None:

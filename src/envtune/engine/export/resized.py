@@ -23,7 +23,7 @@ def write(base: Path, target: Path, changed: Changed, size: int, tokenizer: Path
     """Writes `base` with `changed` tensors of `size` rows and the tokenizer of another folder."""
     names = adapterfiles.shards(base)
     touched = [n for n in names if changed.keys() & weights.header(base / n).keys()]
-    checkpoints.publish(base, target, [n for n in names if n not in touched] + _beside(base))
+    checkpoints.link(base, target, [n for n in names if n not in touched] + _beside(base))
     copy_tokenizer(tokenizer, target)
     for name in touched:
         _write_shard(base / name, target / name, changed, size)
