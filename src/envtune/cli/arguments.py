@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 def _positional(sub: argparse.ArgumentParser, name: str) -> None:
     if name == "explain":
         sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
-    if name in (*LONE, "serve", "smoke-test"):
+    if name in (*LONE, "serve", "smoke-test", "runs"):
         what = "RUN, VLLM.yaml" if name in ("serve", "smoke-test") else "RUN"
         sub.add_argument("words", nargs="*", metavar=f"{what} or NAME=VALUE")
     elif name == "finish":
@@ -54,6 +54,11 @@ def _options(sub: argparse.ArgumentParser, name: str) -> None:
     elif name == "run":
         folder = "a run folder made by configure"
         sub.add_argument("--folder", metavar="DIR", type=Path, help=folder)
+    elif name == "runs":
+        free = "free the checkpoints of finished runs, at once; results and unfinished runs stay"
+        sub.add_argument("--prune", action="store_true", help=free)
+        sub.add_argument("--dry-run", action="store_true", help="with --prune: tell, free nothing")
+        sub.add_argument("--json", action="store_true", help="a list of objects, sizes in bytes")
     elif name == "print-runtime":
         sub.add_argument("--format", choices=("json", "env"), default="json")
 

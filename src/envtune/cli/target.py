@@ -1,6 +1,7 @@
 """The settings, the outputs and the run that a verb works on."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,10 @@ from envtune.settings import given, paths, sources
 from envtune.settings.typed import Settings
 
 if TYPE_CHECKING:
+    from envtune.runs.folders import Run
     from envtune.stages import pipeline
+
+LOG = logging.getLogger("envtune")
 
 
 def settings_of(inputs: sources.Inputs) -> Settings:
@@ -27,22 +31,47 @@ def _outputs(settings: Settings, inputs: sources.Inputs) -> Path:
 
 
 def start(args: argparse.Namespace) -> "pipeline.Start":
-    """The run that a lone stage works on: a name below the outputs, a folder, or the newest; a
-    YAML of vLLM's flags names one, and comes before what else the command line says."""
+    """The run that a lone stage works on: a name below the outputs, a folder, or the newest that
+    is trained to its end; a YAML of vLLM's flags names one, and comes before what else the
+    command line says."""
     from envtune.cli import vllm_file
     from envtune.runs import folders
     from envtune.stages import pipeline
 
-    names = [word for word in args.words if "=" not in word]
+    names = _names(args)
     if len(names) > 1:
         raise Refused([Problem(names[1], "one run at a time")])
     name, told = next(iter(names), None), [word for word in args.words if "=" in word]
     if name and vllm_file.is_one(name):
         asked = vllm_file.read(name)
-        named = {word.partition("=")[0] for word in told}
-        told += [word for word in asked.settings if word.partition("=")[0] not in named]
+        given = {word.partition("=")[0] for word in told}
+        told += [word for word in asked.settings if word.partition("=")[0] not in given]
         name = asked.run
     inputs = sources.read(told)
     settings = settings_of(inputs)
-    found = folders.named(_outputs(settings, inputs), name)
+    where = _outputs(settings, inputs)
+    found = folders.named(where, name) if name else _newest(where)
     return pipeline.Start(found, inputs.passed_on, inputs.secrets, settings.own)
+
+
+def named(args: argparse.Namespace) -> tuple[Path, list[str]]:
+    """The folder of all runs, and the names of some of them."""
+    return outputs(sources.read([word for word in args.words if "=" in word])), _names(args)
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return [word for word in args.words if "=" not in word]
+
+
+def _newest(outputs: Path) -> "Run":
+    """The newest run that is trained to its end; where there is none the newest attempt, of which
+    a stage says what is missing."""
+    from envtune.runs import folders, listing
+
+    found = listing.trained(outputs)
+    newest = folders.named(outputs, None) if found is None else listing.runs(outputs)[0]
+    if found is not None and found != newest:
+        LOG.info(
+            "%s: the newest run that is trained to its end; %s is not", found.name, newest.name
+        )
+    return found or newest

@@ -7,7 +7,7 @@ the verbs that need them, so that a wrong variable is told at once.
 import argparse
 from collections.abc import Callable
 
-from envtune.cli import inspection, work
+from envtune.cli import inspection, runs, work
 from envtune.cli.termination import Result
 
 # The stages that may be run again on a trained run.
@@ -27,6 +27,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     **{name: work.lone(name, meaning) for name, meaning in LONE.items()},
     "serve": work.serve,
     "smoke-test": work.smoke_test,
+    "runs": runs.runs,
     "login": work.login,
     "copy": work.copy,
     "welcome": inspection.welcome,

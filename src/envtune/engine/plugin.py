@@ -141,6 +141,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             # Time goes on where the resumed checkpoint was, so that rates stay true.
             self.started -= kept[-1]["seconds"] if kept else 0.0
             _truncate(self.account.run_dir / _EVALUATIONS, state.global_step)
+            tracking.note(self.account.run_dir, os.environ.get("MLFLOW_TRACKING_URI", ""))
         self.account.update(
             state="training",
             step=state.global_step,

@@ -5,13 +5,16 @@ takes a training with it that nothing else is wrong with.
 """
 
 import logging
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from envtune.errors import gist
+from envtune.supervise import trackers
 
 LOG = logging.getLogger("envtune")
 # Failures in a row before a tracker is left out.
@@ -49,6 +52,13 @@ def _hearing(event: str) -> Callable[..., Any]:
 
 for _event in _EVENTS:
     setattr(Guarded, _event, _hearing(_event))
+
+
+def note(run_dir: Path, uri: str) -> None:
+    """Notes which run MLflow has made of this one, so that a restart goes on with it."""
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is not None and (active := mlflow.active_run()) is not None:
+        trackers.note_mlflow(run_dir, uri, active.info.run_id)
 
 
 def guard(trainer: Any) -> None:

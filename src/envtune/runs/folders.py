@@ -214,7 +214,9 @@ def foreign_pointer(name: str, base: Path) -> Problem | None:
 def _points(base: Path, path: Path) -> bool:
     """Whether a file holds what a run's start writes there: one line that names a run."""
     try:
-        text = path.read_text() if path.stat().st_size < _LONGEST else "\n"
+        if path.stat().st_size > _LONGEST:
+            return False
+        text = path.read_text()
         name = text.removesuffix("\n")
         known = name.startswith("/") or naming.is_name(name) or bool(read_record(base / name))
     except (OSError, ValueError):

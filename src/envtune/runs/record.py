@@ -103,7 +103,7 @@ def write_page(run: Run, path: Path, text: str) -> None:
 
 
 def _digest(path: Path) -> str:
-    return _sha256(path.read_bytes())
+    return _sha256(files.read_bytes(path))
 
 
 def _sha256(content: bytes) -> str:
@@ -144,6 +144,7 @@ def report(run: Run, peak_memory: int) -> dict[str, Any]:
     stages = folders.read_record(run.folder)["stages"]
     trained = stages["train"]
     tokens, seconds = trained["tokens"], trained["training_seconds"]
+    here = tokens - trained.get("brought_tokens", 0)  # the others took no second of this run
     return {
         "run": run.name,
         "world_size": trained["world_size"],
@@ -152,7 +153,7 @@ def report(run: Run, peak_memory: int) -> dict[str, Any]:
         "last_loss": logged[-1] if logged else None,
         "total_tokens": tokens,
         "elapsed_seconds": round(seconds, 3),
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        "tokens_per_second": round(here / seconds, 1) if seconds and here > 0 else None,
         "stage_seconds": {name: stage["seconds"] for name, stage in stages.items()},
         "peak_process_memory_bytes": peak_memory,
     }

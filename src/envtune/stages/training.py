@@ -109,7 +109,10 @@ def _run(context: Context, watcher: TrainWatcher, start: str | None) -> tuple[Ou
     tracked = trackers.reached(context.config, context.environ, context.run.folder.resolve())
     for line in tracked.warnings:
         LOG.warning("train: %s", context.clean(line))
-    plan = launch.train(context.config, place, {**context.environ, **tracked.environ}, start)
+    environ = {**context.environ, **tracked.environ}
+    if not nodes.rank(context):
+        environ |= trackers.resumed(context.config, environ, context.run.folder)
+    plan = launch.train(context.config, place, environ, start)
     log = context.run.log("train", nodes.rank(context))
     try:
         code = process.run(plan, log, watcher, context.stops)
@@ -148,6 +151,15 @@ def home(context: Context) -> Path | None:
     return home
 
 
+def _brought(checkpoint: str | None) -> StageRecord:
+    """The steps and tokens of a checkpoint of another run: no time of this one went into them."""
+    noted = checkpoints.state(Path(checkpoint)) if checkpoint else {}
+    return {
+        "brought_steps": int(noted.get("global_step") or 0),
+        "brought_tokens": int(noted.get("num_input_tokens_seen") or 0),
+    }
+
+
 def _told(outcome: Outcome) -> StageRecord:
     """What the record keeps of an outcome."""
     return {
@@ -165,7 +177,17 @@ def _judge(
     context: Context, outcome: Outcome, code: int, tail: list[str], oom: bool
 ) -> StageRecord:
     """What the training came to. Its exit code alone proves nothing."""
-    told: StageRecord = {**_told(outcome), "child_exit": code}
+    told: StageRecord = {
+        **_told(outcome),
+        "child_exit": code,
+        **_brought(context.config.resume_from),
+    }
+    if outcome.state == "finished" and told["brought_steps"] >= outcome.step:
+        LOG.warning(
+            "train: nothing was left to train: %s is of step %d of %d; raise AXOLOTL_NUM_EPOCHS or "
+            "AXOLOTL_MAX_STEPS to go on from it",
+            context.config.resume_from, told["brought_steps"], outcome.max_steps,
+        )  # fmt: skip
     reached = outcome.early or 0 < outcome.max_steps == outcome.step
     if outcome.state == "finished" and reached:
         return told | _publish(context, context.run.folder / CHECKPOINTS)

@@ -4,14 +4,16 @@ Where the service does not answer, or refuses the key, the run is tracked into i
 folder instead, from where it can be sent later.
 """
 
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envtune import files
 from envtune.redaction import without_user
 from envtune.resolve.config import RunConfig
-from envtune.runs.contents import STORE
+from envtune.runs.contents import STORE, TRACKED
 from envtune.transfer.deadline import answers
 
 # Seconds for all questions, which are asked at once.
@@ -50,15 +52,55 @@ def reached(config: RunConfig, environ: Mapping[str, str], run_dir: Path) -> Tra
     return Tracked(given, tuple(warnings))
 
 
+def resumed(config: RunConfig, environ: Mapping[str, str], run_dir: Path) -> dict[str, str]:
+    """The variables with which a tracker goes on in the run that it has of this one.
+
+    W&B takes an id that is made here. MLflow makes its own, which the plugin notes for each
+    store. Whoever names one, by a variable or a key, is not overruled.
+    """
+    plain, told, made = config.plain(), read(run_dir), {}
+    if _wandb_on(plain) and not (environ.get("WANDB_RUN_ID") or plain.get("wandb_run_id")):
+        if "wandb" not in told:
+            told["wandb"] = secrets.token_hex(4)
+            files.write_json(run_dir / TRACKED, told)
+        made = {"WANDB_RUN_ID": told["wandb"], "WANDB_RESUME": environ.get("WANDB_RESUME", "allow")}
+    if _mlflow_on(plain) and not environ.get("MLFLOW_RUN_ID"):
+        known = told.get("mlflow", {}).get(without_user(environ.get("MLFLOW_TRACKING_URI", "")))
+        made |= {"MLFLOW_RUN_ID": known} if known else {}
+    return made
+
+
+def read(run_dir: Path) -> dict[str, Any]:
+    """The ids under which trackers have this run; none where nobody has noted one."""
+    try:
+        told = files.read_json(run_dir / TRACKED)
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def note_mlflow(run_dir: Path, uri: str, id_: str) -> None:
+    """Notes the run that MLflow has made in a store, for the next start."""
+    told = read(run_dir)
+    noted = {**told.get("mlflow", {}), without_user(uri): id_}
+    files.write_json(run_dir / TRACKED, {**told, "mlflow": noted})
+
+
+def _wandb_on(plain: Mapping[str, Any]) -> bool:
+    return bool(plain.get("use_wandb") or plain.get("wandb_project"))
+
+
+def _mlflow_on(plain: Mapping[str, Any]) -> bool:
+    return bool(plain.get("use_mlflow") or plain.get("mlflow_experiment_name"))
+
+
 def _questions(plain: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Any]:
     """The trackers that are on and have somebody to ask."""
     online = environ.get("WANDB_MODE", "").lower() not in _OFFLINE
-    on = plain.get("use_wandb") or plain.get("wandb_project")
-    if on and online and environ.get("WANDB_API_KEY"):
+    if _wandb_on(plain) and online and environ.get("WANDB_API_KEY"):
         yield "wandb", lambda: _wandb(environ)
     uri = environ.get("MLFLOW_TRACKING_URI", "")
-    on = plain.get("use_mlflow") or plain.get("mlflow_experiment_name")
-    if on and uri.startswith(("http://", "https://")):
+    if _mlflow_on(plain) and uri.startswith(("http://", "https://")):
         yield "mlflow", lambda: _mlflow(uri, environ)
 
 
