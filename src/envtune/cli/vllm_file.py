@@ -8,7 +8,8 @@ from typing import Any
 
 from envtune.errors import Problem, Refused
 from envtune.runs import folders
-from envtune.runs.folders import MERGED, Run
+from envtune.runs.contents import MERGED
+from envtune.runs.folders import Run
 from envtune.serve.vllm_config import OWNED
 from envtune.settings import documents, upstream
 from envtune.settings.nearest import nearest
