@@ -104,16 +104,18 @@ def _edited_is_kept(entrypoint: Entrypoint, run: Path, given: dict[str, str]) ->
     (run / "README.md").write_text("my own card")
     (run / "serving" / "notes.txt").write_text("mine")
     (run / "merged" / "config.json").write_text("{}")
-    shutil.rmtree(run / "eval")
+    page = next(iter((run / "eval").glob("*.md")))
+    page.write_text("annotated")
     for verb in ("export", "evaluate", "publish"):
         done = entrypoint.run("envtune", verb, str(run), **given)
         assert done.code == 0, done.err[-3000:]
         assert (run / contents.COMPLETE).exists()
     assert (run / "README.md.kept-1").read_text() == "my own card"
     assert (run / "serving.kept-1" / "notes.txt").read_text() == "mine"
-    for _ in range(2):
-        assert entrypoint.run("envtune", "publish", str(run), **given).code == 0
-    assert len(list(run.glob("*.kept-*"))) == 4 - (not (run / "merged.kept-1").exists())
+    assert (run / "merged" / "config.json").read_text() == "{}", "it was made before"
+    assert page.with_name(f"{page.name}.kept-1").read_text() == "annotated"
+    kept = sorted(path.name for path in run.glob("*.kept-*"))
+    assert kept == ["README.md.kept-1", "checkpoint-500.kept-1", "serving.kept-1"]
 
 
 def _pruned(entrypoint: Entrypoint, run: Path) -> None:

@@ -18,8 +18,9 @@ from envtune.runs.folders import Run
 from envtune.runs.listing import Listed
 
 LOG = logging.getLogger("envtune")
-# Characters of a line before the run's name, and the fewest of the name.
-_BEFORE, _SHORTEST = 44, 24
+_HEAD = ("state", "step", "loss", "size", "age", "run")
+# Characters of a name's end, with its number.
+_NUMBER = 8
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -47,18 +48,21 @@ def table(listed: Sequence[Listed], now: datetime, wide: int | None) -> str:
     rows = [
         (one.state, "-" if one.step is None else str(one.step),
          "-" if one.loss is None else f"{one.loss:.4f}", _bytes(one.size),
-         _age((now - one.created).total_seconds()), _short(one.run.name, wide))
+         _age((now - one.created).total_seconds()), one.run.name)
         for one in listed
     ]  # fmt: skip
-    return columns(("state", "step", "loss", "size", "age", "run"), rows, wide)
+    text = columns(_HEAD, rows)
+    if wide is None:
+        return text
+    room = wide - text.index(_HEAD[-1])
+    return columns(_HEAD, [(*row, _short(name, room)) for *row, name in rows], wide)
 
 
-def _short(name: str, wide: int | None) -> str:
-    room = max(_SHORTEST, (wide or 0) - _BEFORE)
-    if wide is None or len(name) <= room:
+def _short(name: str, room: int) -> str:
+    if len(name) <= room:
         return name
-    end = (room - 3) // 2
-    return f"{name[: room - 3 - end]}...{name[-end:]}"
+    end = max(_NUMBER, (room - 3) // 2)
+    return f"{name[: max(0, room - 3 - end)]}...{name[-end:]}"
 
 
 def _bytes(size: float) -> str:

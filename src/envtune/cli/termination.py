@@ -29,7 +29,19 @@ def terminate(message: str) -> None:
     data = message.encode()
     if len(data) > _MESSAGE_LIMIT:
         data = data[: _MESSAGE_LIMIT - 4].decode(errors="ignore").encode() + b" ..."
+    if _is_anothers(Path(target)):
+        LOG.warning("%s is no termination message of envtune's and stays as it is", target)
+        return
     try:
         files.put(Path(target), data)
     except OSError as error:
         LOG.warning("the termination message cannot be written to %s: %s", target, error.strerror)
+
+
+def _is_anothers(path: Path) -> bool:
+    """Whether a file holds what is no last word: those are short, and end without a new line."""
+    try:
+        held = files.head(path, _MESSAGE_LIMIT + 1)
+    except OSError:
+        return False  # there is none, or no regular file
+    return len(held) > _MESSAGE_LIMIT or held.endswith(b"\n")

@@ -80,11 +80,17 @@ def _send(
 ) -> StageRecord:
     config, folder = context.run.folder / "config", context.run.folder
     private = context.config.setting("SFT_PUSH_PRIVATE")
+    before = folders.read_record(folder)["stages"].get("publish", {}).get("targets", ())
+    urls = {
+        place.url: place.url if place.id else f"{place.url}/{context.run.name}" for place in places
+    }
     order = {
         "result": str(config / _RESULT),
+        "places": str(config / "places.json"),
         "targets": [
             {
-                "url": place.url if place.id else f"{place.url}/{context.run.name}",
+                "url": urls[place.url],
+                "known": urls[place.url] in [sent["url"] for sent in before],
                 "id": place.id,
                 "revision": place.revision,
                 "private": private,

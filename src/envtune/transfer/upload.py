@@ -93,6 +93,24 @@ def _figures(wanted: Mapping[str, Path], sent: set[str]) -> dict[str, Any]:
     }
 
 
+def begin(store: Store, folder: Path, places: Path) -> None:
+    """Notes a place as one that this run publishes to, before anything is sent there.
+
+    Raises Denied where it is none yet and holds others' files under the names that are sent, or a
+    model of theirs: a store keeps no history of what is written over.
+    """
+    known = modelfiles.read_json(places) if places.exists() else []
+    if store.url in known:
+        return
+    wanted = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    held = store.listing()
+    lost, gone = _differing(held, wanted)
+    if taken := sorted({*(held.keys() & lost.keys()), *gone}):
+        what = f"{store.url} holds {', '.join(taken)}, which this run has not put there"
+        raise Denied(f"{what}; name another place in SFT_PUSH_TO, or move them away")
+    files.write_json(places, [*known, store.url])
+
+
 def _store(target: Mapping[str, Any], environ: Mapping[str, str]) -> Store:
     if not target["id"]:
         return Objects(target["url"], environ)
@@ -108,6 +126,8 @@ def main() -> int:
     try:
         for target in order["targets"]:
             store = _store(target, environ)
+            if not target["id"] and not target["known"]:
+                begin(store, Path(target["folder"]), Path(order["places"]))
             told["targets"].append(push(store, Path(target["folder"])))
     except Denied as error:
         told |= {"exit": Exit.ACCESS, "message": str(error)}
