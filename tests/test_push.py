@@ -263,3 +263,30 @@ def test_a_connection_cut_in_the_middle_of_a_file_is_no_loss(
     assert len(proxy.cuts) < 12, "nothing was cut"
     got = {name: to._files.cat_file(f"{to._root}/{name}") for name in to.listing()}
     assert got == contents(result)
+
+
+# --- what others have there
+
+
+def test_what_others_have_in_a_folder_is_neither_written_over_nor_removed(
+    result: Path, tmp_path: Path
+) -> None:
+    store, places = tmp_path / "store", tmp_path / "places.json"
+    store.mkdir()
+    for name in ("README.md", "model.safetensors", "notes.md"):
+        (store / name).write_text("of somebody")
+    before = contents(store)
+    to = Objects(f"file://{store}", {})
+    with pytest.raises(
+        Denied, match=r"holds README\.md, model\.safetensors, which this run has not"
+    ):
+        upload.begin(to, result, places)
+    assert (contents(store), places.exists()) == (before, False)
+    for name in ("README.md", "model.safetensors"):
+        (store / name).unlink()
+    upload.begin(to, result, places)
+    upload.push(to, result, QUICK)
+    (result / "README.md").write_text("another card")
+    upload.begin(to, result, places)  # it is its own place by now
+    upload.push(to, result, QUICK)
+    assert contents(store) == contents(result) | {"notes.md": b"of somebody"}
