@@ -99,7 +99,7 @@ def begin(store: Store, folder: Path, places: Path) -> None:
     Raises Denied where it is none yet and holds others' files under the names that are sent, or a
     model of theirs: a store keeps no history of what is written over.
     """
-    known = modelfiles.read_json(places) if places.exists() else []
+    known = files.read_json(places) if places.exists() else []
     if store.url in known:
         return
     wanted = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from envtune.cli import termination
 from envtune.errors import Refused
 from envtune.runs import contents, folders
 from tests.harness import contents as everything
@@ -86,3 +87,20 @@ def test_a_pointer_that_is_somebodys_is_told_before_it_is_written(
     assert folders.foreign_pointer("SFT_OUTPUTS_DIR", tmp_path) is None
     path.mkdir()
     assert folders.foreign_pointer("SFT_OUTPUTS_DIR", tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    ("held", "stays"),
+    [(None, False), ("", False), ("stopped at step 4", False), ('{"a": 1}\n', True),
+     ("x" * 5000, True)],
+)  # fmt: skip
+def test_a_file_that_is_no_last_word_is_not_written_over(
+    held: str | None, stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.jsonl"
+    if held is not None:
+        path.write_text(held)
+    monkeypatch.setenv("TERMINATION_LOG_FILE", str(path))
+    for word in ("the end", "the second end"):
+        termination.terminate(word)
+        assert path.read_text() == (held if stays else word)
