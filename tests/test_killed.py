@@ -25,6 +25,7 @@ import pytest
 import torch
 import transformers
 
+from envtune.artifacts import checkpoints
 from envtune.render import launch
 from tests.harness import clean_environ
 
@@ -116,8 +117,10 @@ class Work:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         if before:
-            self.target.mkdir()
-            (self.target / "config.json").write_text("of before")
+            aside = self.folder / "aside"
+            aside.mkdir()
+            (aside / "config.json").write_text("of before")
+            checkpoints.move(aside, self.target)
 
 
 @pytest.fixture(scope="module")
