@@ -152,7 +152,13 @@ def _listing(folder: Path) -> set[str]:
 
 
 def _write_list(path: Path, lines: set[str]) -> None:
-    files.write_text(path, "".join(f"{line}\n" for line in sorted(lines)))
+    """Whole or not at all. What a kill leaves aside has one name, which the next one takes."""
+    aside = path.with_name(f"{path.name}.partial")
+    with aside.open("w") as stream:
+        stream.write("".join(f"{line}\n" for line in sorted(lines)))
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(aside, path)
 
 
 def drop_replaced(target: Path) -> None:

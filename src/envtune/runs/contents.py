@@ -31,7 +31,7 @@ NAMES = frozenset(
 )  # fmt: skip
 # Half of a folder, what had its name before, and the files in it; the starts of a container.
 _BESIDE = re.compile(
-    rf"\.({'|'.join(map(re.escape, RESULTS))})\.(partial|old|merging|files)\Z"
+    rf"\.({'|'.join(map(re.escape, RESULTS))})\.(partial|old|merging|files|files\.partial)\Z"
     r"|\.starts-[0-9a-f]{16}\.json\Z"
 )
 
