@@ -42,8 +42,11 @@ def is_ours(name: str) -> bool:
 
 
 def in_the_way(folder: Path) -> list[str]:
-    """The names in a folder that a new run would write to, in order; none where it is none."""
+    """The names in a folder that a new run would write to, in order; none where it is none.
+
+    What cannot be listed at all is told by whoever has to write there.
+    """
     try:
         return sorted(entry.name for entry in folder.iterdir() if is_ours(entry.name))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []
