@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill check generate reference lock audit wheels image test-image bench-cold bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill check generate reference lock audit wheels image test-image bench-cold bench-examples bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -143,6 +143,9 @@ lock: $(VENV)/.dev ## write the installed versions to requirements.txt, and the 
 
 bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
 	$(BIN)/python bench/cold.py
+
+bench-examples: $(VENV)/.installed ## how many of the Axolotl files in EXAMPLES are taken, in each of four ways
+	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 PYTHONPATH=. $(BIN)/python bench/examples.py $(EXAMPLES)
 
 bench-fuzz: $(VENV)/.installed ## what 2,000 odd environments cost in a warm process
 	PYTHONPATH=. $(BIN)/python bench/fuzz.py
