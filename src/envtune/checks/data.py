@@ -53,7 +53,7 @@ def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     masked = "response_template" in settings.axolotl
     for index, (item, data) in enumerate(zip(given, facts.data, strict=True)):
         if not (data.problem or tells or data_types.is_typed(item, data, masked=masked)):
-            yield Problem(f"{name}__{index}__TYPE", _untyped(data), Exit.DATA)
+            yield Problem(_of_type(name, index), _untyped(data), Exit.DATA)
 
 
 def _unreadable(settings: Settings, key: str, several: tuple[DataFacts, ...]) -> Iterator[Problem]:
@@ -101,6 +101,16 @@ def _lacking(rl: str, named: str, data: DataFacts) -> str:
 
 def _has(data: DataFacts, wanted: tuple[str, ...]) -> bool:
     return all(set(names.split("|")) & set(data.columns) for names in wanted)
+
+
+def _of_type(name: str, index: int) -> str:
+    """What says how a set reads: the variable, beside the word of a file that means the sets."""
+    variable = f"AXOLOTL_DATASETS__{index}__TYPE"
+    return (
+        variable
+        if name.startswith(("AXOLOTL_", "SFT_")) and ":" not in name
+        else f"{name}: {variable}"
+    )
 
 
 def _untyped(data: DataFacts) -> str:

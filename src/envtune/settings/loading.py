@@ -123,25 +123,12 @@ class _Loader:
 
     def _typed(self, place: "_Place") -> Any:
         entry, node = place.entry, place.node
+        # By hand a name that Axolotl would drop is a mistake; a file was written for Axolotl.
+        axolotls = place.key not in OWN and entry.document in self.files
+        types = self.types.loose if axolotls else self.types
         if entry.structured:
-            value = self.types.accept(entry.value, node)
-        else:
-            value = self.types.parse(entry.text, node)
-        if place.key in OWN or entry.document not in self.files:
-            self._refuse_unread(place, value)
-        return value
-
-    def _refuse_unread(self, place: "_Place", value: Any) -> None:
-        """What is set by hand has no names inside that Axolotl would drop. Raises Mismatch."""
-        lost = self.types.unread(value, place.node)
-        hints = ((path, self.types.hint(place.node, path)) for path in lost)
-        problems = [
-            Mismatch(path, path[-1], "no such name here", hint)
-            for path, hint in hints
-            if not passed_over.known_inside(place.key, path)
-        ]
-        if problems:
-            raise Mismatch.first(problems)
+            return types.accept(entry.value, node)
+        return types.parse(entry.text, node)
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
@@ -199,7 +186,7 @@ class _Loader:
         """A value built from parts has to be allowed as a whole too."""
         if isinstance(setting.value, list | dict):
             try:
-                self.types.accept(setting.value, self.types.fields[key])
+                self.types.loose.accept(setting.value, self.types.fields[key])
             except Mismatch as problem:
                 several = (problem, *problem.more)
                 self.problems += (one.told(setting.at(*one.path), "") for one in several)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from envtune.settings.nearest import slip
-from envtune.settings.retired import FSDP
 from envtune.settings.schema import Schema
 from envtune.settings.typed import Setting, Settings
 
@@ -37,12 +36,6 @@ DROPPED = {
     "xpos_rope": "",
 }
 
-# FSDP1's words inside fsdp_config, which FSDP2 has no use for.
-FSDP1 = (
-    "backward_prefetch", "backward_prefetch_policy", "forward_prefetch", "limit_all_gathers",
-    "sharding_strategy", "ignored_modules",
-)  # fmt: skip
-
 _KEEPS = "checkpoints keep what a resume needs; the result has the model alone"
 # Keys whose work envtune does itself.
 OURS = {
@@ -66,11 +59,6 @@ def unheard(name: str, types: Schema) -> str:
     """The line about a name in a file of Axolotl's that it never heard of and drops; empty where
     the name is a slip of one that it has."""
     return "" if slip(name, types.fields) else "Axolotl has no such key and drops it"
-
-
-def known_inside(key: str, path: Sequence[Any]) -> bool:
-    """Whether a name inside of a key is one that Axolotl's examples have and it drops."""
-    return key == "fsdp_config" and str(path[-1]).removeprefix(FSDP) in FSDP1
 
 
 def without(settings: Settings) -> Settings:

@@ -32,8 +32,12 @@ FLAGS = {
     "flash_attn_d512": ("large_head_attention", "auto"),
 }
 
-# What the keys of fsdp_config began with.
+# What the keys of fsdp_config began with, and FSDP1's words there, which Axolotl drops.
 FSDP = "fsdp_"
+FSDP1 = (
+    "backward_prefetch", "backward_prefetch_policy", "forward_prefetch", "ignored_modules",
+    "limit_all_gathers", "sharding_strategy",
+)  # fmt: skip
 
 # Values that have become a key of their own.
 _OFFLOADING = {"offload": True, "offload_disk": "disk"}

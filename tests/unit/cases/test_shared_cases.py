@@ -53,6 +53,9 @@ ENVIRONMENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "69-jinja-none": (1, ("AXOLOTL_CHAT_TEMPLATE: needs AXOLOTL_CHAT_TEMPLATE_JINJA",)),
     "70-jinja-broken": (1, ("AXOLOTL_CHAT_TEMPLATE_JINJA: is no Jinja at line 1",)),
     "63-fms-response-template-nomatch": (0, ()),
+    "20-fsdp1": (0, ()),
+    "55-axolotl-fsdp": (0, ()),
+    "pipelines/04-fsdp2-8bit-optimizer": (0, ()),
     "pipelines/08-plugin-typo": (1, ("did you mean axolotl.integrations.liger.LigerPlugin?",)),
     "pipelines/09-deepspeed-missing-file": (1, ("AXOLOTL_DEEPSPEED: ", "is not there")),
 }
@@ -61,7 +64,12 @@ FILES: dict[str, tuple[int, tuple[str, ...]]] = {
     "pipelines/torchtune.yaml": (1, ("is a file of torchtune",)),
 }
 # Taken whole where there is the GPU that they were written for.
-ON_A_GPU = ("10-topsail-fms", "10b-topsail-fms", "61-fms-lora")
+ON_A_GPU = ("10-topsail-fms", "10b-topsail-fms", "61-fms-lora", "62-debug-null", "32-csv-alpaca")
+# Nothing is wrong with these but that the Hub, which has their models, is not asked.
+OF_THE_HUB = (
+    "01-dataset_prepared_path-blank.yaml", "02-evals_per_epoch-val0.yaml", "03-fsdp-prefix.yaml",
+    "06-blank-or-one.yaml", "s1_config.yaml", "s1_debug.yaml", "chain.yaml",
+)  # fmt: skip
 PACKED = {"44-quant-gptq": "gptq", "44-quant-awq": "awq"}
 
 
@@ -119,3 +127,15 @@ def test_a_base_that_nothing_here_loads_is_told(name: str, place: Path, embedded
     packed = {"quantization_config": {"quant_method": PACKED[name], "bits": 4}}
     (place / "out/config.json").write_text(json.dumps(config | packed))
     check(read(CASES / f"{name}.env"), 1, (f"is quantised by {PACKED[name]}",))
+
+
+@pytest.mark.parametrize("name", OF_THE_HUB)
+def test_of_a_file_taken_whole_only_the_hubs_models_are_missing(name: str, place: Path) -> None:
+    environ = {
+        "SFT_TRAINER_CONFIG_JSON_PATH": f"cases/pipelines/{name}", "HF_HUB_OFFLINE": "1",
+        "SFT_PRETEND_GPU": "h100x8", "SFT_DEVICE": "auto",
+    }  # fmt: skip
+    with pytest.raises(Refused) as refused:
+        configuration.configure(environ=clean_environ() | environ)
+    assert int(refused.value.exit) == 4
+    assert all("is not in the cache" in str(problem) for problem in refused.value.problems)

@@ -17,6 +17,6 @@ value and what is allowed there, and the caller names the variable.
 
 from envtune.settings.schema.mismatch import Mismatch
 from envtune.settings.schema.nodes import Node
-from envtune.settings.schema.schema import Schema
+from envtune.settings.schema.schema import DROPPED, Schema
 
-__all__ = ["Mismatch", "Node", "Schema"]
+__all__ = ["DROPPED", "Mismatch", "Node", "Schema"]

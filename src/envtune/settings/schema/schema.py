@@ -1,7 +1,8 @@
 """The settings of one upstream, and what types their values."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from envtune.settings.nearest import slip, suggestion
@@ -9,13 +10,25 @@ from envtune.settings.schema import nodes, texts, words
 from envtune.settings.schema.mismatch import Mismatch
 from envtune.settings.schema.nodes import Node, kind
 
+# The mark of a name that the upstream takes and drops.
+DROPPED = "dropped"
+
 
 @dataclass(frozen=True)
 class Schema:
-    """The settings of one upstream: a node a key, and the definitions that nodes refer to."""
+    """The settings of one upstream: a node a key, and the definitions that nodes refer to.
+
+    `strict`: a name that an object does not have is refused; else only a slip of one that it has.
+    """
 
     fields: Mapping[str, Node]
     defs: Mapping[str, Node]
+    strict: bool = True
+
+    @functools.cached_property
+    def loose(self) -> "Schema":
+        """The same, taking names of which the upstream knows nothing."""
+        return replace(self, strict=False)
 
     def parse(self, text: str, node: Node) -> Any:
         """The value that `text` stands for. Raises Mismatch."""
@@ -106,21 +119,11 @@ class Schema:
             return []
         lost: list[tuple[str | int, ...]] = []
         for part, item in parts:
-            below = [c for o in options if (c := nodes.child(o, part)) is not None]
+            found = (nodes.child(option, part) for option in options)
+            below = [child for child in found if child is not None and DROPPED not in child]
             inside = self.unread(item, {"anyOf": below}) if below else [()]
             lost += [(part, *path) for path in inside]
         return lost
-
-    def hint(self, node: Node, path: Sequence[str | int]) -> str:
-        """The question whether a name beside the end of `path` was meant, or nothing."""
-        nodes_ = [node]
-        for part in path[:-1]:
-            below = (nodes.child(o, part) for n in nodes_ for o in self._options(n))
-            nodes_ = [child for child in below if child is not None]
-        names = [
-            n for o in nodes_ for option in self._options(o) for n in option.get("properties", {})
-        ]
-        return suggestion(str(path[-1]), names)
 
     def describe(self, node: Node) -> str:
         """What a reader may write there, in a few words with an example."""
@@ -171,10 +174,13 @@ class Schema:
         return dict(zip(parts, found, strict=True))
 
     def _child(self, node: Node, name: str) -> Node | str:
-        """The node of a name; the question of a slip; anything for what Axolotl will drop."""
+        """The node of a name; the question which was meant; anything for what will be dropped."""
         if (child := nodes.child(node, name)) is not None:
             return child
-        meant = slip(name, node.get("properties", {}))
+        names = node.get("properties", {})
+        if self.strict:
+            return suggestion(name, names)
+        meant = slip(name, names)
         return f"did you mean {meant}?" if meant else {}
 
     def _part(self, value: Any, node: Node | str) -> Any:
