@@ -122,6 +122,65 @@ def test_a_run_shows_no_secret_to_anyone(entrypoint: Entrypoint, inputs: Path) -
     assert not leaks(planted, outputs)
 
 
+LOUD = '''
+"""A plugin that tells all that it knows, in every form, and fails with it."""
+import base64, json, os, sys, time
+from urllib.parse import quote, unquote
+from axolotl.integrations.base import BasePlugin
+
+class Loud(BasePlugin):
+    def pre_model_load(self, cfg):
+        told = [os.environ[name] for name in os.environ["LOUD"].split(",")]
+        for value in told:
+            raw = value.encode()
+            forms = (value, repr(value), json.dumps(value), quote(value), quote(value, safe=""),
+                     unquote(value), base64.b64encode(raw).decode(), repr(raw), raw.hex())
+            for form in forms:
+                print("value:", form, flush=True)
+            sys.stdout.write(value[: len(value) // 2])  # one value over two reads
+            sys.stdout.flush()
+            time.sleep(0.3)
+            sys.stdout.write(value[len(value) // 2 :] + chr(10))
+            sys.stdout.flush()
+        raise RuntimeError("the service said no to " + " and ".join(told))
+'''
+
+
+def _of_several_lines() -> str:
+    """As a private key is: any of its lines tells some of it."""
+    return "\n".join(f"-----{secrets.token_hex(16)}-----" for _ in range(3))
+
+
+def test_a_crash_behind_a_dead_tracker_and_proxy_shows_no_secret_in_any_form(
+    entrypoint: Entrypoint, inputs: Path
+) -> None:
+    (inputs / "loud.py").write_text(LOUD)
+    names = (
+        "GITHUB_PAT", "DB_PASS", "PGPASS", "HF_TOKEN_READ", "AWS_ACCESS_KEY_ID", "SLACK_WEBHOOK_URL",
+        "OTEL_EXPORTER_OTLP_HEADERS", "GOOGLE_CREDENTIALS", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN",
+    )  # fmt: skip
+    planted = {name: plant() for name in names}
+    planted["DEPLOY_SSH_PRIVATE_KEY"] = _of_several_lines()
+    environ = {**planted, "LOUD": ",".join(planted), "PYTHONPATH": str(inputs)}
+    for number, line in enumerate(planted.pop("DEPLOY_SSH_PRIVATE_KEY").splitlines()):
+        planted[f"line {number}"] = line
+    for name, odd in (("HTTPS_PROXY", "@"), ("HTTP_PROXY", "#")):
+        planted[name] = f"pw{secrets.token_hex(12)}"
+        environ[name] = f"http://ada:{quote(odd)}{planted[name]}@127.0.0.1:9"
+    environ |= {"AXOLOTL_PLUGINS": "loud.Loud", "AXOLOTL_MAX_STEPS": "2", "SFT_LOG_LEVEL": "DEBUG"}
+    environ |= {"AXOLOTL_USE_MLFLOW": "true", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    message = entrypoint.folder / "message"
+    arguments = Arguments(entrypoint.start(**environ, TERMINATION_LOG_FILE=str(message)))
+    result = arguments.watch()
+    outputs = left(entrypoint.folder, result, inputs)
+    said = b"".join(outputs.values())
+    assert result.code == 203, result.err[-3000:]
+    assert b"the service said no to" in said, "the plugin was not heard"
+    assert said.count(b"[secret]") > 9 * len(planted), "not every form was said"
+    outputs["argv"] = b"\n".join(arguments.seen)
+    assert not leaks(planted, outputs)
+
+
 @pytest.mark.parametrize("verb", ["check", "configure", "explain", "run"])
 @pytest.mark.parametrize(
     "place", ["variable", "part", "path", "base64", "file", "url", "query", "token"]
