@@ -6,7 +6,6 @@ quoted for a URL, escaped for JSON, Python, YAML or HTML, and in any base64.
 """
 
 import base64
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -188,6 +187,8 @@ def forms(secret: str) -> set[str]:
 def _written(text: str) -> Iterator[str]:
     raw = text.encode(errors="surrogatepass")
     escaped = {text, *(json.dumps(text, ensure_ascii=ascii)[1:-1] for ascii in (True, False))}
+    import html  # a start without secrets has no use for its table
+
     escaped |= {repr(text)[1:-1], repr(raw)[2:-1], text.replace("'", "''"), html.escape(text)}
     escaped |= {text.replace("'", "'\"'\"'"), text.replace("\n", "\r\n"), raw.hex()}
     yield from escaped | {json.dumps(one)[1:-1] for one in escaped}

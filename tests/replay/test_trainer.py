@@ -1,6 +1,7 @@
 """The SFT trainer's image: one JSON, by a path or in base64."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,25 @@ def test_nothing_but_the_mounts_is_missing(configure: Configure, tmp_path: Path)
         assert any(line.endswith(words) for line in missing), result.err
 
 
+def _with_its_layers(model: Path, folder: Path) -> Path:
+    """The model with two of its layers under the names that the example has for its own."""
+    shutil.copytree(model, folder)
+    for file in folder.glob("*.safetensors"):
+        told = file.read_bytes().replace(b"q_proj", b"c_attn").replace(b"o_proj", b"c_proj")
+        file.write_bytes(told)
+    return folder
+
+
 def test_its_lora_example(configure: Configure, tmp_path: Path, embedded: Path) -> None:
+    """The layers that it names are those of its model; of another they are refused."""
     lora = {"peft_method": "lora", "r": 8, "lora_dropout": 0.05, "lora_alpha": 16,
             "target_modules": ["c_attn", "c_proj"], "learning_rate": 1e-4}  # fmt: skip
     document = mounted(tmp_path, embedded / "tiny-llama") | lora
+    result, _ = configure(SFT_TRAINER_CONFIG_JSON_ENV_VAR=encoded(document))
+    assert result.code == 1
+    assert "target_modules: c_attn, c_proj fits no layer of the model" in result.err
+    model = _with_its_layers(embedded / "tiny-llama", tmp_path / "model")
+    document = mounted(tmp_path, model) | lora
     result, found = configure(SFT_TRAINER_CONFIG_JSON_ENV_VAR=encoded(document))
     assert result.code == 0, result.err
     assert not differing(

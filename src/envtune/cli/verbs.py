@@ -7,7 +7,7 @@ the verbs that need them, so that a wrong variable is told at once.
 import argparse
 from collections.abc import Callable
 
-from envtune.cli import inspection, runs, work
+from envtune.cli import inspection, work
 from envtune.cli.termination import Result
 
 # The stages that may be run again on a trained run.
@@ -19,6 +19,13 @@ LONE = {
     "publish": "publish the checked result of a trained run",
 }
 
+
+def _runs(args: argparse.Namespace) -> Result:
+    from envtune.cli import runs
+
+    return runs.runs(args)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": inspection.check,
     "configure": work.configure,
@@ -27,7 +34,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     **{name: work.lone(name, meaning) for name, meaning in LONE.items()},
     "serve": work.serve,
     "smoke-test": work.smoke_test,
-    "runs": runs.runs,
+    "runs": _runs,
     "login": work.login,
     "copy": work.copy,
     "welcome": inspection.welcome,

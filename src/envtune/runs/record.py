@@ -5,10 +5,8 @@ a script wants; `.complete` comes last and holds the digest of run.json.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +30,9 @@ _TAIL = 8192
 
 def versions() -> dict[str, str]:
     """The versions of what trains, read from metadata without an import."""
+    import importlib.metadata  # with email and zipfile; a check has no use for them
+    import platform
+
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
