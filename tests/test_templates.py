@@ -46,13 +46,13 @@ def make(folder: Path, template: str, environ: dict[str, str]) -> Result:
 def test_a_template_lays_out_by_its_variable_and_by_its_flag(
     tmp_path: Path, settings: dict[str, str]
 ) -> None:
-    done = make(tmp_path, MINE, {**settings, "AXOLOTL_WANDB_NAME": "é # 1: \n'x'"})
+    done = make(tmp_path, MINE, {**settings, "AXOLOTL_WANDB_NAME": "é: #1 - \n'x'"})
     assert done.code == 0, done.err
     made = (tmp_path / "made.yaml").read_text()
     assert made.startswith("# mine\nbase_model: /")
-    assert yaml.safe_load(made)["wandb_name"] == "é # 1: \n'x'"
+    assert yaml.safe_load(made)["wandb_name"] == "é: #1 - \n'x'"
     arguments = ("configure", "--template", "mine.j2", "--output", "again.yaml")
-    environ = clean_environ(**settings, AXOLOTL_WANDB_NAME="é # 1: \n'x'", SFT_TEMPLATE="none")
+    environ = clean_environ(**settings, AXOLOTL_WANDB_NAME="é: #1 - \n'x'", SFT_TEMPLATE="none")
     done = envtune(*arguments, cwd=tmp_path, environ=environ)
     assert done.code == 0, done.err
     assert (tmp_path / "again.yaml").read_text() == made
