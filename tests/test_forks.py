@@ -49,7 +49,7 @@ def _command(*arguments: object) -> list[str]:
 
 def _environ(light: dict[str, str], **more: str) -> dict[str, str]:
     plain = {"PYTHONUNBUFFERED": "1", **light, **more}
-    return clean_environ(**plain)
+    return clean_environ(**{"PYTHONSAFEPATH": "1", **plain})
 
 
 def test_a_fork_says_what_a_process_of_its_own_says_and_ends_with_its_code(
