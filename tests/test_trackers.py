@@ -154,6 +154,25 @@ def test_dead_trackers_are_told_and_the_run_is_tracked_in_files(entrypoint: Entr
         assert base.execute("select count(*) from metrics where key = 'loss'").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("fate", ["deleted", "elsewhere", "active", "the user's"])
+def test_a_run_that_mlflow_has_lost_is_begun_anew(fate: str, tmp_path: Path) -> None:
+    import mlflow
+
+    from envtune.engine import tracking
+
+    client = mlflow.MlflowClient(uri := f"sqlite:///{tmp_path}/mine.db")
+    mlflow.set_tracking_uri(uri)
+    id_ = "0" * 32 if fate == "elsewhere" else client.create_run("0").info.run_id
+    if fate == "deleted":
+        client.delete_run(id_)
+    if fate != "the user's":
+        trackers.note_mlflow(tmp_path, uri, id_)
+    tracking.leave_lost(tmp_path, environ := {"MLFLOW_RUN_ID": id_})
+    assert environ == ({} if fate in ("deleted", "elsewhere") else {"MLFLOW_RUN_ID": id_})
+    tracking.leave_lost(tmp_path, environ := {})
+    assert environ == {}
+
+
 class Silent(Quiet):
     """Takes a connection and does not answer for longer than anybody waits."""
 

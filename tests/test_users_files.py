@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from envtune.artifacts import checkpoints
 from envtune.runs import contents
 from tests.harness import Entrypoint, clean_environ, envtune, metrics, read
 from tests.harness import contents as everything
@@ -140,6 +141,25 @@ def test_a_resume_from_the_last_step_says_that_nothing_was_left(
     assert any("nothing was left to train" in line for line in result.said)
     assert read(start.only_run() / "report.json")["tokens_per_second"] is None
     assert "tokens/s" not in result.out
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_resume_in_the_middle_of_an_epoch_trains_no_step_too_many(
+    entrypoint: Entrypoint, lora: Path, forking: dict[str, str], more: int
+) -> None:
+    start, *_ = checkpoints.ours(lora / "checkpoints")
+    last = read(start / "trainer_state.json")["global_step"] + more
+    given = {**forking, "AXOLOTL_MAX_STEPS": str(last), "SFT_LOG_LEVEL": "DEBUG"}
+    begun = entrypoint.start(AXOLOTL_RESUME_FROM_CHECKPOINT=str(start), **given)
+    result = begun.wait()
+    assert result.code == 0, result.err[-3000:]
+    assert any("nothing was left to train" in line for line in result.said) == (not more)
+    run = begun.only_run()
+    assert read(run / "report.json")["steps"] == last
+    assert [m["step"] for m in metrics(run)] == list(range(last - more + 1, last + 1))
+    if not more:
+        weights = "adapter_model.safetensors"
+        assert (run / "adapter" / weights).read_bytes() == (start / weights).read_bytes()
 
 
 @pytest.mark.parametrize("verb", ["evaluate"])

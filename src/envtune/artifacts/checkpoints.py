@@ -20,6 +20,12 @@ MANIFEST = "envtune.json"
 _FOLDER = "checkpoint-"
 
 
+def begin(folder: Path, step: int) -> None:
+    """Marks a checkpoint as ours before its first file: half of one may be deleted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / MANIFEST, {"step": step})
+
+
 def commit(folder: Path, step: int) -> None:
     """Syncs every file of a checkpoint and writes its manifest last."""
     sizes = {}
@@ -49,26 +55,28 @@ def is_last(folder: Path) -> bool:
 def drop_uncommitted(folder: Path) -> list[Path]:
     """Removes checkpoints that a kill left half written; returns what was removed.
 
-    One that a Trainer has written whole may be somebody's own: it is kept beside `folder`.
+    One that was not begun here is somebody's own, and the Trainer would delete it as an old one:
+    it is kept beside `folder`.
     """
-    halves = [
-        path
-        for path in folder.glob(f"{_FOLDER}*")
-        if _step(path) >= 0 and path.is_dir() and not path.is_symlink() and not committed(path)
-    ]
-    foreign = [path for path in halves if _is_whole(path)]
-    for path in foreign:
-        kept = files.set_aside(path, folder.parent)
-        LOG.warning("%s was not committed by this run; it is kept as %s", path, kept)
-    halves = [path for path in halves if path not in foreign]
+    begun = ours(folder)
+    for path in _numbered(folder):
+        if path not in begun:
+            kept = files.set_aside(path, folder.parent)
+            LOG.warning("%s was not made by this run; it is kept as %s", path, kept)
+    halves = [path for path in begun if not committed(path)]
     for path in halves:
         shutil.rmtree(path)
     return halves
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a Trainer came to the end of a checkpoint that no plugin of ours has seen."""
-    return not (folder / MANIFEST).exists() and bool(state(folder))
+def ours(folder: Path) -> list[Path]:
+    """The checkpoints that were begun here, whole or not, the oldest first."""
+    return [path for path in _numbered(folder) if (path / MANIFEST).is_file()]
+
+
+def _numbered(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob(f"{_FOLDER}*") if _step(path) >= 0 and path.is_dir()]
+    return sorted((path for path in found if not path.is_symlink()), key=_step)
 
 
 def state(folder: Path) -> dict[str, Any]:

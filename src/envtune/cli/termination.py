@@ -1,7 +1,9 @@
 """How a start ends: its exit code, and its last word where Kubernetes looks for it."""
 
+import hashlib
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from envtune import files
@@ -29,19 +31,36 @@ def terminate(message: str) -> None:
     data = message.encode()
     if len(data) > _MESSAGE_LIMIT:
         data = data[: _MESSAGE_LIMIT - 4].decode(errors="ignore").encode() + b" ..."
-    if _is_anothers(Path(target)):
+    if named and _is_anothers(Path(target)):
         LOG.warning("%s is no termination message of envtune's and stays as it is", target)
         return
     try:
         files.put(Path(target), data)
     except OSError as error:
         LOG.warning("the termination message cannot be written to %s: %s", target, error.strerror)
+        return
+    if named and Path(target).is_file():
+        with suppress(OSError):  # a file that is mounted alone has nothing beside it
+            files.put(_beside(Path(target)), _digest(data))
 
 
 def _is_anothers(path: Path) -> bool:
-    """Whether a file holds what is no last word: those are short, and end without a new line."""
+    """Whether a file holds what is no last word of ours: that has its digest beside it."""
     try:
         held = files.head(path, _MESSAGE_LIMIT + 1)
     except OSError:
         return False  # there is none, or no regular file
-    return len(held) > _MESSAGE_LIMIT or held.endswith(b"\n")
+    if not held:
+        return False
+    try:
+        return files.head(_beside(path), _MESSAGE_LIMIT) != _digest(held)
+    except OSError:
+        return True
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()

@@ -23,6 +23,7 @@ from envtune.artifacts import checkpoints
 from envtune.channel import Outcome
 from envtune.engine import tracking, train
 from envtune.engine.export import fourbit
+from envtune.engine.trainer import end_at_the_last_step, mark_checkpoints
 from envtune.redaction import redact
 from envtune.settings import sources
 from envtune.supervise.trackers import KEYS
@@ -75,7 +76,10 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         return {"include_num_input_tokens_seen": "non_padding"}
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[TrainerCallback]:
+        tracking.leave_lost(self.account.run_dir, os.environ)
         tracking.guard(trainer)
+        mark_checkpoints(trainer, main=self.account.main)
+        end_at_the_last_step(trainer)
         return [RunCallback(self.account)]
 
     def post_train_unload(self, cfg: Any) -> None:

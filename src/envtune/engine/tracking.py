@@ -6,7 +6,7 @@ takes a training with it that nothing else is wrong with.
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from envtune.supervise import trackers
 LOG = logging.getLogger("envtune")
 # Failures in a row before a tracker is left out.
 _TRIES = 3
+_MLFLOW_RUN = "MLFLOW_RUN_ID"
 # Axolotl's own, which send its configuration to a tracker.
 _OF_AXOLOTL = "SaveAxolotlConfig"
 _EVENTS = tuple(name for name in dir(TrainerCallback) if name.startswith("on_"))
@@ -52,6 +53,24 @@ def _hearing(event: str) -> Callable[..., Any]:
 
 for _event in _EVENTS:
     setattr(Guarded, _event, _hearing(_event))
+
+
+def leave_lost(run_dir: Path, environ: MutableMapping[str, str]) -> None:
+    """Has MLflow begin a new run where the noted one was deleted: to go on with it is an error,
+    after which this start would not be tracked at all."""
+    id_ = environ.get(_MLFLOW_RUN, "")
+    if id_ not in trackers.read(run_dir).get("mlflow", {}).values():
+        return  # none, or one that the user names
+    import mlflow
+
+    try:
+        if mlflow.get_run(id_).info.lifecycle_stage == "active":
+            return
+        why = "was deleted"
+    except Exception as error:  # whatever a client library raises
+        why = f"is not there: {gist(str(error))}"
+    LOG.warning("tracker MLflow: the run %s %s; a new one is begun", id_, why)
+    del environ[_MLFLOW_RUN]
 
 
 def note(run_dir: Path, uri: str) -> None:

@@ -1,7 +1,7 @@
 """All runs below the outputs: how each stands, what it takes on the disk, what can be freed.
 
 Only the checkpoints of a finished run can be: it never resumes. Its results stay, and so does a
-checkpoint that an unfinished run was started from.
+checkpoint that another run starts from, or has as its base.
 """
 
 import json
@@ -65,11 +65,16 @@ def freeable(run: Run, others: list[Run]) -> list[Path]:
     """The checkpoints of a finished run that nobody goes on from."""
     if not run.finished or lease.holder(run.folder):
         return []
-    unfinished = [other for other in others if not other.finished]
-    needed = [json.dumps(folders.read_record(o.folder).get("resolved")) for o in unfinished]
-    found = sorted((run.folder / CHECKPOINTS).glob("checkpoint-*"))
-    ours = [path for path in found if not path.is_symlink() and checkpoints.committed(path)]
-    return [path for path in ours if not any(json.dumps(str(path)) in text for text in needed)]
+    mine = checkpoints.ours(run.folder / CHECKPOINTS)
+    others = [other for other in others if other != run] if mine else []
+    needed = [json.dumps(folders.read_record(o.folder).get("resolved")) for o in others]
+    return [path for path in mine if not any(_names(text, path) for text in needed)]
+
+
+def _names(settings: str, path: Path) -> bool:
+    """Whether settings name a path or what is below it, also by another way to its folder."""
+    ways = {json.dumps(str(one))[1:-1] for one in (path, path.resolve())}
+    return any(f"{way}{end}" in settings for way in ways for end in ('"', "/"))
 
 
 def freed(paths: list[Path]) -> int:
@@ -89,7 +94,7 @@ def prune(run: Run, paths: list[Path]) -> None:
         if not (run.folder / COMPLETE).exists():
             return  # a lone stage began and did not end meanwhile
         for path in paths:
-            (path / checkpoints.MANIFEST).unlink(missing_ok=True)  # half of one counts for none
+            checkpoints.begin(path, 0)  # half of one counts for none, and is still ours
             shutil.rmtree(path)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from envtune import channel, files
 from envtune.errors import Refused
-from envtune.runs import folders, lease
+from envtune.runs import folders, lease, listing
 from envtune.runs.contents import SERVER
 
 
@@ -25,7 +25,7 @@ def look(outputs: Path) -> tuple[bool, str]:
         folder = folders.named(outputs, None).folder
     except Refused:
         return True, "no run yet"
-    if url := _serves(folder):
+    if url := _serves(folder) or _of_an_older_one(outputs):
         from envtune.serve.api import Api
 
         return (True, f"{url} answers") if Api(url).healthy() else (False, f"{url} is silent")
@@ -34,6 +34,13 @@ def look(outputs: Path) -> tuple[bool, str]:
     if here and silence > lease.STALE:
         return False, f"{folder.name}: process {stamp} has been silent for {silence:.0f} s"
     return True, f"{folder.name} is {'at work' if here else 'at rest'}"
+
+
+def _of_an_older_one(outputs: Path) -> str:
+    """The address of a server of the newest trained run, which is served where a newer attempt
+    has no result; empty for none."""
+    trained = listing.trained(outputs)
+    return _serves(trained.folder) if trained else ""
 
 
 def _serves(folder: Path) -> str:

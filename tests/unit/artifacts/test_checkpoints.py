@@ -56,7 +56,6 @@ def test_there_is_no_newest_checkpoint_where_there_is_none(tmp_path: Path) -> No
         lambda p: (p / "weights").write_text("x" * 100),
         lambda p: (p / "weights").unlink(),
         lambda p: (p / "sub" / "state").unlink(),
-        lambda p: (p / checkpoints.MANIFEST).unlink(),
         lambda p: os.truncate(p / checkpoints.MANIFEST, 10),
         lambda p: os.truncate(p / checkpoints.MANIFEST, 0),
         lambda p: (p / checkpoints.MANIFEST).write_text("{}"),
@@ -68,7 +67,7 @@ def test_there_is_no_newest_checkpoint_where_there_is_none(tmp_path: Path) -> No
         ),
         lambda p: (p / checkpoints.MANIFEST).write_bytes(b"\xff\xfe"),
     ],
-    ids=["truncated", "longer", "missing", "missing below", "no manifest", "half manifest",
+    ids=["truncated", "longer", "missing", "missing below", "half manifest",
          "empty manifest", "no files", "a list", "files a list", "no text"],
 )  # fmt: skip
 def test_a_damaged_checkpoint_does_not_count_and_the_one_before_does(
@@ -87,6 +86,22 @@ def test_a_file_that_came_later_does_no_harm(tmp_path: Path) -> None:
     (path / "notes.txt").write_text("mine")
     assert checkpoints.committed(path)
     assert checkpoints.drop_uncommitted(tmp_path) == []
+
+
+@pytest.mark.parametrize("file", ["weights", "trainer_state.json", "optimizer.pt"])
+def test_a_half_that_was_begun_here_is_dropped_and_what_is_anothers_is_kept(
+    tmp_path: Path, file: str
+) -> None:
+    """Whether or not a Trainer came to its end."""
+    folder = tmp_path / "checkpoints"
+    other, half = folder / "checkpoint-4", folder / "checkpoint-8"
+    other.mkdir(parents=True)
+    (other / file).write_text('{"global_step": 4}')
+    checkpoints.begin(half, 8)
+    (half / file).write_text("half")
+    assert checkpoints.drop_uncommitted(folder) == [half]
+    assert not list(folder.iterdir())
+    assert (tmp_path / "checkpoint-4.kept-1" / file).read_text() == '{"global_step": 4}'
 
 
 def test_dropping_touches_nothing_but_checkpoints(tmp_path: Path) -> None:

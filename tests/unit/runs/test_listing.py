@@ -79,6 +79,22 @@ def test_a_checkpoint_that_another_run_started_from_stays(tmp_path: Path) -> Non
     assert listing.freeable(done, [done, going]) == []
 
 
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("named", ["", "/", "/adapter_model.safetensors", "0"])
+def test_a_checkpoint_that_is_anothers_base_stays_by_whatever_way_it_is_named(
+    tmp_path: Path, named: str, *, finished: bool
+) -> None:
+    """The base of a finished run is served; one that only begins with the same is another."""
+    done, other = made(tmp_path, "a", 1), made(tmp_path, "b", 2, finished=finished)
+    [checkpoint] = listing.freeable(done, [done, other])
+    (tmp_path / "way").symlink_to(tmp_path / "out")
+    by_a_link = listing.runs(tmp_path / "way")[-1]
+    assert by_a_link.name == done.name
+    record.update(other, resolved={"axolotl": {"base_model": {"value": f"{checkpoint}{named}"}}})
+    for run in (done, by_a_link):
+        assert bool(listing.freeable(run, [done, other])) == (named == "0")
+
+
 @pytest.mark.parametrize("wide", [80, 100, 60, None])
 def test_the_table_fits_the_terminal_and_keeps_the_number(wide: int | None, tmp_path: Path) -> None:
     name = f"{'long-' * 20}run1234"

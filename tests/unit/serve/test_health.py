@@ -63,3 +63,23 @@ def test_a_server_is_asked_while_its_process_lives(tmp_path: Path, run: Path) ->
     assert health.look(tmp_path) == (False, f"{url} is silent")
     files.write_json(run / contents.SERVER, {"url": url, "stamp": "1:1"})
     assert health.look(tmp_path) == (True, "tiny-run1 is at rest")
+
+
+def test_the_server_of_an_older_run_is_asked_where_the_newest_is_no_result(
+    tmp_path: Path, run: Path
+) -> None:
+    newest, told = tmp_path / "tiny-run2", json.loads((run / contents.RECORD).read_text())
+    newest.mkdir()
+    files.write_json(newest / contents.RECORD, {**told, "name": newest.name, "number": 2})
+    trained = {**told, "stages": {"train": {"outcome": "done"}}}
+    files.write_json(run / contents.RECORD, trained)
+    files.write_text(tmp_path / folders.LATEST, newest.name)
+    health.announce(run, "http://127.0.0.1:9")
+    assert health.look(tmp_path) == (False, "http://127.0.0.1:9 is silent")
+    (run / contents.SERVER).unlink()
+    with lease.Lease(newest):
+        old = time.time() - lease.STALE - 60
+        os.utime(newest / "lease", (old, old))
+        well, line = health.look(tmp_path)
+    assert not well
+    assert line.startswith("tiny-run2")
