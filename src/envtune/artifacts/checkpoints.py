@@ -88,6 +88,12 @@ def state(folder: Path) -> dict[str, Any]:
     return noted if isinstance(noted, dict) else {}
 
 
+def brought(checkpoint: str | None) -> tuple[int, int]:
+    """The steps and tokens of a checkpoint that a run starts from: none of its time is in them."""
+    noted = state(Path(checkpoint)) if checkpoint else {}
+    return int(noted.get("global_step") or 0), int(noted.get("num_input_tokens_seen") or 0)
+
+
 def committed(folder: Path) -> bool:
     """Whether every file of the manifest is there with its size."""
     try:

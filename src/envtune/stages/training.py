@@ -151,15 +151,6 @@ def home(context: Context) -> Path | None:
     return home
 
 
-def _brought(checkpoint: str | None) -> StageRecord:
-    """The steps and tokens of a checkpoint of another run: no time of this one went into them."""
-    noted = checkpoints.state(Path(checkpoint)) if checkpoint else {}
-    return {
-        "brought_steps": int(noted.get("global_step") or 0),
-        "brought_tokens": int(noted.get("num_input_tokens_seen") or 0),
-    }
-
-
 def _told(outcome: Outcome) -> StageRecord:
     """What the record keeps of an outcome."""
     return {
@@ -177,11 +168,9 @@ def _judge(
     context: Context, outcome: Outcome, code: int, tail: list[str], oom: bool
 ) -> StageRecord:
     """What the training came to. Its exit code alone proves nothing."""
-    told: StageRecord = {
-        **_told(outcome),
-        "child_exit": code,
-        **_brought(context.config.resume_from),
-    }
+    steps, tokens = checkpoints.brought(context.config.resume_from)
+    brought = {"brought_steps": steps, "brought_tokens": tokens}
+    told: StageRecord = {**_told(outcome), "child_exit": code, **brought}
     if outcome.state == "finished" and told["brought_steps"] >= outcome.step:
         LOG.warning(
             "train: nothing was left to train: %s is of step %d of %d; raise AXOLOTL_NUM_EPOCHS or "

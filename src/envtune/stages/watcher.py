@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from envtune import channel
+from envtune.artifacts import checkpoints
 from envtune.channel import FINAL, Outcome
 from envtune.supervise.progress import Progress
 from envtune.supervise.stage import LOG, Context
@@ -17,7 +18,9 @@ class TrainWatcher:
     def __init__(self, context: Context, owner: str) -> None:
         self.context, self.owner = context, owner
         self.shared = context.config.parallel.nodes > 1
-        self.progress = Progress(context.run.folder, self.outcome)
+        self.progress = Progress(
+            context.run.folder, self.outcome, checkpoints.brought(context.config.resume_from)
+        )
         self.tail: list[str] = []
         self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
         self.broken = False

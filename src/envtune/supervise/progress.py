@@ -28,9 +28,15 @@ _EVERY = 5.0
 
 
 class Progress:
-    """Follows a run folder."""
+    """Follows a run folder. `brought` are the steps and tokens that it did not train itself."""
 
-    def __init__(self, run_dir: Path, outcome: Callable[[], channel.Outcome | None]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        outcome: Callable[[], channel.Outcome | None],
+        brought: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.brought_steps, self.brought_tokens = brought
         self.run_dir, self.outcome, self.looked = run_dir, outcome, 0.0
         self.phase, self.step, self.shown = "", 0, 0.0
         self.bar: Any = None
@@ -83,12 +89,16 @@ class Progress:
         if not last_line:
             return
         loss, seconds = last_line["loss"], max(last_line["seconds"], 1e-9)
-        rate = f"{last_line.get('tokens', 0) / seconds:,.0f} tokens/s"
+        rate = f"{(last_line.get('tokens', 0) - self.brought_tokens) / seconds:,.0f} tokens/s"
         if self.bar is not None:
             self.bar.n = outcome.step
             self.bar.set_postfix_str(f"loss {loss:.3f}, {rate}", refresh=False)
             return
-        left = (outcome.max_steps - outcome.step) * seconds / max(last_line["step"], 1)
+        left = (
+            (outcome.max_steps - outcome.step)
+            * seconds
+            / max(last_line["step"] - self.brought_steps, 1)
+        )
         LOG.info(
             "train: step %d/%d, loss %.4f, %s, %s left",
             outcome.step, outcome.max_steps, loss, rate, span(left),

@@ -1,10 +1,13 @@
 """What is shown of a child that counts."""
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 
-from envtune.supervise.progress import Counted
+from envtune.channel import Outcome
+from envtune.supervise.progress import Counted, Progress
 
 
 def test_a_log_gets_the_first_and_the_last_line_and_one_every_few_seconds(
@@ -41,3 +44,18 @@ def test_a_terminal_gets_a_bar_for_each_thing_that_is_counted(
     assert "evaluate: tuned: rows: 100%" in drawn
     assert "evaluate: base: rows:  50%" in drawn
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("brought", "said"), [((0, 0), "1,100 tokens/s"), ((8, 10_000), "100 tokens/s")]
+)
+def test_what_a_checkpoint_brought_took_no_time_of_this_run(
+    brought: tuple[int, int], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = {"step": 10, "loss": 1.5, "seconds": 10.0, "tokens": 11_000}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    outcome = Outcome(state="training", step=10, max_steps=20)
+    with caplog.at_level("INFO", "envtune"):
+        Progress(tmp_path, lambda: outcome, brought).tick()
+    left = "0:10" if brought == (0, 0) else "0:50"
+    assert caplog.messages[-1] == f"train: step 10/20, loss 1.5000, {said}, {left} left"
