@@ -143,7 +143,7 @@ def move(aside: Path, target: Path) -> None:
 
     What was made is listed beside: a kill at any point leaves both lists, or the new one.
     """
-    listed, made, before = target.with_name(f".{target.name}.files"), _listing(aside), set()
+    listed, made, before = _listed(target), _listing(aside), set()
     if listed.exists():
         before = set(listed.read_text().splitlines())
     _write_list(listed, made | before)
@@ -165,9 +165,17 @@ def _listing(folder: Path) -> set[str]:
     return {f"{told.st_size} {told.st_mtime_ns} {name!r}" for name, told in found.items()}
 
 
+def _listed(target: Path) -> Path:
+    return target.with_name(f".{target.name}.files")
+
+
+def _half(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
 def _write_list(path: Path, lines: set[str]) -> None:
     """Whole or not at all. What a kill leaves aside has one name, which the next one takes."""
-    aside = path.with_name(f"{path.name}.partial")
+    aside = _half(path)
     with aside.open("w") as stream:
         stream.write("".join(f"{line}\n" for line in sorted(lines)))
         stream.flush()
@@ -176,7 +184,8 @@ def _write_list(path: Path, lines: set[str]) -> None:
 
 
 def drop_replaced(target: Path) -> None:
-    """Removes what had a folder's name before; a kill may have left it beside."""
+    """Removes what had a folder's name before, and half of its list: a kill may have left them."""
+    _half(_listed(target)).unlink(missing_ok=True)
     shutil.rmtree(_replaced(target), ignore_errors=True)
 
 
