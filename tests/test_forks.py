@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -87,19 +88,36 @@ def _until(reached: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skip(reason="an order that is a FIFO is refused now; it needs another way to wait")
+@contextmanager
+def _full_pipe() -> Iterator[int]:
+    """The end of a pipe at which whoever writes waits."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, b"x" * 4096)
+    os.set_blocking(writes, True)
+    try:
+        yield writes
+    finally:
+        os.close(reads)
+        os.close(writes)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_what_ends_the_one_ends_the_other(
     light: dict[str, str], tmp_path: Path, number: int
 ) -> None:
-    """Its order is a FIFO that nobody writes to, so that it waits."""
-    os.mkfifo(tmp_path / "order.json")
+    """It fails, and waits: what it says of that goes into a pipe that is full and nobody reads."""
     command, environ = _command("order.json"), _environ(light)
-    asked = subprocess.Popen(command, env=environ, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    _until(lambda: _forked(tmp_path))
-    [pid] = _forked(tmp_path)
-    asked.send_signal(number)
-    assert asked.wait(60) == -number
+    with _full_pipe() as full:
+        asked = subprocess.Popen(command, env=environ, cwd=tmp_path, stderr=full)
+        _until(lambda: _forked(tmp_path))
+        [pid] = _forked(tmp_path)
+        with pytest.raises(subprocess.TimeoutExpired):  # else nothing is left to be ended
+            asked.wait(1)
+        asked.send_signal(number)
+        assert asked.wait(60) == -number
     _until(lambda: channel.process_stamp(pid) is None)
 
 
