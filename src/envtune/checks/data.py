@@ -106,11 +106,7 @@ def _has(data: DataFacts, wanted: tuple[str, ...]) -> bool:
 def _of_type(name: str, index: int) -> str:
     """What says how a set reads: the variable, beside the word of a file that means the sets."""
     variable = f"AXOLOTL_DATASETS__{index}__TYPE"
-    return (
-        variable
-        if name.startswith(("AXOLOTL_", "SFT_")) and ":" not in name
-        else f"{name}: {variable}"
-    )
+    return f"{name}: {variable}" if ": " in name else variable
 
 
 def _untyped(data: DataFacts) -> str:
@@ -119,8 +115,7 @@ def _untyped(data: DataFacts) -> str:
     return (
         f"is not set for {data.path} and {seen}{near_file(data.path)}; say how a row reads: "
         'alpaca, chat_template, completion, or {"field_instruction": "question", '
-        '"field_output": "answer", '
-        '"format": "{instruction}"}'
+        '"field_output": "answer", "format": "{instruction}"}'
     )
 
 

@@ -147,56 +147,76 @@ _MEANT = [
 ]
 
 
+_MISSING = [
+    ("AXOLOTL_DATASETS__0__PATH", "alpca.jsonl", 3, "is not there; there is", "alpaca.jsonl"),
+    ("AXOLOTL_DATASETS__0__PATH", "row/train.jsonl", 3, "there is", "rows/train.jsonl"),
+    ("AXOLOTL_DATASETS__0__PATH", "rows/trian.jsonl", 3, "there is", "rows/train.jsonl"),
+    ("AXOLOTL_DATASETS__0__PATH", "Alpaca.jsonl", 3, "there is", "/alpaca.jsonl"),
+    ("AXOLOTL_BASE_MODEL", "./modle", 4, "is not there; there is", "/model"),
+    ("AXOLOTL_DEEPSPEED", "dss.json", 1, "is not there; there is", "ds.json"),
+    ("AXOLOTL_DEEPSPEED", "deepspeed_configs/zero3_bf16.json", 1, "SFT_ACCELERATE_PRESET=zero3"),
+    ("AXOLOTL_DEEPSPEED", "zero2.json", 1, "SFT_ACCELERATE_PRESET=zero2"),
+    ("AXOLOTL_RESUME_FROM_CHECKPOINT", "checkpoint-6", 1, "there is", "checkpoint-5"),
+    ("AXOLOTL_RESUME_FROM_CHECKPOINT", "rows", 1, "is no checkpoint"),
+    ("AXOLOTL_RESUME_FROM_CHECKPOINT", ".", 1, "is no checkpoint", "/checkpoint-5 has one"),
+    ("AXOLOTL_CHAT_TEMPLATE_JINJA", "godo.jinja", 1, "there is", "good.jinja"),
+    ("AXOLOTL_CHAT_TEMPLATE_JINJA", "bad.jinja", 1, "bad.jinja: is no Jinja at line 1"),
+    ("AXOLOTL_CHAT_TEMPLATE_JINJA", "{% for m in messages %}", 1, "is no Jinja at line 1"),
+    ("AXOLOTL_CHAT_TEMPLATE_JINJA", "a\n{{ m", 1, "is no Jinja at line 2"),
+    ("SFT_TRAINER_CONFIG_JSON_PATH", "dss.json", 1, "there is", "ds.json"),
+    ("SFT_EVAL_DATASET", "alpca.jsonl", 3, "is not there; there is", "alpaca.jsonl"),
+    (
+        "AXOLOTL_PLUGINS",
+        "axolotl.integrations.liger.LigerPluginn",
+        1,
+        "did you mean axolotl.integrations.liger.LigerPlugin?",
+    ),
+    ("AXOLOTL_PLUGINS", "axolotl.integrations.ligr.LigerPlugin", 1, "did you mean"),
+    ("AXOLOTL_PLUGINS", "mine.Plugin", 1, "there is no mine.Plugin"),
+    ("AXOLOTL_PLUGINS", "__main__.Plugin", 1, "there is no __main__.Plugin"),
+    ("AXOLOTL_PLUGINS", "LigerPlugin", 1, "there is no LigerPlugin"),
+    (
+        "AXOLOTL_DATASETS",
+        '[{"path": "json", "data_files": "list.json"}]',
+        3,
+        "write the file as the path, list.json",
+    ),
+    (
+        "AXOLOTL_DATASETS",
+        '[{"path": "rows", "data_files": ["trian.jsonl"], "type": "alpaca"}]',
+        3,
+        "trian.jsonl is not there",
+    ),
+    (
+        "AXOLOTL_DATASETS",
+        '[{"path": "chat.jsonl", "chat_template_jinja": "godo.jinja"}]',
+        1,
+        "there is",
+    ),
+    ("AXOLOTL_TEST_DATASETS", '[{"path": "alpca.jsonl"}]', 3, "there is", "/alpaca.jsonl"),
+    ("AXOLOTL_DATASETS__0__PATH", "rows/train", 3, "there is", "rows/train.jsonl"),
+]
+_THERE = [
+    ("AXOLOTL_CHAT_TEMPLATE_JINJA", "good.jinja"),
+    ("AXOLOTL_CHAT_TEMPLATE_JINJA", "{% for m in messages %}{% if m %}{% break %}{% endif %}{% endfor %}"),
+    ("AXOLOTL_RESUME_FROM_CHECKPOINT", "checkpoint-5"),
+    ("AXOLOTL_PLUGINS", "axolotl.integrations.liger.LigerPlugin"),
+    ("AXOLOTL_PLUGINS", "envtune.engine.plugin.EnvtunePlugin"),
+    ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": "train.jsonl", "type": "alpaca"}]'),
+    ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": ["rows/*.jsonl"], "type": "alpaca"}]'),
+    ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": "rows/train.jsonl", "type": "alpaca"}]'),
+    ("AXOLOTL_DATASETS", '[{"path": "list.json"}]'),
+]  # fmt: skip
+
+
 def _named() -> list[Case]:
     """What a setting names has to be there, and the nearest name is told."""
-    missing = [
-        ("AXOLOTL_DATASETS__0__PATH", "alpca.jsonl", 3, "is not there; there is", "alpaca.jsonl"),
-        ("AXOLOTL_DATASETS__0__PATH", "row/train.jsonl", 3, "there is", "rows/train.jsonl"),
-        ("AXOLOTL_DATASETS__0__PATH", "rows/trian.jsonl", 3, "there is", "rows/train.jsonl"),
-        ("AXOLOTL_DATASETS__0__PATH", "Alpaca.jsonl", 3, "there is", "/alpaca.jsonl"),
-        ("AXOLOTL_BASE_MODEL", "./modle", 4, "is not there; there is", "/model"),
-        ("AXOLOTL_DEEPSPEED", "dss.json", 1, "is not there; there is", "ds.json"),
-        ("AXOLOTL_DEEPSPEED", "deepspeed_configs/zero3_bf16.json", 1, "SFT_ACCELERATE_PRESET=zero3"),
-        ("AXOLOTL_DEEPSPEED", "zero2.json", 1, "SFT_ACCELERATE_PRESET=zero2"),
-        ("AXOLOTL_RESUME_FROM_CHECKPOINT", "checkpoint-6", 1, "there is", "checkpoint-5"),
-        ("AXOLOTL_RESUME_FROM_CHECKPOINT", "rows", 1, "is no checkpoint"),
-        ("AXOLOTL_RESUME_FROM_CHECKPOINT", ".", 1, "is no checkpoint", "/checkpoint-5 has one"),
-        ("AXOLOTL_CHAT_TEMPLATE_JINJA", "godo.jinja", 1, "there is", "good.jinja"),
-        ("AXOLOTL_CHAT_TEMPLATE_JINJA", "bad.jinja", 1, "bad.jinja: is no Jinja at line 1"),
-        ("AXOLOTL_CHAT_TEMPLATE_JINJA", "{% for m in messages %}", 1, "is no Jinja at line 1"),
-        ("AXOLOTL_CHAT_TEMPLATE_JINJA", "a\n{{ m", 1, "is no Jinja at line 2"),
-        ("SFT_TRAINER_CONFIG_JSON_PATH", "dss.json", 1, "there is", "ds.json"),
-        ("SFT_EVAL_DATASET", "alpca.jsonl", 3, "is not there; there is", "alpaca.jsonl"),
-        ("AXOLOTL_PLUGINS", "axolotl.integrations.liger.LigerPluginn", 1, "did you mean axolotl.integrations.liger.LigerPlugin?"),
-        ("AXOLOTL_PLUGINS", "axolotl.integrations.ligr.LigerPlugin", 1, "did you mean"),
-        ("AXOLOTL_PLUGINS", "mine.Plugin", 1, "there is no mine.Plugin"),
-        ("AXOLOTL_PLUGINS", "__main__.Plugin", 1, "there is no __main__.Plugin"),
-        ("AXOLOTL_PLUGINS", "LigerPlugin", 1, "there is no LigerPlugin"),
-        ("AXOLOTL_DATASETS", '[{"path": "json", "data_files": "list.json"}]', 3, "write the file as the path, list.json"),
-        ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": ["trian.jsonl"], "type": "alpaca"}]', 3, "trian.jsonl is not there"),
-        ("AXOLOTL_DATASETS", '[{"path": "chat.jsonl", "chat_template_jinja": "godo.jinja"}]', 1, "there is"),
-    ]  # fmt: skip
-    missing += [
-        ("AXOLOTL_TEST_DATASETS", '[{"path": "alpca.jsonl"}]', 3, "there is", "/alpaca.jsonl"),
-        ("AXOLOTL_DATASETS__0__PATH", "rows/train", 3, "there is", "rows/train.jsonl"),
-    ]
-    there = [
-        ("AXOLOTL_CHAT_TEMPLATE_JINJA", "good.jinja"),
-        ("AXOLOTL_CHAT_TEMPLATE_JINJA", "{% for m in messages %}{% if m %}{% break %}{% endif %}{% endfor %}"),
-        ("AXOLOTL_RESUME_FROM_CHECKPOINT", "checkpoint-5"),
-        ("AXOLOTL_PLUGINS", "axolotl.integrations.liger.LigerPlugin"),
-        ("AXOLOTL_PLUGINS", "envtune.engine.plugin.EnvtunePlugin"),
-        ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": "train.jsonl", "type": "alpaca"}]'),
-        ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": ["rows/*.jsonl"], "type": "alpaca"}]'),
-        ("AXOLOTL_DATASETS", '[{"path": "rows", "data_files": "rows/train.jsonl", "type": "alpaca"}]'),
-        ("AXOLOTL_DATASETS", '[{"path": "list.json"}]'),
-    ]  # fmt: skip
     fresh = {"AXOLOTL_DATASETS": {"AXOLOTL_DATASETS__0__PATH": None},
              "AXOLOTL_CHAT_TEMPLATE_JINJA": {"AXOLOTL_CHAT_TEMPLATE": "jinja"},
              "AXOLOTL_DEEPSPEED": _GPUS}  # fmt: skip
     return [
         Case(f"named: {name}={text}", {**fresh.get(name, {}), name: text}, code, words)
-        for name, text, code, *words in [*missing, *((*pair, 0) for pair in there)]
+        for name, text, code, *words in [*_MISSING, *((*pair, 0) for pair in _THERE)]
         for words in [tuple(map(str, words))]
     ]
 
