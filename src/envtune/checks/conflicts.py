@@ -12,7 +12,7 @@ from envtune.resolve import batch as batches
 from envtune.resolve.config import Facts
 from envtune.resolve.data import EVALUATES, STREAMS
 from envtune.settings import upstream
-from envtune.settings.nearest import nearest
+from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Settings
 
 _ONE_OF = (

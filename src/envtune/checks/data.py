@@ -8,8 +8,8 @@ from envtune.errors import Exit, Problem
 from envtune.resolve import data as data_types
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import DataFacts
-from envtune.settings.nearest import suggestion
 from envtune.settings.paths import near_file
+from envtune.settings.spelling.nearest import suggestion
 from envtune.settings.typed import Settings
 
 # Axolotl 0.19's own: its modules of prompt_strategies, and what its wrappers know besides.

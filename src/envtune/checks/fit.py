@@ -13,7 +13,7 @@ from envtune.resolve import data as data_types
 from envtune.resolve import method
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import count_rows
-from envtune.settings.nearest import nearest
+from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Settings
 
 # What loads weights that are packed by another tool, by config.json's quant_method: modules.

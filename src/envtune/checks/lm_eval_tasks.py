@@ -12,7 +12,7 @@ from pathlib import Path
 
 from envtune.errors import Problem
 from envtune.files import read_bytes
-from envtune.settings.nearest import nearest
+from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Settings
 
 # A task, group or tag at the left margin, or a list of them: [a, b], or a line each.

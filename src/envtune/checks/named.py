@@ -18,9 +18,9 @@ from envtune.resolve.config import Facts
 from envtune.resolve.facts import READERS
 from envtune.resolve.parallel import PRESET
 from envtune.settings import documents, upstream
-from envtune.settings.nearest import nearest
 from envtune.settings.own.training import RUN_NAME
 from envtune.settings.paths import DATASETS, near_file
+from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Setting, Settings
 
 _CHECKPOINT = "trainer_state.json"

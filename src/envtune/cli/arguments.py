@@ -10,8 +10,8 @@ from typing import NoReturn
 from envtune.cli.termination import terminate
 from envtune.cli.verbs import LONE, VERBS
 from envtune.errors import Exit
-from envtune.settings import synonyms
-from envtune.settings.nearest import nearest
+from envtune.settings.spelling import synonyms
+from envtune.settings.spelling.nearest import nearest
 
 LOG = logging.getLogger("envtune")
 

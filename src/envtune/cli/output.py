@@ -8,11 +8,12 @@ from envtune.errors import Problem, Refused
 from envtune.resolve import owned
 from envtune.resolve.batch import batch_sum
 from envtune.resolve.config import RunConfig, Value
-from envtune.settings import retired, synonyms
+from envtune.settings import retired
 from envtune.settings.axolotl_keys import schema
-from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN
 from envtune.settings.sources import AXOLOTL
+from envtune.settings.spelling import synonyms
+from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Setting, Settings
 from envtune.venvs import beside, door
 

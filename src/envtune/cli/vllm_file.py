@@ -12,8 +12,8 @@ from envtune.runs.contents import MERGED
 from envtune.runs.folders import Run
 from envtune.serve.vllm_config import OWNED
 from envtune.settings import documents, upstream
-from envtune.settings.nearest import nearest
 from envtune.settings.own import SERVE_FLAG
+from envtune.settings.spelling.nearest import nearest
 
 _LORA = "lora_modules"
 _WHOLE = (MERGED, "model")

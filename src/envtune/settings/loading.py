@@ -10,12 +10,13 @@ from typing import Any
 
 from envtune.errors import Problem, Refused
 from envtune.redaction import has_key_in_url
-from envtune.settings import dialects, passed_over, synonyms, upstream
+from envtune.settings import dialects, nesting, passed_over, upstream
 from envtune.settings.axolotl_keys import schema
-from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
 from envtune.settings.schema import Mismatch, Node, Schema
 from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer
+from envtune.settings.spelling import synonyms
+from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import IMPLIED, Path, Setting, Settings
 
 # Keys that say one thing in two ways. A stronger layer's way takes the place of a weaker's.
@@ -170,12 +171,12 @@ class _Loader:
     ) -> None:
         name, settings = place.entry.label, self.own if place.key in OWN else self.axolotl
         weaker, parts = settings.get(place.key), {}
-        for leaf in _leaves(value, place.path):
-            if other := _overlap(place.key, leaf, taken):
+        for leaf in nesting.leaves(value, place.path):
+            if other := nesting.overlap(place.key, leaf, taken):
                 raise Mismatch((), value, f"one variable for one value; {other} sets it too")
             taken[place.key, leaf] = name
         if place.path:
-            value = _with(weaker.value if weaker else None, place.path, value)
+            value = nesting.put(weaker.value if weaker else None, place.path, value)
             parts = {**(weaker.parts if weaker else {}), place.path: name}
             name = _whole(place.key, parts)
         if weaker is not None and weaker.layer == layer:
@@ -205,40 +206,6 @@ class _Place:
 def _order(place: _Place) -> tuple[str, list[tuple[bool, str | int]]]:
     """Wholes before parts, and indices as numbers: 2 before 10."""
     return place.key, [(isinstance(part, str), part) for part in place.path]
-
-
-def _leaves(value: Any, path: Path) -> Iterator[Path]:
-    """The paths of every scalar in a value."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _leaves(item, (*path, name))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _leaves(item, (*path, index))
-    else:
-        yield path
-
-
-def _overlap(key: str, leaf: Path, taken: Mapping[tuple[str, Path], str]) -> str | None:
-    """The variable of this layer that sets `leaf` or a part around it already."""
-    ends = (taken.get((key, leaf[:length])) for length in range(len(leaf) + 1))
-    return next(filter(None, ends), None)
-
-
-def _with(whole: Any, path: Path, value: Any) -> Any:
-    """`whole` with `value` at `path`; lists grow by one at a time."""
-    if not path:
-        return value
-    part, rest = path[0], path[1:]
-    if isinstance(part, int):
-        items = list(whole) if isinstance(whole, list) else []
-        if part > len(items):
-            raise Mismatch((), part, f"the next index, {len(items)}, first (no gap)")
-        items[part : part + 1] = [_with(items[part] if part < len(items) else None, rest, value)]
-        return items
-    names = dict(whole) if isinstance(whole, Mapping) else {}
-    names[part] = _with(names.get(part), rest, value)
-    return names
 
 
 def _spelled(entry: Entry) -> list[str]:

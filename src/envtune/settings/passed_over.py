@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from envtune.settings.nearest import slip
 from envtune.settings.schema import Schema
+from envtune.settings.spelling.nearest import slip
 from envtune.settings.typed import Setting, Settings
 
 # Keys of Axolotl's past and of those who wrote its examples: it has none of them any more and

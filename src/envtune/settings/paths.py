@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from envtune.machine import volumes
-from envtune.settings.nearest import nearest
+from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Settings
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt", ".tsv", ".zst", ".gz")

@@ -17,8 +17,9 @@ from envtune import redaction
 from envtune.errors import Problem, Refused
 from envtune.machine import certificates
 from envtune.machine.certificates import CA_BUNDLE, INSECURE
-from envtune.settings import documents, env_file, runtime, upstream
+from envtune.settings import documents, runtime, upstream
 from envtune.settings.own import OWN, profiles
+from envtune.settings.spelling import env_file
 
 AXOLOTL = "AXOLOTL_"
 SFT = "SFT_"

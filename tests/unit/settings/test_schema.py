@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from envtune.settings import axolotl_keys
-from envtune.settings.nearest import nearest
 from envtune.settings.schema import Mismatch, Node, Schema
+from envtune.settings.spelling.nearest import nearest
 from tests.plausible import spelled
 
 AXOLOTL = axolotl_keys.schema()

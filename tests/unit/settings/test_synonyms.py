@@ -4,8 +4,9 @@ import pytest
 
 from envtune.cli.arguments import parser
 from envtune.cli.verbs import VERBS
-from envtune.settings import axolotl_keys, dialects, synonyms, upstream
+from envtune.settings import axolotl_keys, dialects, upstream
 from envtune.settings.own import OWN
+from envtune.settings.spelling import synonyms
 from tests.unit.builders import problems
 
 FIELDS = axolotl_keys.schema().fields

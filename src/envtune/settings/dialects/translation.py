@@ -10,9 +10,9 @@ from envtune.settings.dialects import launching, trainer
 from envtune.settings.dialects.applier import Translation, apply, last, plain
 from envtune.settings.dialects.registry import DIALECTS, FOREIGN, TRAINER, Dialect, flags
 from envtune.settings.dialects.rules import without
-from envtune.settings.nearest import nearest
 from envtune.settings.own import OWN
 from envtune.settings.sources import AXOLOTL, SFT, Entry, Layer, as_text
+from envtune.settings.spelling.nearest import nearest
 
 
 def translate(layer: Layer) -> Translation:

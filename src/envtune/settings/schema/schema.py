@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from envtune.settings.nearest import slip, suggestion
 from envtune.settings.schema import nodes, texts, words
 from envtune.settings.schema.mismatch import Mismatch
 from envtune.settings.schema.nodes import Node, kind
+from envtune.settings.spelling.nearest import slip, suggestion
 
 # The mark of a name that the upstream takes and drops.
 DROPPED = "dropped"
