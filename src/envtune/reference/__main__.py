@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune import files
-from envtune.reference import document, example, hub, manifests, page, runpod
+from envtune.reference import document, example, hub, page, runpod
+from envtune.reference.kubernetes import manifests
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/settings.md": page.text,

@@ -8,7 +8,7 @@ affinity. It merges what a base says here into every overlay of it.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from envtune.reference.pods import INSTANCE, RUN, SERVICE, Node
+from envtune.reference.kubernetes.pods import INSTANCE, RUN, SERVICE, Node
 
 # Labels and annotations that hold the name of the run itself.
 _OWN = (INSTANCE, RUN)

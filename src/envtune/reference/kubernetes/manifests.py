@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from envtune.reference import commented, names, network, pods, trainings
-from envtune.reference.pods import NAME, Node
+from envtune.reference import commented
+from envtune.reference.kubernetes import names, network, pods, trainings
+from envtune.reference.kubernetes.pods import NAME, Node
 from envtune.settings.own import OWN
 
 _PORT = 8000

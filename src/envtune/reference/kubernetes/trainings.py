@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 
-from envtune.reference import network, pods
 from envtune.reference.example import REQUIRED
-from envtune.reference.pods import NAME, Node
+from envtune.reference.kubernetes import network, pods
+from envtune.reference.kubernetes.pods import NAME, Node
 from envtune.settings import loading, sources
 from envtune.settings.own.place import ON_FINISH
 

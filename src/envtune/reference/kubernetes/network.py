@@ -1,7 +1,7 @@
 """How pods reach each other, and who else reaches them."""
 
-from envtune.reference import pods
-from envtune.reference.pods import NAME, Node
+from envtune.reference.kubernetes import pods
+from envtune.reference.kubernetes.pods import NAME, Node
 
 _PORT = 29500
 
