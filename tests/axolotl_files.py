@@ -87,6 +87,13 @@ DPO: Keys = {
     "datasets": [{"path": "acme/pairs", "split": "train", "type": "chat_template.default",
                   "field_messages": "chat", "field_chosen": "yes", "field_rejected": "no"}],
 }  # fmt: skip
+TURNS: Keys = {
+    "rl": "dpo", "chat_template": "llama3",
+    "datasets": [{"path": "acme/pairs", "type": "chat_template.default", "split": "train",
+                  "field_messages": "talk", "field_chosen": "yes", "field_rejected": "no",
+                  "message_property_mappings": {"role": "who", "content": "what"},
+                  "roles": {"user": ["user"], "assistant": ["assistant"]}}],
+}  # fmt: skip
 PAIRS: Keys = {
     "rl": "dpo",
     "datasets": [{"path": "acme/pairs", "split": "train", "type": "chatml.intel"}],
@@ -155,7 +162,7 @@ _SFT = {"alpaca": ALPACA, "chats": CHATS, "two": TWO}
 _METHODS = {"lora": LORA, "targets": TARGETS, "qlora": QLORA, "full": FULL}
 _HABITS = {"tidy": HABITS, "old": OLD_HABITS}
 _RL = {
-    "dpo": DPO, "pairs": PAIRS, "own": OWN_PAIRS, "orpo": ORPO, "kto": KTO, "simpo": SIMPO,
+    "dpo": DPO, "turns": TURNS, "pairs": PAIRS, "own": OWN_PAIRS, "orpo": ORPO, "kto": KTO, "simpo": SIMPO,
     "grpo": GRPO, "prm": PRM, "reward": REWARD,
 }  # fmt: skip
 _NO_EVALUATION: Keys = {"val_set_size": 0.0, "evals_per_epoch": None}

@@ -49,8 +49,6 @@ def schema() -> Schema:
     for old, new in retired.RENAMED.items():
         fields[old] = fields[new]
     defs["FSDPConfig"] = _prefixed(defs["FSDPConfig"])
-    steps = defs["StepwiseSupervisedDataset"]  # has no type, and every example sets one
-    defs["StepwiseSupervisedDataset"] = _also(steps, "type", {"type": "string"})
     gone = dict.fromkeys(retired.REMOVED.keys() - fields.keys(), _FLAG)
     return Schema({**fields, **gone}, defs)
 
@@ -59,7 +57,3 @@ def _prefixed(node: Node) -> Node:
     """FSDP's keys, which Axolotl takes with their old prefix too, and those of FSDP1."""
     names = {**node["properties"], **{name: {DROPPED: True} for name in retired.FSDP1}}
     return {**node, "properties": {**names, **{retired.FSDP + name: names[name] for name in names}}}
-
-
-def _also(node: Node, name: str, child: Node) -> Node:
-    return {**node, "properties": {**node["properties"], name: child}}

@@ -78,6 +78,8 @@ class Schema:
                 taken.append((len(self.unread(found, option)), found))
         if taken:  # of several kinds of object the one that knows most of the names
             return min(taken, key=lambda one: one[0])[1]
+        if self.strict and self._mixes(value, options):
+            return self.loose.accept(value, node)
         # The option that got furthest into the value, with the least wrong, explains it best.
         deepest = max(problems, key=lambda p: (len(p.path), -len(p.more)), default=None)
         if deepest is not None and deepest.path:
@@ -123,7 +125,24 @@ class Schema:
             below = [child for child in found if child is not None and DROPPED not in child]
             inside = self.unread(item, {"anyOf": below}) if below else [()]
             lost += [(part, *path) for path in inside]
-        return lost
+        return lost or self._of_others(value, options)
+
+    def _of_others(self, value: Any, options: Sequence[Node]) -> list[tuple[str | int, ...]]:
+        """The names that the kind of object which a value is nearest to does not have, and another
+        kind has; nothing where it is as near to two."""
+        if not isinstance(value, Mapping) or len(options) < 2:
+            return []
+        least, next_, *_ = sorted((self.unread(value, option) for option in options), key=len)
+        return least if len(least) < len(next_) else []
+
+    def _mixes(self, value: Any, options: Sequence[Node]) -> bool:
+        """Whether an object has names of several kinds, each known and no kind knowing all: the
+        upstream takes it for one of them and drops the others' names."""
+        kinds = [option for option in options if kind(option) == "object"]
+        if not isinstance(value, Mapping) or len(kinds) < 2:
+            return False
+        known = {name for option in kinds for name in option.get("properties", {})}
+        return known.issuperset(value) and all(self.unread(value, option) for option in kinds)
 
     def describe(self, node: Node) -> str:
         """What a reader may write there, in a few words with an example."""
