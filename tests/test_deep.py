@@ -14,7 +14,7 @@ from envtune.checks import axolotl_validation
 from envtune.engine import validate
 from envtune.machine.hardware import Machine
 from envtune.machine.pretended import pretend
-from envtune.settings import axolotl_keys, retired, upstream
+from envtune.settings import axolotl_keys, passed_over, retired, upstream
 from envtune.settings.schema import Node
 from tests.harness import ROOT, clean_environ, envtune
 from tests.unit.builders import load, make_facts, resolved, values
@@ -84,6 +84,7 @@ def axolotl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
         "old": [bare(key, value) for key, value, _ in TODAY],
         "new": [({**bare(next(iter(t)), 0)[0], **t}, HOPPER) for _, _, t in TODAY],
         "missed": [({**BARE, **missed}, HOPPER) for missed in MISSED],
+        "dropped": [bare(name, 1) for name in passed_over.DROPPED],
     }
     folder = tmp_path_factory.mktemp("axolotl")
     (folder / "questions").write_text(json.dumps([q for part in asked.values() for q in part]))
@@ -139,7 +140,13 @@ def test_every_key_of_the_past_is_in_our_tables(axolotl: Answers) -> None:
         for key, node in fields.items()
         if node.get("deprecated") or re.match(r"\W*deprecated", node.get("description", ""), re.I)
     }
-    silent = {"noisy_embedding_alpha"}  # moved without a word
+    own = {
+        "overrides_of_model_config",
+        "overrides_of_model_kwargs",
+        "revision_of_model",
+        "type_of_model",
+    }
+    silent = {"noisy_embedding_alpha", *own}  # moved without a word; its own names for four keys
     ours = {key for key, _, _ in TODAY} | retired.KEPT.keys() | retired.REMOVED.keys()
     # Not the key is of the past, but what it does without `streaming` or `fsdp_version: 2`.
     elsewhere = {"pretraining_dataset", "fsdp_config"}
@@ -151,6 +158,11 @@ def test_axolotl_refuses_every_removed_key_or_never_heard_of_it(axolotl: Answers
     refused = {k for k, a in zip(asked, axolotl["keys"], strict=True) if a["problems"]}
     # Read by nothing, and says so only in its description.
     assert retired.REMOVED.keys() - refused == {"fsdp_final_state_dict_type"}
+
+
+def test_axolotl_drops_what_is_said_to_be_dropped(axolotl: Answers) -> None:
+    answers = zip(passed_over.DROPPED, axolotl["dropped"], strict=True)
+    assert not [name for name, answer in answers if name in answer["result"]]
 
 
 def test_a_translation_means_to_axolotl_what_the_old_key_meant(axolotl: Answers) -> None:

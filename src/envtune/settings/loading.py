@@ -162,9 +162,10 @@ class _Loader:
 
         A file of Axolotl's may hold any; a variable is set by hand and has to be one of a list.
         """
-        if entry.document in self.files and not synonyms.meant(key.upper()):
-            return passed_over.dropped(key) or passed_over.unheard(key, self.types)
-        return passed_over.dropped(key)
+        line = passed_over.dropped(key)
+        return line or (
+            passed_over.unheard(key, self.types) if entry.document in self.files else ""
+        )
 
     def _put(
         self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]

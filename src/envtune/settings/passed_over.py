@@ -8,24 +8,39 @@ from dataclasses import replace
 from typing import Any
 
 from envtune.settings.schema import Schema
-from envtune.settings.spelling.nearest import slip
+from envtune.settings.spelling import synonyms
+from envtune.settings.spelling.nearest import alike, slip
 from envtune.settings.typed import Setting, Settings
 
 # Keys of Axolotl's past and of those who wrote its examples: it has none of them any more and
 # drops them without a word. What says the same today, where something does.
 DROPPED = {
     "adam_eps": "adam_epsilon",
+    "bnb_4bit_compute_dtype": "bnb_config_kwargs",
+    "bnb_4bit_quant_type": "bnb_config_kwargs",
+    "bnb_4bit_use_double_quant": "bnb_config_kwargs",
+    "collator_pad_to_longest": "",
     "debug": "",
     "eta_min": "cosine_min_lr_ratio",
+    "eval_table_max_new_tokens": "generation_max_new_tokens",
     "flash_attn_fuse_qkv": "",
     "fsdp_transformer_layer_cls_to_wrap": "fsdp_config",
     "gptq_bits": "",
     "gptq_disable_exllama": "",
     "gptq_groupsize": "",
     "gptq_model_v1": "",
+    "kd_top_k_before_softmax": "",
+    "kd_zscore_base_temp": "",
     "landmark_attention": "",
+    "log_sweep_max_lr": "",
+    "log_sweep_min_lr": "",
+    "lora_bias": "",
+    "lora_out_dir": "",
     "push_to_hub_model_id": "hub_model_id",
-    "revision_of_model": "model_revision",
+    "padding_side": "",
+    "relora_anneal_steps": "jagged_restart_anneal_steps",
+    "relora_steps": "jagged_restart_steps",
+    "relora_warmup_steps": "jagged_restart_warmup_steps",
     "sample_packing_seq_len_multiplier": "",
     "seq_len_multiplier": "",
     "special_tokens_to_add": "special_tokens",
@@ -58,7 +73,10 @@ def dropped(name: str) -> str:
 def unheard(name: str, types: Schema) -> str:
     """The line about a name in a file of Axolotl's that it never heard of and drops; empty where
     the name is a slip of one that it has."""
-    return "" if slip(name, types.fields) else "Axolotl has no such key and drops it"
+    if slip(name, types.fields):
+        return ""
+    today = synonyms.meant(name.upper()) or alike(name, types.fields)
+    return f"Axolotl has no such key and drops it{f'; did you mean {today}?' if today else ''}"
 
 
 def without(settings: Settings) -> Settings:

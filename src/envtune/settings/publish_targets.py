@@ -7,7 +7,7 @@ push every checkpoint while it trains, before anything was checked.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from envtune.errors import Problem
 from envtune.settings.typed import Setting, Settings
@@ -15,6 +15,8 @@ from envtune.settings.typed import Setting, Settings
 PUSH_TO, WHAT = "SFT_PUSH_TO", "SFT_PUSH_WHAT"
 _HUB = re.compile(r"(?:hf://)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
 _STORE = re.compile(r"(?:(?:s3|gs|gcs|az|abfs|abfss)://[\w.-]+(?:/.*)?|file:///.+)")
+# What an example has in the place of a name.
+_BLANK = re.compile(r"<[^<>]*>")
 _ALLOWED = "org/name of the Hub, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
 # Axolotl's keys of the Hub, which never reach it.
 KEYS = ("hub_model_id", "hub_strategy", "hub_revision")
@@ -54,7 +56,9 @@ def translated(settings: Settings) -> Settings:
     if strategy and strategy.value not in (None, "end"):
         notes = (*notes, f"{strategy.name}: no checkpoint is pushed; the checked result is, once")
     own = dict(settings.own)
-    if model and model.value:
+    if _is_blank(model):
+        notes = (*notes, f"{model.name}: {model.value} is to be filled in; nothing is published")
+    elif model and model.value:
         at = f"@{revision.value}" if revision and revision.value else ""
         own[PUSH_TO] = replace(model, value=[f"hf://{model.value}{at}"], weaker=None)
         notes = (*notes, f"{model.name}: taken as {PUSH_TO}={own[PUSH_TO].value[0]}")
@@ -66,12 +70,18 @@ def problems(settings: Settings) -> Iterator[Problem]:
     model, given = settings.axolotl.get(KEYS[0]), settings.own.get(PUSH_TO)
     if model and model.value and given and given.value:
         yield Problem(model.name, f"is set and so is {given.name}; name every place in the latter")
-    for name, text in [*_texts(model), *_texts(given)]:
+    for name, text in [*_texts(None if _is_blank(model) else model), *_texts(given)]:
         try:
             parse(name, text)
         except ValueError as error:
             yield Problem(name, str(error))
     yield from _never_there(settings)
+
+
+def _is_blank(model: Setting | None) -> TypeGuard[Setting]:
+    return (
+        model is not None and isinstance(model.value, str) and bool(_BLANK.fullmatch(model.value))
+    )
 
 
 def _texts(setting: Setting | None) -> list[tuple[str, str]]:

@@ -17,8 +17,12 @@ RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "liger_swiglu": "liger_glu_activation",
     "noisy_embedding_alpha": "neftune_noise_alpha",
+    "overrides_of_model_config": "model_config",
+    "overrides_of_model_kwargs": "model_kwargs",
     "pretrain_multipack_buffer_size": "streaming_multipack_buffer_size",
+    "revision_of_model": "model_revision",
     "sequence_parallel_degree": "context_parallel_size",
+    "type_of_model": "model_type",
 }
 
 # A flag that has become one value of another key.

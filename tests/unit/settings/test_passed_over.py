@@ -83,10 +83,57 @@ def test_a_name_that_nobody_knows_is_told_in_a_file_and_refused_as_a_variable(
         of_variables(QQQ_HOUSE_BRAND="1")
 
 
-@pytest.mark.parametrize("name", ["learnin_rate", "context_parapllel_size", "lora_rank", "epochs"])
-def test_a_slip_and_another_tools_word_are_refused_in_a_file(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["learnin_rate", "context_parapllel_size", "dataset", "max_step", "eval_set_size", "lora_rr"],
+)
+def test_a_slip_is_refused_in_a_file_too(tmp_path: Path, name: str) -> None:
     with pytest.raises(Refused, match="did you mean"):
         of_file(tmp_path, **{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lora_rank", "lora_r"),
+        ("epochs", "num_epochs"),
+        ("use_rslora", "peft_use_rslora"),
+        ("wandb_run_name", "wandb_name"),
+        ("val_datasets", "test_datasets"),
+        ("use_auth_token", "hf_use_auth_token"),
+    ],
+)
+def test_another_name_is_dropped_as_axolotl_does_and_told_with_the_one_that_it_has(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    [line] = of_file(tmp_path, **{name: 1}).warnings
+    assert line.endswith(f"{name}: Axolotl has no such key and drops it; did you mean {meant}?")
+    with pytest.raises(Refused, match=f"did you mean AXOLOTL_{meant.upper()}"):
+        of_variables(**{name.upper(): "1"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("revision_of_model", "model_revision", "v2"),
+        ("type_of_model", "model_type", "LlamaForCausalLM"),
+        ("overrides_of_model_config", "model_config", {"rope_theta": 1.0}),
+        ("overrides_of_model_kwargs", "model_kwargs", {"foo": 1}),
+    ],
+)
+def test_axolotls_inner_names_for_a_key_say_the_same(
+    tmp_path: Path, old: str, new: str, value: Any
+) -> None:
+    assert plain(of_file(tmp_path, **{old: value}))[new] == value
+
+
+def test_a_repository_that_is_still_to_be_filled_in_is_told_and_nothing_is_published(
+    tmp_path: Path,
+) -> None:
+    settings = of_file(tmp_path, hub_model_id="<your-hub-model-id>")
+    assert not settings.problems
+    assert "SFT_PUSH_TO" not in settings.own
+    assert settings.notes[-1].endswith("is to be filled in; nothing is published")
 
 
 def test_a_file_that_is_not_axolotls_gets_no_such_grace(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ _MEANT: Mapping[str, str] = {
     "datasets": "dataset data data_path dataset_path dataset_name train_data train_file data_file "
     "train_dataset training_data training_file training_data_path train_path dataset_id",
     "test_datasets": "eval_dataset eval_datasets eval_data eval_file validation_file val_data "
-    "validation_data validation_dataset test_dataset test_data val_dataset",
+    "validation_data validation_dataset test_dataset test_data val_dataset val_datasets",
     "val_set_size": "test_size val_size val_split eval_split validation_split eval_size "
     "validation_size split_ratio",
     "lora_r": "lora_rank rank r lora_dim",
