@@ -114,6 +114,9 @@ def idle(settings: Settings, facts: Facts) -> Iterator[str]:
     given = _Given(settings)
     if given.on(_BY_EPOCH) and given.off("val_set_size") and not given.on("test_datasets"):
         yield f"{given.name(_BY_EPOCH)}: no rows are held back, so nothing is evaluated"
+    if given["adapter"] == "lora" and given.on("load_in_4bit"):
+        what = f"does nothing with lora in Axolotl; {given.name('adapter')}=qlora quantises"
+        yield f"{given.name('load_in_4bit')}: {what}"
     attention = str(given["attn_implementation"])
     known = attention.split(":", maxsplit=1)[0].split("@", maxsplit=1)[0] in _isolating()
     if given.on("sample_packing") and "/" in attention and not known:
@@ -155,9 +158,6 @@ def _adapter(given: _Given, *, tuned: bool) -> Iterator[Problem]:
         wanted = "qlora" if quantised[0] == "load_in_4bit" else "lora"
         what = f"freezes the weights, and without an adapter nothing is left to train; set {wanted}"
         yield Problem(given.name(quantised[0]), f"{what} as {given.name('adapter')}")
-    if adapter == "lora" and given.on("load_in_4bit"):
-        what = f"does nothing with lora in Axolotl; set {given.name('adapter')}=qlora"
-        yield Problem(given.name("load_in_4bit"), what)
     if adapter == "qlora":
         yield from _qlora(given)
     if adapter in ("lora", "qlora") or (tuned and "adapter" not in given):

@@ -47,7 +47,6 @@ CONFLICTS = [
     ({"ADAPTER": "null", "LOAD_IN_4BIT": "1"}, "LOAD_IN_4BIT: freezes the weights, and without an adapter nothing is left to train; set qlora as AXOLOTL_ADAPTER"),
     ({"ADAPTER": "null", "LOAD_IN_8BIT": "1"}, "LOAD_IN_8BIT: freezes the weights"),
     ({"RL": "dpo", "LEARNING_RATE": "1e-5", "LOAD_IN_4BIT": "1"}, "LOAD_IN_4BIT: freezes the weights"),
-    ({"ADAPTER": "lora", "LOAD_IN_4BIT": "1"}, "LOAD_IN_4BIT: does nothing with lora in Axolotl; set AXOLOTL_ADAPTER=qlora"),
     ({"ADAPTER": "qlora", "LOAD_IN_4BIT": "0"}, "LOAD_IN_4BIT: is off and AXOLOTL_ADAPTER is qlora"),
     ({"ADAPTER": "qlora", "LOAD_IN_8BIT": "1"}, "LOAD_IN_8BIT: excludes qlora"),
     ({"LORA_R": "null"}, "LORA_R: is null and an adapter needs it"),
@@ -354,6 +353,10 @@ def test_a_gpu_that_nobody_knows_is_refused_with_those_that_are_known(text: str)
         (
             {"AXOLOTL_EVALS_PER_EPOCH": "4", "AXOLOTL_VAL_SET_SIZE": "0"},
             "AXOLOTL_EVALS_PER_EPOCH: no rows are held back, so nothing is evaluated",
+        ),
+        (
+            {"AXOLOTL_ADAPTER": "lora", "AXOLOTL_LOAD_IN_4BIT": "1"},
+            "AXOLOTL_LOAD_IN_4BIT: does nothing with lora in Axolotl; AXOLOTL_ADAPTER=qlora quantises",
         ),
     ],
 )
