@@ -36,8 +36,6 @@ _ALTERNATIVES = (
     {"val_set_size", "test_datasets"},
     {"fsdp_config", "deepspeed"},
 )
-# What a file of Axolotl's has at its top, and no dialect.
-_MARKS = ("base_model", "datasets", "pretraining_dataset")
 # Null in a file is a key that is not set, but for this one: then all weights are trained.
 _NULL_SAYS = "adapter"
 # What nobody set by hand is overridden without a word.
@@ -57,13 +55,12 @@ class _Loader:
         self.problems: list[Problem] = []
         self.unknown: list[Problem] = []
         self.dropped: list[str] = []
-        self.files: set[str] = set()
+        self.files: dict[str, set[str]] = {}
         self.notes: list[str] = []
 
     def load(self, inputs: Inputs) -> Settings:
         self.problems += inputs.problems
-        named = (entry for layer in inputs.layers for entry in layer.entries if entry.document)
-        self.files = {entry.document for entry in named if entry.name in _MARKS}
+        self.files = passed_over.axolotls(inputs)
         layers = [(layer.name, dialects.translate(layer)) for layer in inputs.layers]
         implied = {entry.key: entry for _, translated in layers for entry in translated.implied}
         self._take(Layer(IMPLIED, tuple(implied.values())))
@@ -158,14 +155,14 @@ class _Loader:
         return _Place(entry, key, path, node)
 
     def _dropped(self, entry: Entry, key: str) -> str:
-        """What to say of a name that Axolotl drops, if it is not a slip of one that it has.
+        """What to say of a name that Axolotl drops; empty where it has to be another one.
 
         A file of Axolotl's may hold any; a variable is set by hand and has to be one of a list.
         """
         line = passed_over.dropped(key)
-        return line or (
-            passed_over.unheard(key, self.types) if entry.document in self.files else ""
-        )
+        if line or entry.document not in self.files:
+            return line
+        return passed_over.unheard(key, self.types, self.files[entry.document])
 
     def _put(
         self, place: "_Place", value: Any, layer: str, taken: dict[tuple[str, Path], str]

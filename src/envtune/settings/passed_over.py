@@ -3,11 +3,12 @@
 All of it is taken, so that a configuration that Axolotl takes is, and told.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from envtune.settings.schema import Schema
+from envtune.settings.sources import Inputs
 from envtune.settings.spelling import synonyms
 from envtune.settings.spelling.nearest import alike, slip
 from envtune.settings.typed import Setting, Settings
@@ -58,6 +59,8 @@ OURS = {
     "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
     "save_only_model": _KEEPS,
 }
+# What a file of Axolotl's has at its top, and no dialect.
+_MARKS = {"base_model", "datasets", "pretraining_dataset"}
 # With one, the old checkpoint would be removed before the new one is committed.
 _FEWEST = 2
 
@@ -70,12 +73,25 @@ def dropped(name: str) -> str:
     return f"Axolotl has no such key and drops it{f'; it has {today}' if today else ''}"
 
 
-def unheard(name: str, types: Schema) -> str:
-    """The line about a name in a file of Axolotl's that it never heard of and drops; empty where
-    the name is a slip of one that it has."""
-    if slip(name, types.fields):
+def axolotls(inputs: Inputs) -> dict[str, set[str]]:
+    """The files in Axolotl's own names, and the names at the top of each."""
+    names: dict[str, set[str]] = {}
+    for layer in inputs.layers:
+        for entry in layer.entries:
+            names.setdefault(entry.document, set()).add(entry.name)
+    return {file: named for file, named in names.items() if file and named & _MARKS}
+
+
+def unheard(name: str, types: Schema, beside: Set[str]) -> str:
+    """The line about a name in a file of Axolotl's that it never heard of and drops.
+
+    Empty where the name is a slip of one that it has, or another tool's word for what a file has
+    to say and the names `beside` it do not.
+    """
+    word = synonyms.meant(name.upper())
+    if word in _MARKS - beside or slip(name, types.fields):
         return ""
-    today = synonyms.meant(name.upper()) or alike(name, types.fields)
+    today = word or alike(name, types.fields)
     return f"Axolotl has no such key and drops it{f'; did you mean {today}?' if today else ''}"
 
 

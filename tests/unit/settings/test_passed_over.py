@@ -92,6 +92,14 @@ def test_a_slip_is_refused_in_a_file_too(tmp_path: Path, name: str) -> None:
         of_file(tmp_path, **{name: 1})
 
 
+def test_another_tools_word_for_what_a_file_has_to_say_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "axolotl.json"
+    file.write_text('{"base_model": "acme/tiny", "dataset_path": "acme/rows"}')
+    read = sources.read((), {"SFT_TRAINER_CONFIG_JSON_PATH": str(file)})
+    with pytest.raises(Refused, match="dataset_path: no such setting; did you mean datasets"):
+        given.settings(sources.with_documents(read))
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
