@@ -18,8 +18,9 @@ PRESET = "SFT_ACCELERATE_PRESET"
 ZERO = ("zero2", "zero3")
 _SHARDED = ("fsdp2", *ZERO)
 _AMPERE = (8, 0)
-# Optimizers of 8 bits whose kernels fail on what FSDP2 shards; Axolotl refuses the two together.
-_NOT_SHARDED = ("adamw_8bit", "adamw_bnb_8bit")
+# Optimizers whose kernels fail on what FSDP2 shards: Axolotl refuses the two together, and the
+# last one without FSDP1's use_orig_params.
+_NOT_SHARDED = ("adamw_8bit", "adamw_bnb_8bit", "q_galore_adamw8bit")
 
 # Axolotl's keys that shard by themselves, and those of a base model in few bits.
 _BY_AXOLOTL = ("deepspeed", "fsdp")

@@ -36,6 +36,10 @@ _NARROWER: dict[str, Node] = {
 }
 
 
+# Switches that Axolotl types as numbers; its examples say `true`.
+_SWITCHES = ("fix_untrained_tokens", "kd_trainer")
+
+
 def schema() -> Schema:
     """Axolotl's schema and its bundled plugins', stricter where Axolotl is too lenient."""
     snapshot = upstream.axolotl()
@@ -46,6 +50,8 @@ def schema() -> Schema:
     nullable = {key: {"anyOf": [node, {"type": "null"}]} for key, node in _NARROWER.items()}
     for key, node in {**_STRICTER, **nullable}.items():
         fields[key] = {**node, "description": fields[key].get("description", "")}
+    for key in _SWITCHES:
+        fields[key] = {**fields[key], "anyOf": [{"type": "boolean"}, *fields[key]["anyOf"]]}
     for old, new in retired.RENAMED.items():
         fields[old] = fields[new]
     defs["FSDPConfig"] = _prefixed(defs["FSDPConfig"])

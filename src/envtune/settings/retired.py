@@ -47,7 +47,7 @@ FSDP1 = (
 _OFFLOADING = {"offload": True, "offload_disk": "disk"}
 
 _KERNELS = "use AXOLOTL_LORA_MLP_KERNEL, _QKV_KERNEL and _O_KERNEL"
-# What to do instead. The last one is taken by Axolotl and read by nothing.
+# What to do instead.
 REMOVED = {
     "dpo_generate_during_eval": "unset it",
     "dpo_norm_loss": "unset it",
@@ -63,14 +63,14 @@ REMOVED = {
     "unsloth_lora_qkv": _KERNELS,
     "unsloth_rms_norm": "use AXOLOTL_LIGER_RMS_NORM=true",
     "unsloth_rope": "use AXOLOTL_LIGER_ROPE=true",
-    "fsdp_final_state_dict_type": "use AXOLOTL_FSDP_CONFIG__FINAL_STATE_DICT_TYPE",
 }
 
-# Still read by Axolotl, which asks for something else.
+# Still taken by Axolotl, which asks for something else.
 KEPT = {
     "eval_max_new_tokens": "generation_max_new_tokens",
     "eval_table_size": "generate_samples and num_generation_samples",
     "fsdp": "fsdp_config",
+    "fsdp_final_state_dict_type": "fsdp_config.final_state_dict_type",
     "gemma4_fp8_nonexpert": "nonexpert_quantization",
     "gemma4_nf4_nonexpert": "nonexpert_quantization",
 }

@@ -120,6 +120,12 @@ def test_another_name_is_dropped_as_axolotl_does_and_told_with_the_one_that_it_h
         of_variables(**{name.upper(): "1"})
 
 
+@pytest.mark.parametrize("key", ["fix_untrained_tokens", "kd_trainer"])
+def test_a_switch_that_axolotl_types_as_a_number_is_taken_as_one(tmp_path: Path, key: str) -> None:
+    for settings in (of_file(tmp_path, **{key: True}), of_variables(**{key.upper(): "true"})):
+        assert plain(settings)[key] is True
+
+
 @pytest.mark.parametrize(
     ("old", "new", "value"),
     [

@@ -206,6 +206,19 @@ def test_of_several_kinds_of_object_the_one_that_knows_the_names_is_meant() -> N
     assert SMALL.accept({"y": "3"}, either) == {"y": 3}
 
 
+def test_names_of_several_kinds_of_object_are_taken_together_and_told() -> None:
+    """As the data sets of DPO in Axolotl's examples have them; a wrong value is still wrong."""
+    one = {"type": "object", "properties": {"path": TEXT, "chosen": TEXT, "field": TEXT}}
+    two = {"type": "object", "properties": {"path": TEXT, "mapping": FREE, "shards": WHOLE}}
+    both = either(one, two)
+    mixed = {"path": "a", "chosen": "c", "field": "f", "mapping": {"a": 1}}
+    assert SMALL.accept(mixed, both) == mixed
+    assert SMALL.unread(mixed, both) == [("mapping",)]
+    for wrong in ({**mixed, "house": 1}, {"path": "a", "shards": "x"}):
+        with pytest.raises(Mismatch):
+            SMALL.accept(wrong, both)
+
+
 def test_a_mismatch_inside_a_value_holds_the_path_to_it() -> None:
     with pytest.raises(Mismatch) as caught:
         SMALL.parse('[{"path": "a"}, {"count": "many"}]', ITEMS)
