@@ -318,16 +318,3 @@ def test_a_word_is_refused_by_every_setting_that_takes_no_words() -> None:
 def test_the_size_of_an_image_is_two_numbers() -> None:
     with pytest.raises(Mismatch):
         AXOLOTL.parse("a-word,b", AXOLOTL.fields["image_size"])
-
-
-def test_names_of_several_kinds_of_object_are_taken_together_and_told() -> None:
-    """As data sets of DPO have them; a name of no kind and a wrong value are still wrong."""
-    one = {"type": "object", "properties": {"path": TEXT, "chosen": TEXT, "field": TEXT}}
-    two = {"type": "object", "properties": {"path": TEXT, "mapping": FREE, "shards": WHOLE}}
-    both = {"anyOf": [one, two]}
-    mixed = {"path": "a", "chosen": "c", "field": "f", "mapping": {"a": 1}}
-    assert SMALL.accept(mixed, both) == mixed
-    assert SMALL.unread(mixed, both) == [("mapping",)]
-    for wrong in ({**mixed, "house": 1}, {"path": "a", "shards": "x"}):
-        with pytest.raises(Mismatch):
-            SMALL.accept(wrong, both)
