@@ -1,0 +1,30 @@
+"""What is handed on while data is read: rows of one file, and the row that is wrong."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one file, in its order. `places[i]` is where `rows[i]` begins: a line, counted from
+    1, or the row's number in a file that has no lines."""
+
+    source: str
+    places: Sequence[int]
+    rows: Sequence[Row]
+
+    def where(self, index: int) -> str:
+        """A row as people name it: file:line."""
+        return f"{self.source}:{self.places[index]}"
+
+
+class BadRow(ValueError):
+    """A row that cannot be trained on. `reason` is counted: a few words, the same for each row
+    of its kind; `what` says it of this one, with the column and what is allowed."""
+
+    def __init__(self, where: str, reason: str, what: str) -> None:
+        super().__init__(f"{where}: {what}")
+        self.where, self.reason, self.what = where, reason, what
