@@ -27,7 +27,7 @@ def check(args: argparse.Namespace) -> Result:
         need_engines("check --deep")
     made = configuration.configure(args.overrides)
     warn(made)
-    templates.render_axolotl(made.config)
+    templates.prove(made.config)
     show(output.configuration(made.config, width(sys.stdout)))
     if args.deep:
         _ask_axolotl(made)

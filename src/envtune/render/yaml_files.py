@@ -5,7 +5,6 @@ quote nor a newline in a value can change the document, and what comes out is pa
 has to equal what went in.
 """
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,8 @@ import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from envtune.errors import Problem, Refused
+from envtune.render import yaml_values
+from envtune.render.yaml_values import dump
 from envtune.resolve.config import RunConfig, Value
 from envtune.settings import upstream
 
@@ -24,17 +25,8 @@ _CHECKOUT = Path(__file__).parents[3] / "templates"
 TEMPLATES = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 AXOLOTL_TEMPLATE = TEMPLATES / "axolotl.yaml.j2"
 
-# Unicode's own line breaks, which PyYAML writes raw and reads back as something else.
-_BREAKS = set("\x85\u2028\u2029\ufeff")
 # Characters of YAML; a template that writes more repeats something.
 _LONGEST = 1 << 20
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes a value that occurs twice out twice: nobody reads anchors gladly."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 class _Plain(str):
@@ -62,7 +54,7 @@ def render_accelerate(config: RunConfig) -> str:
     )
     if not config.parallel.base:
         return text
-    return _dump({**config.parallel.base, **yaml.safe_load(text)}, default_flow_style=False)
+    return dump({**config.parallel.base, **yaml.safe_load(text)}, default_flow_style=False)
 
 
 def _fsdp_of_accelerate(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,25 +101,13 @@ def _compiled(text: str) -> jinja2.Template:
 def _finalize(value: Any) -> str:
     if isinstance(value, _Plain):
         return str(value)
-    return _dump(value, default_flow_style=True).removesuffix("...\n").rstrip("\n")
+    return dump(value, default_flow_style=True).removesuffix("...\n").rstrip("\n")
 
 
 def _block(value: Any) -> _Plain:
     """A list or object over several lines, two spaces in."""
-    lines = _dump(value, default_flow_style=False).rstrip("\n").split("\n")
+    lines = dump(value, default_flow_style=False).rstrip("\n").split("\n")
     return _Plain("\n".join("  " + line if line else line for line in lines))
-
-
-def _dump(value: Any, *, default_flow_style: bool) -> str:
-    text: str = yaml.dump(
-        value,
-        Dumper=_Dumper,
-        default_flow_style=default_flow_style,
-        sort_keys=False,
-        allow_unicode=not _BREAKS & set(json.dumps(value, ensure_ascii=False, default=str)),
-        width=2**20,
-    )
-    return text
 
 
 def _origin(value: Value) -> _Plain:
@@ -137,30 +117,8 @@ def _origin(value: Value) -> _Plain:
 
 
 def _compare(text: str, wanted: Mapping[str, Any], template: Path) -> None:
-    try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise refused(template, f"does not make YAML: {error}") from None
-    found = found if isinstance(found, Mapping) else {}
-    wrong = sorted(
-        str(key)
-        for key in {*found, *wanted}
-        if key not in found or key not in wanted or not _same(found[key], wanted[key])
-    )
-    if wrong:
-        fix = "; AXOLOTL_OUTPUT_DIR names the run's folder" if "output_dir" in wrong else ""
-        raise refused(template, f"loses or changes {', '.join(wrong)}{fix}")
-
-
-def _same(found: Any, wanted: Any) -> bool:
-    """Equal, and of the same type: 1, 1.0 and True are three things here."""
-    if type(found) is not type(wanted):
-        return False
-    if isinstance(wanted, list):
-        return len(found) == len(wanted) and all(map(_same, found, wanted))
-    if isinstance(wanted, dict):
-        return found.keys() == wanted.keys() and all(_same(found[k], wanted[k]) for k in wanted)
-    return bool(found == wanted)
+    if wrong := yaml_values.unlike(text, wanted):
+        raise refused(template, wrong)
 
 
 def refused(template: Path, message: str) -> Refused:
