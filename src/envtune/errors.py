@@ -173,6 +173,12 @@ FAILURES = (
     ),
     _failure(
         Exit.DATA,
+        r"^envtune\S*\.NothingToLearn\b",
+        "nothing would be learned",
+        "the type of the data says which parts of a row are; see the rows that are shown",
+    ),
+    _failure(
+        Exit.DATA,
         r"datasets\.exceptions\.|DatasetGenerationError|JSONDecodeError|"
         r"zero[- ]length|Empty dataset|DataFilesNotFoundError",
         "the data could not be read",

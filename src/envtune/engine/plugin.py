@@ -21,7 +21,7 @@ from transformers import TrainerCallback, set_seed
 from envtune import channel, files
 from envtune.artifacts import checkpoints
 from envtune.channel import Outcome
-from envtune.engine import tracking, train
+from envtune.engine import learned, tracking, train
 from envtune.engine.export import fourbit
 from envtune.engine.trainer import end_at_the_last_step, mark_checkpoints
 from envtune.redaction import redact
@@ -79,8 +79,20 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         tracking.leave_lost(self.account.run_dir, os.environ)
         tracking.guard(trainer)
         mark_checkpoints(trainer, main=self.account.main)
+        if self.account.main:
+            self._tell_rows(cfg, trainer)
         end_at_the_last_step(trainer)
         return [RunCallback(self.account)]
+
+    def _tell_rows(self, cfg: Any, trainer: Any) -> None:
+        """What is learned, before the first step; a reward model's labels are no tokens."""
+        if cfg.reward_model or cfg.process_reward_model:
+            return
+        tokenizer = trainer.processing_class
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor's own
+        ends = tokenizer.convert_tokens_to_ids([tokenizer.eos_token, *(cfg.eot_tokens or ())])
+        known = [end for end in dict.fromkeys(ends) if isinstance(end, int)]
+        learned.tell(trainer.train_dataset, tokenizer, known, self.account.run_dir)
 
     def post_train_unload(self, cfg: Any) -> None:
         """The last hook: the final weights are written."""

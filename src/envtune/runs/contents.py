@@ -15,6 +15,8 @@ from envtune.settings.own.stages import QUANTISED
 RECORD, COMPLETE, REPORT = "run.json", ".complete", "report.json"
 CARD, CONFIG, DATA, EVAL, OUT = "README.md", "config", "data", "eval", ".publish"
 ADAPTER, MODEL = "adapter", "model"
+# Rows as they are trained, with their mask, and the page of them.
+SAMPLE, SAMPLE_PAGE = f"{DATA}/sample.json", f"{DATA}/sample.html"
 # What a run makes of its adapter: for vLLM, and for everybody.
 SERVING, MERGED = "serving", "merged"
 LEASE, LAUNCH, BUDGET, SERVER = "lease", "launch.json", "budget.json", "server.json"

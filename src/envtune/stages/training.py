@@ -16,6 +16,7 @@ from envtune.errors import Exit, Refused, gist, recognise, wrong_value
 from envtune.machine import hardware, rendezvous
 from envtune.render import launch
 from envtune.resolve.owned import CHECKPOINTS
+from envtune.runs.contents import SAMPLE
 from envtune.stages.watcher import TrainWatcher
 from envtune.supervise import descendants, nodes, process, trackers
 from envtune.supervise.progress import PHASES
@@ -80,6 +81,7 @@ def _lead(context: Context, resume: Path | None) -> StageRecord:
     """Trains as node 0, which may be the only one, and judges what came of it."""
     run = context.run
     channel.clear(run.folder)
+    (run.folder / SAMPLE).unlink(missing_ok=True)
     start = str(resume.relative_to(run.folder)) if resume else context.config.resume_from
     watcher = TrainWatcher(context, nodes.stamp())
     if watcher.shared:

@@ -5,6 +5,9 @@ from contextlib import suppress
 from envtune import channel
 from envtune.artifacts import checkpoints
 from envtune.channel import FINAL, Outcome
+from envtune.runs.contents import SAMPLE
+from envtune.stages import learned
+from envtune.supervise import nodes
 from envtune.supervise.progress import Progress
 from envtune.supervise.stage import LOG, Context
 
@@ -24,12 +27,14 @@ class TrainWatcher:
         self.tail: list[str] = []
         self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
         self.broken = False
+        self.told = bool(nodes.rank(context))  # one node tells
         self.seen: Outcome | None = None
 
     def outcome(self) -> Outcome | None:
         """The child's account, or the last one that a volume in trouble has let us read."""
         with suppress(OSError):
             self.seen = channel.read_outcome(self.context.run.folder, self.owner) or self.seen
+            self._tell_rows()
         return self.seen
 
     def line(self, text: str) -> None:
@@ -51,6 +56,19 @@ class TrainWatcher:
             if not self.broken:
                 LOG.warning("train: progress cannot be shown: %s", error)
             self.broken = True
+
+    def _tell_rows(self) -> None:
+        """Once, before the first step; not every training has rows to tell of."""
+        if self.told or self.seen is None or self.seen.state not in ("model", "training"):
+            return
+        self.told = self.seen.state == "training"
+        if (self.context.run.folder / SAMPLE).exists():
+            self.told = True
+            self.progress.close()
+            try:
+                learned.tell(self.context)
+            except (OSError, ValueError, LookupError) as error:
+                LOG.warning("train: rows cannot be shown: %s", error)
 
     def stop(self) -> bool:
         """A training that has begun saves first; before that there is nothing to save."""
