@@ -1,14 +1,14 @@
 """How long a user waits for a word: cold starts of `envtune check` beside its peers.
 
-Run by `make bench-cold`. Each command is started anew; the median of wall and CPU
-seconds is printed, and the ratio to a bare interpreter in the same run.
+Run by `make bench-cold`. Each command is started anew, in turn; the median of wall and CPU
+seconds is printed, and the ratio to a bare interpreter in the same run. BEFORE=FOLDER names
+another checkout, whose code is measured beside this one's.
 """
 
 import os
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,16 +22,12 @@ def environ(**settings: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **settings}
 
 
-def measure(argv: list[str], env: dict[str, str], folder: str) -> tuple[float, float]:
-    """Median wall and CPU seconds of a command."""
-    walls, cpus = [], []
-    for _ in range(REPEATS):
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run(argv, env=env, cwd=folder, capture_output=True, check=False)
-        walls.append(time.perf_counter() - start)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return statistics.median(walls), statistics.median(cpus)
+def once(argv: list[str], env: dict[str, str], folder: str) -> tuple[float, float]:
+    """Wall and CPU seconds of a command."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(argv, env=env, cwd=folder, capture_output=True, check=False)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
@@ -51,13 +47,18 @@ def main() -> None:
             ("envtune check, good environment", check, good),
             ("import of Axolotl's schema alone", peer, good | {"HF_HUB_OFFLINE": "1"}),
         ]
-        base = 0.0
+        if before := os.environ.get("BEFORE"):
+            old = {"PYTHONPATH": f"{before}/src"}
+            cases[2:2] = [("the same, before", check, bad | old)]
+            cases[4:4] = [("the same, before", check, good | old)]
+        turns = [[once(argv, env, folder) for _, argv, env in cases] for _ in range(REPEATS)]
+        medians = [
+            [statistics.median(x) for x in zip(*case, strict=True)]
+            for case in zip(*turns, strict=True)
+        ]
         print(f"{'command':36}{'wall s':>8}{'CPU s':>8}{'x bare':>8}")
-        for name, argv, env in cases:
-            wall, cpu = measure(argv, env, folder)
-            base = base or cpu
-            print(f"{name:36}{wall:8.3f}{cpu:8.3f}{cpu / base:8.1f}")
-            sys.stdout.flush()
+        for (name, _, _), (wall, cpu) in zip(cases, medians, strict=True):
+            print(f"{name:36}{wall:8.3f}{cpu:8.3f}{cpu / medians[0][1]:8.1f}")
 
 
 if __name__ == "__main__":
