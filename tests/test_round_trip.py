@@ -58,7 +58,7 @@ NARROWER: dict[str, tuple[Spelled, ...]] = {
 # Keys that reach Axolotl by other ways: envtune's own, what a run takes out of the YAML, what
 # Axolotl has removed (refused, or null), and what it reads from its environment.
 ELSEWHERE = {
-    *owned.ours({}),
+    *owned.ours({}, None),
     *owned.REFUSED,
     "resume_from_checkpoint",
     *retired.REMOVED,

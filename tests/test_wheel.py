@@ -109,6 +109,7 @@ OTHERS = {
     ("health",): (0, "no run yet"),
     ("welcome",): (0, "next: envtune check && envtune run"),
     ("login",): (0, "W&B: off"),
+    ("runs",): (0, "no run"),
     ("finish", "3"): (3, ""),
     ("run-name-preview",): (0, "tiny-llama-instructions"),
     ("print-runtime",): (0, "RUN_NAME"),

@@ -228,7 +228,7 @@ def test_a_kill_at_a_random_time_leaves_no_half_folder(tmp_path: Path, dice: ran
         "print('go', flush=True)\n"
         "checkpoints.publish(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])"
     )
-    for _ in range(10):
+    for turn in range(10):
         command = [sys.executable, "-c", script, str(folder), str(target), *NAMES]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
@@ -237,4 +237,4 @@ def test_a_kill_at_a_random_time_leaves_no_half_folder(tmp_path: Path, dice: ran
             child.send_signal(signal.SIGKILL)
         if target.exists():
             assert whole(target)
-            target.rename(tmp_path / f"done{len(list(tmp_path.iterdir()))}")
+            target.rename(tmp_path / f"done{turn}")
