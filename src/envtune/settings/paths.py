@@ -128,8 +128,9 @@ def everything_local(settings: Settings) -> bool:
 
 def near_file(path: str) -> str:
     """What is there instead of a local `path` that is not: `; there is data/train.jsonl`, or
-    nothing. One part of it may be misspelled, a folder or the file."""
-    found = _near_path(os.path.abspath(path)) if path else None
+    nothing. One part of it may be misspelled, a folder or the file; what is there and no file, as
+    a pipe or a link to itself, is nothing else's misspelling."""
+    found = _near_path(os.path.abspath(path)) if path and not os.path.lexists(path) else None
     return (
         f"; there is {os.path.relpath(found) if not path.startswith('/') else found}"
         if found
