@@ -14,6 +14,8 @@ from typing import Any
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
+# No types of their own, and one that reads YAML in its columns.
+_OTHERS = ("base", "pretrain", "user_defined", "creative_acr")
 _STYLES = ("", ":instruct", ":chat", ":chatml", ":phi")
 
 
@@ -48,7 +50,7 @@ def _strategies() -> Iterator[tuple[str, Any]]:
 
     cfg = DictDefault({"train_on_inputs": False, "sequence_len": 1})
     for module in pkgutil.iter_modules(prompt_strategies.__path__):
-        if module.ispkg or module.name in ("base", "pretrain", "user_defined"):
+        if module.ispkg or module.name in _OTHERS:
             continue
         loaded = importlib.import_module(f"axolotl.prompt_strategies.{module.name}")
         for name, _ in inspect.getmembers(loaded, inspect.isfunction):
