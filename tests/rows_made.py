@@ -43,7 +43,10 @@ def conversation(dice: random.Random) -> dict[str, Any]:
 def with_tools(dice: random.Random) -> dict[str, Any]:
     """A conversation in which a tool is called."""
     arguments = {"b": dice.randrange(9), "a": text(dice), "c": [1.0, None, True]}
-    function = {"name": "look", "arguments": json.dumps(arguments) if dice.random() < 0.5 else arguments}
+    function = {
+        "name": "look",
+        "arguments": json.dumps(arguments) if dice.random() < 0.5 else arguments,
+    }
     schema = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "string"}}}
     return {
         "messages": [

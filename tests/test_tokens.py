@@ -27,7 +27,9 @@ from envtune.settings import upstream
 from tests import rows_made
 
 DRILL = bool(os.environ.get("DRILL"))
-TEMPLATES = sorted(p.stem for p in (templates._axolotl() / "utils/chat_templates/templates").glob("*.jinja"))
+TEMPLATES = sorted(
+    p.stem for p in (templates._axolotl() / "utils/chat_templates/templates").glob("*.jinja")
+)
 TYPES = sorted(upstream.instruct()["types"])
 # What a family of templates writes, as tokens of the test's vocabularies.
 ADDED = [
@@ -54,7 +56,9 @@ def byte_level(folder: Path, *, begins: bool) -> None:
     made.train_from_iterator((rows_made.text(dice) for _ in range(3000)), trainer)
     if begins:
         trims = processors.ByteLevel(trim_offsets=True)
-        begin = processors.TemplateProcessing(single="<|start|> $A", special_tokens=[("<|start|>", 0)])
+        begin = processors.TemplateProcessing(
+            single="<|start|> $A", special_tokens=[("<|start|>", 0)]
+        )
         made.post_processor = processors.Sequence([trims, begin])
     folder.mkdir()
     made.save(str(folder / "tokenizer.json"))
@@ -75,7 +79,12 @@ def sentence_piece(folder: Path) -> None:
     made.train_from_iterator((rows_made.text(dice) for _ in range(3000)), trainer)
     folder.mkdir()
     made.save(str(folder / "tokenizer.json"))
-    said = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    said = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
 
@@ -119,7 +128,10 @@ def theirs_of(row: Mapping[str, Any], made: Any) -> list[tuple[list[int], list[i
 
 
 def differences(
-    rows: Sequence[Mapping[str, Any]], keys: Mapping[str, Any], config: Mapping[str, Any], pair: tuple[Any, Backend]
+    rows: Sequence[Mapping[str, Any]],
+    keys: Mapping[str, Any],
+    config: Mapping[str, Any],
+    pair: tuple[Any, Backend],
 ) -> Iterator[str]:
     """Rows that become something else here than there."""
     theirs, backend = pair
@@ -132,7 +144,9 @@ def differences(
         axolotl = load_strategy(keys["type"], theirs, cfg, DictDefault(validated))
     if axolotl is None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(wrappers, "wrap_dataset_for_tokenized_prompt", lambda made, *_, **__: made)
+            patch.setattr(
+                wrappers, "wrap_dataset_for_tokenized_prompt", lambda made, *_, **__: made
+            )
             base = keys["type"].partition(":")[0]
             axolotl = wrappers.DATASET_HANDLERS[base](style or None, theirs, cfg, None, {})[0]
     made = strategy(keys, dict(cfg), backend)
@@ -168,7 +182,11 @@ def test_conversations_by_any_template_become_what_axolotl_makes(
     for name in some(TEMPLATES, 5, seed):
         for kind in ("trimmed", "pieces"):
             rows = rows_made.conversations(dice, 300 if DRILL else 30, tools=True)
-            found = list(differences(rows, {"type": "chat_template", "chat_template": name}, {}, tokenizers[kind]))
+            found = list(
+                differences(
+                    rows, {"type": "chat_template", "chat_template": name}, {}, tokenizers[kind]
+                )
+            )
             print(name, kind, len(found), len(rows))
             assert not found, (name, kind, found[:2])
 
@@ -177,14 +195,20 @@ def test_conversations_by_any_template_become_what_axolotl_makes(
 def test_what_of_a_conversation_is_trained_is_what_axolotl_trains(
     tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random, kind: str
 ) -> None:
-    keys = {"type": "chat_template", "chat_template": dice.choice(["chatml", "llama3", "mistral_v1", "qwen3", "gemma3"])}
+    keys = {
+        "type": "chat_template",
+        "chat_template": dice.choice(["chatml", "llama3", "mistral_v1", "qwen3", "gemma3"]),
+    }
     for more, config in [
         ({"message_field_training": "train"}, {}),
         ({"train_on_eos": "all"}, {"train_on_inputs": True}),
         ({"train_on_eos": "last"}, {"eot_tokens": ["<|im_end|>", "<|eot_id|>", "<end_of_turn>"]}),
         ({"train_on_eos": "none", "roles_to_train": ["user", "gpt"]}, {}),
         ({"train_on_eot": "all"}, {"eot_tokens": ["<|im_end|>", "<|eot_id|>"]}),
-        ({"drop_system_message": True, "roles_to_train": ["system", "assistant"]}, {"base_model": "x/Mistral"}),
+        (
+            {"drop_system_message": True, "roles_to_train": ["system", "assistant"]},
+            {"base_model": "x/Mistral"},
+        ),
         ({"chat_template": "qwen3"}, {"chat_template_kwargs": {"enable_thinking": False}}),
         ({"roles": {"assistant": ["user", "human"], "user": ["assistant"]}}, {}),
     ]:
@@ -199,13 +223,27 @@ def test_what_of_a_conversation_is_trained_is_what_axolotl_trains(
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("inputs", [False, True])
 def test_questions_and_answers_become_what_axolotl_makes(
-    tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random, seed: int, kind: str, inputs: bool
+    tokenizers: dict[str, tuple[Any, Backend]],
+    dice: random.Random,
+    seed: int,
+    kind: str,
+    inputs: bool,
 ) -> None:
     for name in some(TYPES, 8, seed):
         texts = rows_made.instructions(dice, 200 if DRILL else 25)
         columns = json.dumps(upstream.instruct()["types"][name]["columns"])
-        rows = [{**row, **{c: rows_made.text(dice) for c in _named(columns) if c not in row}} for row in texts]
-        found = list(differences(rows, {"type": name}, {"train_on_inputs": inputs, "sequence_len": 48}, tokenizers[kind]))
+        rows = [
+            {**row, **{c: rows_made.text(dice) for c in _named(columns) if c not in row}}
+            for row in texts
+        ]
+        found = list(
+            differences(
+                rows,
+                {"type": name},
+                {"train_on_inputs": inputs, "sequence_len": 48},
+                tokenizers[kind],
+            )
+        )
         assert not found, (name, kind, found[:2])
 
 
@@ -221,17 +259,40 @@ def test_types_that_are_a_mapping_plain_texts_and_segments_too(
 ) -> None:
     count = 2000 if DRILL else 40
     texts = rows_made.instructions(dice, count)
-    named = {"field_instruction": "a question", "field_output": "a.b", "format": "Q {instruction} {input}", "no_input_format": "Q {instruction}\n"}
-    asked = [{"a question": row["instruction"], "a.b": row["output"], **({"input": row["input"]} if "input" in row else {})} for row in texts]
+    named = {
+        "field_instruction": "a question",
+        "field_output": "a.b",
+        "format": "Q {instruction} {input}",
+        "no_input_format": "Q {instruction}\n",
+    }
+    asked = [
+        {
+            "a question": row["instruction"],
+            "a.b": row["output"],
+            **({"input": row["input"]} if "input" in row else {}),
+        }
+        for row in texts
+    ]
     with_system = {**named, "system_prompt": "Be brief.", "system_format": "<s>{system}</s> "}
     plain = [{"text": row["output"] * dice.randrange(1, 9)} for row in texts]
     pieces = [
-        {"segments": [{"label": dice.random() < 0.5, "text": rows_made.text(dice)} for _ in range(dice.randrange(5))]}
+        {
+            "segments": [
+                {"label": dice.random() < 0.5, "text": rows_made.text(dice)}
+                for _ in range(dice.randrange(5))
+            ]
+        }
         for _ in range(count)
     ]
     for rows, keys in (
         (asked, {"type": named}),
-        ([{**row, **({"system": rows_made.text(dice)} if i % 3 else {})} for i, row in enumerate(asked)], {"type": with_system}),
+        (
+            [
+                {**row, **({"system": rows_made.text(dice)} if i % 3 else {})}
+                for i, row in enumerate(asked)
+            ],
+            {"type": with_system},
+        ),
         (plain, {"type": "completion"}),
         ([{"story": row["text"]} for row in plain], {"type": "completion", "field": "story"}),
         (pieces, {"type": "input_output"}),

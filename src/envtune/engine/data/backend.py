@@ -58,7 +58,10 @@ class Backend:
         self.np = np
         self.loaded = loaded
         self.shape = _Shape(loaded.backend)
-        self.fast, self.slow = _fastokens(self.shape) if fast else (None, "rows differed")
+        self.fast: Any = None
+        self.slow: str | None = "fastokens made other ids of a row"
+        if fast:
+            self.fast, self.slow = _fastokens(self.shape)
         self.compared = 0
 
     @functools.cached_property
@@ -104,7 +107,7 @@ class Backend:
         count = _LATER if self.compared else _FIRST
         seen = dice.sample(range(len(texts)), min(count + _ODD * 4, len(texts)))
         odd = [i for i in seen if not self.shape.plain(texts[i])]
-        longest = sorted(range(len(texts)), key=lambda i: len(texts[i]))[-_LONGEST:]
+        longest = self.np.argsort(self.np.diff(made.splits))[-_LONGEST:].tolist()
         chosen = {*seen[:count], *longest, *(odd[: _ODD if not self.compared else _LATER])}
         rows = [texts[i] for i in sorted(chosen)]
         exact = self.exact.encode_batch_fast(rows, add_special_tokens=special)
@@ -166,13 +169,15 @@ class _Shape:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        parts = self.parts = json.loads(text)
+        parts: dict[str, Any] = json.loads(text)
+        self.parts = parts
         self.added = [token["content"] for token in parts["added_tokens"]]
         pre = _flat(parts["pre_tokenizer"], "pretokenizers")
         self.metaspace = any(part["type"] == "Metaspace" for part in pre)
         self.byte_level = any(part["type"] == "ByteLevel" for part in pre)
         self.space = " " if self.metaspace else _SPACE
-        self._found = re.compile("|".join(map(re.escape, sorted(self.added, key=len)[::-1])) or "$.")
+        longest_first = sorted(self.added, key=len)[::-1]
+        self._found = re.compile("|".join(map(re.escape, longest_first)) or "$.")
 
     def plain(self, text: str) -> bool:
         """Whether a text has no character and no token that is worth a comparison."""
@@ -217,7 +222,8 @@ class _Shape:
         if not (self.byte_level or self.metaspace):
             return None
         vocabulary = self.parts["model"]["vocab"]
-        added = {token["id"]: len(token["content"].encode()) for token in self.parts["added_tokens"]}
+        tokens = self.parts["added_tokens"]
+        added = {token["id"]: len(token["content"].encode()) for token in tokens}
         lengths = np.zeros(max([*vocabulary.values(), *added]) + 1, np.int64)
         for token, number in vocabulary.items():
             lengths[number] = _covered(token) if self.metaspace else len(token)
@@ -253,7 +259,7 @@ def _flat(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     """The parts of a sequence, or the one part."""
     if part is None:
         return []
-    return part[inner] if part["type"] == "Sequence" else [part]  # type: ignore[no-any-return]
+    return part[inner] if part["type"] == "Sequence" else [part]
 
 
 def _fastokens(shape: _Shape) -> tuple[Any, str | None]:

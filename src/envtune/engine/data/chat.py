@@ -4,7 +4,6 @@ Trained are the tokens that touch a turn's own text, and the end of a turn where
 tokens that say so stands within three tokens of it. See axolotl.prompt_strategies.chat_template.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -51,7 +50,10 @@ class Chat:
         self.options = options
         self.dice = Random(0)
         eos = backend.loaded.eos_id
-        self.ends = {"eot": self._one_id(options.eot_tokens), "eos": {eos} - {None}}
+        self.ends: dict[str, set[int]] = {
+            "eot": self._one_id(options.eot_tokens),
+            "eos": set() if eos is None else {eos},
+        }
 
     def _one_id(self, tokens: tuple[str, ...]) -> set[int]:
         found = [self.backend.ids(token) for token in tokens]
@@ -101,7 +103,7 @@ class Chat:
     def _trained(self, texts: list[str], made: Encoded, turns: list[_Turn]) -> Any:
         import numpy as np
 
-        on = np.zeros(len(made.ids) + 1, np.int32)
+        on: Any = np.zeros(len(made.ids) + 1, np.int32)
         if not turns:
             return on[:-1].astype(bool)
         first, last = self._located(texts, made, turns)

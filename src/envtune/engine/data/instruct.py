@@ -110,38 +110,31 @@ class Instruct:
         made = self.backend.encode(texts, special=True)
         self.backend.prove(texts, made, self.dice, special=True)
         ids, splits = made.ids, made.splits
+        eos: Any = self.backend.loaded.eos_id
         sizes = np.diff(splits)
-        keep = np.repeat([bool(text) for text in texts], sizes)
-        if (sizes > self.limit).any():
-            keep &= self._cut(sizes)
+        keep: Any = np.repeat([bool(text) for text in texts], sizes)
+        for i in np.flatnonzero(sizes > self.limit):  # what the tokenizer adds at the end stays
+            keep[splits[i] + self.limit - self.after : splits[i + 1] - self.after] = False
         lengths = np.minimum(sizes, self.limit) * [bool(text) for text in texts]
         answer = np.arange(len(texts)) % 2 == 1
         filled = lengths > 0
         last = ids[np.maximum(splits[1:] - 1 - self._lost(sizes), 0)] if len(ids) else lengths
-        closed = answer & filled & (last != self.backend.loaded.eos_id) & (lengths < self.limit)
+        closed = answer & filled & (last != eos) & (lengths < self.limit)
         begun = splits[:-1][answer & filled]
         keep[begun[ids[begun] == self.backend.loaded.bos_id]] = False
-        trained = np.repeat(answer | self.whole, sizes)
+        trained: Any = np.repeat(answer | self.whole, sizes)
         at = splits[1:][closed]
         keep = np.insert(keep, at, True)
-        numbers = np.insert(coded(ids, trained), at, self.backend.loaded.eos_id)
+        numbers = np.insert(coded(ids, trained), at, eos)
         ends = splits + np.concatenate([[0], np.cumsum(closed)])
         kept = np.concatenate([[0], np.cumsum(keep)])[ends[::2]]
-        return Made(numbers[keep], kept, frozenset([self.backend.loaded.eos_id]))
+        return Made(numbers[keep], kept, frozenset([eos]))
 
     def _lost(self, sizes: Any) -> Any:
         """How many ids of each text's end are cut, where the tokenizer adds none there."""
         import numpy as np
 
         return np.where(self.after, 0, np.maximum(sizes - self.limit, 0))
-
-    def _cut(self, sizes: Any) -> Any:
-        """Which ids a cut at sequence_len leaves; what the tokenizer adds at the end stays."""
-        import numpy as np
-
-        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        whole = np.repeat(sizes, sizes)
-        return (place < np.minimum(whole, self.limit) - self.after) | (place >= whole - self.after)
 
     def _texts(self, batch: Batch, tell: Tell) -> Any:
         for i, row in enumerate(batch.rows):

@@ -65,12 +65,15 @@ def _options(
         tokens = [token for token in tokens if token in text]
         if wrong := [token for token in tokens if len(backend.ids(token)) != 1]:
             raise Beyond(f"eot_tokens: {wrong[0]} is no token of this tokenizer")
+    eot = keys.get("train_on_eot") or eos
+    if backend.loaded.eos in tokens and config.get("eot_tokens") and eos != eot:
+        raise Beyond("train_on_eos and train_on_eot speak of one token")
     name = str(config.get("tokenizer_config") or config.get("base_model") or "")
     return Options(
         roles=frozenset(known.get(role, role) for role in roles),
         whole=bool(config.get("train_on_inputs")),
         eos=eos,
-        eot=keys.get("train_on_eot") or eos,
+        eot=eot,
         eot_tokens=tuple(tokens),
         hides_system="mistral" in name.lower(),
     )

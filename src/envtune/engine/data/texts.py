@@ -1,5 +1,6 @@
 """Plain text, and text in pieces of which each says whether it is trained."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
@@ -26,7 +27,7 @@ class Completion:
         texts = list(self._texts(batch, tell))
         made = self.backend.encode(texts, special=True)
         self.backend.prove(texts, made, self.dice, special=True)
-        rows = [self._cut(made.ids[a:b]) for a, b in zip(made.splits, made.splits[1:], strict=False)]
+        rows = [self._cut(made.ids[a:b]) for a, b in itertools.pairwise(made.splits)]
         sizes = [
             min(self.length, len(row) - start)
             for row in rows
@@ -74,7 +75,7 @@ class Segments:
         made = self.backend.encode(texts, special=False)
         self.backend.prove(texts, made, self.dice, special=False)
         labels = np.array([label or self.whole for label, _ in pieces], bool)
-        trained = np.repeat(labels, np.diff(made.splits))
+        trained: Any = np.repeat(labels, np.diff(made.splits))
         ends = np.cumsum([0, *map(len, rows)])
         eos = self.backend.loaded.eos_id
         ending = frozenset(() if eos is None else (eos,))

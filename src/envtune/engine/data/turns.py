@@ -67,7 +67,7 @@ class Reading:
         for call in turn.get("tool_calls") or ():
             if "function" in call and isinstance(call["function"].get("arguments"), str):
                 call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-        if (training := message.get(self.training)) is not None:
+        if self.training and (training := message.get(self.training)) is not None:
             turn["training"] = training
         for key in ("content", self.thinking):
             if isinstance(turn.get(key), list):
