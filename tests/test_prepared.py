@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -49,7 +50,8 @@ def prepare(config: dict[str, Any], folder: Path, **more: Any) -> Prepared:
     rows = {"train": [read(Path(i["path"]), i) for i in config["datasets"]]}
     if config.get("test_datasets"):
         rows["test"] = [read(Path(i["path"]), i) for i in config["test_datasets"]]
-    return tokenised.prepare(config, Path(config["base_model"]), rows, folder / "store", **more)
+    wanted = tokenised.Wanted(config, Path(config["base_model"]), rows, **more)
+    return tokenised.prepare(wanted, folder / "store")
 
 
 @pytest.fixture
@@ -112,10 +114,164 @@ def test_the_rows_their_order_and_the_steps_are_axolotls(
     config |= MORE[name](config, tmp_path, dice)
     cfg, wanted = theirs(config, tmp_path)
     handover.say(tmp_path, prepare(config, tmp_path))
-    fresh = DictDefault({k: v for k, v in cfg.items() if not k.startswith(("total_", "sample_packing_eff"))})
+    fresh = DictDefault(
+        {k: v for k, v in cfg.items() if not k.startswith(("total_", "sample_packing_eff"))}
+    )
     made = handover.meta(fresh, tmp_path)
     assert listed(made.train_dataset) == listed(wanted.train_dataset)
     assert listed(made.eval_dataset) == listed(wanted.eval_dataset)
     assert made.total_num_steps == wanted.total_num_steps
     for column, feature in made.train_dataset.features.items():
         assert feature == wanted.train_dataset.features[column], column
+
+
+# --- kept by content ------------------------------------------------------------------------
+
+
+def test_the_same_rows_are_found_again_and_others_are_told_apart(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    first = prepare(config, tmp_path, content="rows", caches=tmp_path / "caches")
+    assert (first["hit"], first["because"]) == (False, "nothing was prepared before")
+    again = prepare({**config, "learning_rate": 2e-3}, tmp_path, content="rows")
+    assert again["hit"]
+    assert again["folder"] == first["folder"]
+    assert again["manifest"] == first["manifest"]
+    other = prepare({**config, "sequence_len": 390}, tmp_path, content="rows")
+    assert (other["hit"], other["because"]) == (False, "other than before: sequence_len")
+    assert "rows" in prepare(config, tmp_path, content="others")["because"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "no manifest"])
+def test_what_is_damaged_is_prepared_anew(
+    config: dict[str, Any], tmp_path: Path, dice: Random, damage: str
+) -> None:
+    made = prepare(config, tmp_path, content="rows")
+    folder = Path(made["folder"])
+    shard = folder / made["manifest"]["splits"]["train"]["shards"][0]["file"]
+    whole = shard.read_bytes()
+    if damage == "no manifest":
+        (folder / "manifest.json").unlink()
+    elif damage == "gone":
+        shard.unlink()
+    else:
+        at = dice.randrange(len(whole))
+        shard.write_bytes(whole[:at] if damage == "cut" else whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    again = prepare(config, tmp_path, content="rows")
+    assert not again["hit"]
+    assert "damaged" in again["because"]
+    assert shard.read_bytes() == whole
+
+
+def test_a_preparation_that_is_killed_leaves_nothing_and_is_made_anew_with_the_same_bytes(
+    config: dict[str, Any], tmp_path: Path, dice: Random
+) -> None:
+    def told(folder: Path) -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".arrow", ".json") and p.name != "manifest.json"}
+
+    wanted = told(Path(prepare(config, tmp_path, content="rows")["folder"]))
+    for number in range(40 if DRILL else 4):
+        folder = tmp_path / f"killed-{number}"
+        child = os.fork()
+        if not child:  # ends where the alarm finds it, as a kill does
+            signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.001, 0.12))
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            prepare(config, folder, content="rows")
+            os._exit(0)
+        os.waitpid(child, 0)
+        made = prepare(config, folder, content="rows")
+        assert told(Path(made["folder"])) == wanted
+        assert [p.name for p in (folder / "store").iterdir() if not p.name.endswith(".lock")] == [Path(made["folder"]).name]
+
+
+# --- what cannot be trained on --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "row", "said"),
+    [
+        ({}, {"instruction": "a"}, "rows.jsonl:121: it has no column 'output'"),
+        ({}, {"instruction": "a", "output": ["b"]}, "the answer is ['b'], and no text"),
+        ({}, {"instruction": "a", "output": "b\ud800"}, "half of a surrogate pair"),
+        ({"type": "chat_template", "chat_template": "chatml"}, {"messages": []}, "no list of messages"),
+        ({"type": "chat_template", "chat_template": "chatml"}, {"messages": [{"content": "a"}]}, "has no 'role'"),
+        ({"type": "chat_template", "chat_template": "gemma"}, {"messages": [{"role": "system", "content": "a"}]}, "System role not supported"),
+        ({"type": "input_output"}, {"segments": [{"text": "a"}]}, "segments is no list"),
+        ({"type": "completion"}, {"story": "a"}, "it has no column 'text'"),
+    ],
+)  # fmt: skip
+def test_a_row_that_axolotl_would_fail_at_is_told_with_its_place(
+    config: dict[str, Any], tmp_path: Path, keys: dict[str, Any], row: dict[str, Any], said: str
+) -> None:
+    good = {
+        "chat_template": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        "input_output": {"segments": [{"label": True, "text": "a b"}]},
+        "completion": {"text": "a b"},
+    }.get(keys.get("type", ""), {"instruction": "a", "output": "b"})
+    config["datasets"] = [item(write(tmp_path / "rows.jsonl", [good] * 120 + [row, good]), **keys)]
+    with pytest.raises(BadRow) as bad:
+        prepare(config, tmp_path)
+    assert bad.value.where == "rows.jsonl:121"
+    assert said in str(bad.value)
+    left: list[BadRow] = []
+    wanted = tokenised.Wanted(config, Path(config["base_model"]), {"train": [read(tmp_path / "rows.jsonl", config["datasets"][0])]})
+    made = tokenised.prepare(wanted, tmp_path / "store", left.append)
+    assert [row.where for row in left] == ["rows.jsonl:121"]
+    assert made["manifest"]["splits"]["train"]["rows"] == 121
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"sequence_len": 16}, "none of 120 rows is left to learn from: 120 have more than 16 tokens"),
+        ({"sequence_len": 16, "excess_length_strategy": "raise"}, "more than sequence_len 16"),
+        ({"val_set_size": 5000}, "leaves no row to train on"),
+    ],
+)
+def test_a_run_with_nothing_to_learn_from_is_refused(
+    config: dict[str, Any], tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(Refused, match=said) as refused:
+        prepare(config | more, tmp_path)
+    assert refused.value.exit == Exit.DATA
+    assert [path for path in (tmp_path / "store").iterdir() if not path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "keys", "said"),
+    [
+        ({"rl": "dpo"}, {}, "rl is set"),
+        ({"seed": None}, {}, "no seed"),
+        ({"tokenizer_use_fast": False}, {}, "tokenizer_use_fast"),
+        ({}, {"shards": 4}, "shards is set"),
+        ({}, {"type": "metharme"}, "type: metharme is laid out by Axolotl alone"),
+        ({}, {"type": {"format": "{nothing}"}}, "laid out by Axolotl alone"),
+        ({}, {"type": "chat_template", "chat_template": "nothing"}, "no chat template is found"),
+        ({"eot_tokens": ["<|im_end|>"]}, {"type": "chat_template", "chat_template": "chatml"}, "is no token of this tokenizer"),
+    ],
+)
+def test_what_is_not_known_is_left_to_axolotl_with_the_reason(
+    config: dict[str, Any], tmp_path: Path, more: dict[str, Any], keys: dict[str, Any], said: str
+) -> None:
+    config["datasets"][0] |= keys
+    with pytest.raises(Beyond, match=said):
+        prepare(config | more, tmp_path)
+
+
+def test_the_figures_are_those_of_the_rows(config: dict[str, Any], tmp_path: Path) -> None:
+    made = prepare({**config, "val_set_size": 0.25, "sequence_len": 300}, tmp_path)
+    manifest = json.loads((Path(made["folder"]) / "manifest.json").read_text())
+    assert manifest == made["manifest"]
+    lost = manifest["dropped"]["train"]["too_long"]["rows"]
+    train = listed(load_from_disk(f"{made['folder']}/train"))
+    told = manifest["splits"]["train"]
+    assert train is not None
+    assert told["rows"] + manifest["splits"]["eval"]["rows"] + lost == 120
+    assert told["rows"] == len(train) == sum(told["lengths"].values())
+    assert told["tokens"] == sum(len(row["input_ids"]) for row in train)
+    learned = [[label for label in row["labels"] if label != -100] for row in train]
+    assert told["trained_tokens"] == sum(map(len, learned))
+    assert told["without_trained_token"] == sum(not labels for labels in learned)
+    ends = 2
+    assert told["without_end_of_turn"] == sum(bool(labels) and labels[-1] != ends for labels in learned)
+    assert 0.5 < told["packing_fill"] <= 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch  # noqa: F401  # before a tokenizer is loaded, which would do without it
+from axolotl.loaders import load_tokenizer
 from axolotl.prompt_strategies import load as load_strategy
 from axolotl.utils.data import wrappers
 from axolotl.utils.dict import DictDefault
@@ -20,8 +21,8 @@ from transformers import AutoTokenizer
 
 from envtune.data.batches import BadRow, Batch
 from envtune.engine.data import templates, tokenizer
-from envtune.engine.data.backend import Backend
-from envtune.engine.data.made import ids_of
+from envtune.engine.data.backend import Backend, Differs
+from envtune.engine.data.made import ids_of, refuse
 from envtune.engine.data.strategies import strategy
 from envtune.settings import upstream
 from tests import rows_made
@@ -152,7 +153,7 @@ def differences(
     made = strategy(keys, dict(cfg), backend)
     wanted = [theirs_of(row, axolotl) for row in rows]
     told: list[BadRow] = []
-    places = [i for i in range(len(rows))]
+    places = range(len(rows))
     whole = made.make(Batch("rows", places, rows), told.append)
     refused = {int(bad.where.partition(":")[2]) for bad in told}
     ids, coded = ids_of(whole.coded), whole.coded
@@ -300,3 +301,57 @@ def test_types_that_are_a_mapping_plain_texts_and_segments_too(
         for length in (24, 512):
             found = list(differences(rows, keys, {"sequence_len": length}, tokenizers[kind]))
             assert not found, (keys, kind, found[:2])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_batch_of_no_rows_is_no_rows(tokenizers: dict[str, tuple[Any, Backend]], fast: bool) -> None:
+    _, backend = tokenizers["pieces"]
+    backend = backend if fast else Backend(backend.loaded, fast=False)
+    for keys in ({"type": "alpaca"}, {"type": "completion"}, {"type": "input_output"}, {"type": "chat_template", "chat_template": "chatml"}):
+        made = strategy(keys, {"sequence_len": 64}, backend).make(Batch("rows", [], []), refuse)
+        assert (made.coded.tolist(), made.splits.tolist()) == ([], [0])
+
+
+def test_without_fastokens_the_same_is_made(tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random) -> None:
+    for kind, (theirs, backend) in tokenizers.items():
+        slow = (theirs, Backend(backend.loaded, fast=False))
+        assert slow[1].slow
+        for rows, keys in (
+            (rows_made.conversations(dice, 20), {"type": "chat_template", "chat_template": "qwen3"}),
+            (rows_made.instructions(dice, 20), {"type": "alpaca"}),
+        ):
+            assert not list(differences(rows, keys, {}, slow)), kind
+
+
+def test_other_ids_than_hugging_faces_are_seen(tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random) -> None:
+    _, backend = tokenizers["bytes"]
+    texts = [rows_made.text(dice) for _ in range(300)]
+    backend.prove(texts, backend.encode(texts, special=True), dice, special=True)
+    longest = max(texts, key=lambda text: len(backend.ids(text)))
+    made = backend.encode([text + " x" if text == longest else text for text in texts], special=True)
+    with pytest.raises(Differs):
+        backend.prove(texts, made, dice, special=True)
+
+
+CONFIGURED: list[dict[str, Any]] = [
+    {},
+    {"special_tokens": {"pad_token": "<|pad|>", "eos_token": "<|im_end|>"}},
+    {"special_tokens": {"additional_special_tokens": ["<|im_start|>"]}, "tokens": ["<new>", "a"]},
+    {"chat_template": "chatml", "default_system_message": "Be brief."},
+]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("more", CONFIGURED)
+def test_the_tokenizer_is_the_one_that_axolotl_loads(tmp_path: Path, kind: str, more: dict[str, Any]) -> None:
+    folder = tmp_path / kind
+    MAKERS[kind](folder)
+    cfg = {"base_model": str(folder), "base_model_config": str(folder), "tokenizer_config": str(folder), **more}
+    theirs = load_tokenizer(DictDefault(cfg))
+    for _ in range(2):  # read, and kept
+        ours = tokenizer.load(folder, more, tmp_path / "kept")
+        assert ours is not None
+        assert json.loads(ours.backend) == json.loads(theirs.backend_tokenizer.to_str())
+        assert (ours.bos_id, ours.eos_id, ours.special) == (theirs.bos_token_id, theirs.eos_token_id, theirs.special_tokens_map)
+        wanted = {"type": "chat_template"}
+        assert templates.source(wanted, cfg, ours) == theirs.chat_template

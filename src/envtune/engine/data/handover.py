@@ -30,12 +30,12 @@ def meta(cfg: Any, run_dir: Path) -> Any:
 
     folder = Path(files.read_json(run_dir / PREPARED)["folder"])
     train, held = _load(folder / "train", cfg), _load(folder / "eval", cfg)
-    if held is not None and cfg.sample_packing and cfg.eval_sample_packing is not False:
-        if calculate_total_num_steps(cfg, held, update=False) == 0:
-            raise ValueError(
-                "eval dataset split is too small for sample_packing. "
-                "You should set `eval_sample_packing: False`."
-            )
+    packed = held is not None and cfg.sample_packing and cfg.eval_sample_packing is not False
+    if packed and calculate_total_num_steps(cfg, held, update=False) == 0:
+        raise ValueError(
+            "eval dataset split is too small for sample_packing. "
+            "You should set `eval_sample_packing: False`."
+        )
     steps = calculate_total_num_steps(cfg, train)
     return TrainDatasetMeta(train, held, min(steps, cfg.max_steps) if cfg.max_steps else steps)
 

@@ -112,12 +112,13 @@ class Instruct:
         ids, splits = made.ids, made.splits
         eos: Any = self.backend.loaded.eos_id
         sizes = np.diff(splits)
-        keep: Any = np.repeat([bool(text) for text in texts], sizes)
+        filled = np.array([bool(text) for text in texts], bool)
+        keep: Any = np.repeat(filled, sizes)
         for i in np.flatnonzero(sizes > self.limit):  # what the tokenizer adds at the end stays
             keep[splits[i] + self.limit - self.after : splits[i + 1] - self.after] = False
-        lengths = np.minimum(sizes, self.limit) * [bool(text) for text in texts]
+        lengths = np.minimum(sizes, self.limit) * filled
         answer = np.arange(len(texts)) % 2 == 1
-        filled = lengths > 0
+        filled = lengths > 0  # a text of nothing that the vocabulary has is empty too
         last = ids[np.maximum(splits[1:] - 1 - self._lost(sizes), 0)] if len(ids) else lengths
         closed = answer & filled & (last != eos) & (lengths < self.limit)
         begun = splits[:-1][answer & filled]

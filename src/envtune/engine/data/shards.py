@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ _TYPES = {
 _BYTES = {"int8": 1, "int32": 4, "int64": 8}
 
 
-def write(folder: Path, rows: Rows, order: Any, name: str, mark: str, *, packed: bool) -> list[Any]:
+def write(folder: Path, rows: Rows, order: Any, mark: str, *, packed: bool) -> list[dict[str, Any]]:
     """Writes the rows of `order`. `mark`: 16 hexadecimal digits that tell one content from another.
 
     Returns each shard's file, rows, size and digest.
@@ -30,18 +29,15 @@ def write(folder: Path, rows: Rows, order: Any, name: str, mark: str, *, packed:
 
     folder.mkdir(parents=True)
     columns = [c for c in _TYPES if packed or c != "position_ids"]
-    size = int(rows.table["kept"][order].sum(dtype="i8")) * sum(_BYTES[_TYPES[c]] for c in columns)
+    tokens = int(rows.table["kept"][order].sum(dtype="i8"))
+    size = tokens * sum(_BYTES[_TYPES[c]] for c in columns)
     pieces = np.array_split(order, max(1, -(-size // _SHARD)))
     names = [f"data-{i:05d}-of-{len(pieces):05d}.arrow" for i in range(len(pieces))]
     shards = [
-        {
-            "file": f"{folder.name}/{file}",
-            "rows": len(piece),
-            **_write(folder / file, rows, piece, columns),
-        }
-        for file, piece in zip(names, pieces, strict=True)
+        {"file": f"{folder.name}/{name}", **_write(folder / name, rows, piece, columns)}
+        for name, piece in zip(names, pieces, strict=True)
     ]
-    _describe(folder, columns, names, name, mark)
+    _describe(folder, columns, names, mark)
     sync(folder)
     return shards
 
@@ -50,36 +46,36 @@ def _write(path: Path, rows: Rows, order: Any, columns: list[str]) -> dict[str, 
     import pyarrow as pa
 
     fields = [pa.field(c, _list(c)) for c in columns]
-    schema = pa.schema(
-        [*fields, *([pa.field("length", pa.int64())] if "position_ids" in columns else [])]
-    )
+    if "position_ids" in columns:
+        fields.append(pa.field("length", pa.int64()))
+    schema = pa.schema(fields)
     with _Hashed(path) as stream:
         with pa.ipc.new_stream(pa.PythonFile(stream, "w"), schema) as writer:
-            for arrays in _arrays(rows, order, columns):
+            for flat, lengths in rows.read(order):
+                arrays = _arrays(flat, lengths, columns)
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
-        return stream.told()
+        return {"rows": len(order), **stream.told()}
 
 
-def _arrays(rows: Rows, order: Any, columns: list[str]) -> Iterator[list[Any]]:
+def _arrays(flat: Any, lengths: Any, columns: list[str]) -> list[Any]:
+    """The columns of some rows."""
     import numpy as np
     import pyarrow as pa
 
-    for flat, lengths in rows.read(order):
-        ends = np.cumsum(lengths)
-        offsets = pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32))
-        made = {
-            "input_ids": lambda: ids_of(flat),
-            "attention_mask": lambda: np.ones(len(flat), np.int8),
-            "labels": lambda: np.where(flat < 0, np.int64(_MASKED), flat),
-            "position_ids": lambda: np.arange(len(flat)) - np.repeat(ends - lengths, lengths),
-        }
-        lists = [
-            pa.Array.from_buffers(
-                _list(c), len(lengths), [None, offsets], children=[_plain(made[c]())]
-            )
-            for c in columns
-        ]
-        yield [*lists, *([_plain(lengths)] if "position_ids" in columns else [])]
+    ends = np.cumsum(lengths)
+    offsets = pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32))
+    made = {
+        "input_ids": ids_of(flat),
+        "attention_mask": np.ones(len(flat), np.int8),
+        "labels": np.where(flat < 0, np.int64(_MASKED), flat),
+    }
+    if "position_ids" in columns:
+        made["position_ids"] = np.arange(len(flat)) - np.repeat(ends - lengths, lengths)
+    lists = [
+        pa.Array.from_buffers(_list(c), len(lengths), [None, offsets], children=[_plain(made[c])])
+        for c in columns
+    ]
+    return [*lists, *([_plain(lengths)] if "position_ids" in columns else [])]
 
 
 def _list(column: str) -> Any:
@@ -96,7 +92,7 @@ def _plain(numbers: Any) -> Any:
     return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
 
 
-def _describe(folder: Path, columns: list[str], names: list[str], split: str, mark: str) -> None:
+def _describe(folder: Path, columns: list[str], names: list[str], mark: str) -> None:
     features: dict[str, Any] = {
         c: {"feature": {"dtype": _TYPES[c], "_type": "Value"}, "_type": "List"} for c in columns
     }
@@ -110,7 +106,7 @@ def _describe(folder: Path, columns: list[str], names: list[str], split: str, ma
         "_format_kwargs": {},
         "_format_type": None,
         "_output_all_columns": False,
-        "_split": split,
+        "_split": "train" if folder.name == "train" else "test",
     }
     for name, said in (("dataset_info.json", info), ("state.json", state)):
         with (folder / name).open("w") as stream:

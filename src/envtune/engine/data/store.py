@@ -75,14 +75,19 @@ def writing(folder: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     """A folder to write an entry in, that has its name afterwards. One start writes at a time."""
     entry = folder / name(key)
     aside = entry.with_name(f".{entry.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    empty(aside)
     yield aside
     files.write_json(aside / KEY, key)
     shards.sync(aside)
     shutil.rmtree(entry, ignore_errors=True)
     aside.rename(entry)
     shards.sync(folder)
+
+
+def empty(folder: Path) -> None:
+    """Takes all out of a folder, and makes it where it is not."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ What is not known to be the same as Axolotl's is Axolotl's: Beyond is raised wit
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,51 +53,54 @@ def beyond(config: Mapping[str, Any]) -> str | None:
     return f"{found} is set" if found else None
 
 
-def prepare(
-    config: Mapping[str, Any],
-    folder: Path,
-    rows: Mapping[str, Sequence[Read]],
-    out: Path,
-    *,
-    content: str = "",
-    caches: Path | None = None,
-    tell: Tell = refuse,
-) -> dict[str, Any]:
-    """Prepares the rows of `train`, and of `test` where there is one, in a folder in `out`.
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be prepared: the rows of each data set of `train`, and of `test` if there is one.
 
-    `config`: what was rendered for Axolotl; `folder`: the tokenizer's. `content`: a digest of
-    what `rows` hold: with one, what was prepared before is found again, and nothing is read.
-    `caches`: where the tokenizer is kept. `tell`: told of each bad row, which is left out if it
-    returns.
+    `config`: what was rendered for Axolotl; `tokenizer`: its folder. `content`: a digest of what
+    `rows` hold, by which what was prepared before is found again and nothing is read. `caches`:
+    where what was loaded of a tokenizer is kept.
+    """
+
+    config: Mapping[str, Any]
+    tokenizer: Path
+    rows: Mapping[str, Sequence[Read]]
+    content: str = ""
+    caches: Path | None = None
+
+
+def prepare(wanted: Wanted, out: Path, tell: Tell = refuse) -> dict[str, Any]:
+    """Prepares rows in a folder of their own in `out`. `tell`: told of each row that cannot be
+    trained on, which is left out if it returns.
 
     Returns `folder`, `hit`, `because` and `manifest`. Raises BadRow, Beyond, Refused, OSError.
     """
-    config = {"sequence_len": order.LENGTH, **{k: v for k, v in config.items() if v is not None}}
-    if reason := beyond(config):
+    given = {key: value for key, value in wanted.config.items() if value is not None}
+    wanted = replace(wanted, config={"sequence_len": order.LENGTH, **given})
+    if reason := beyond(wanted.config):
         raise Beyond(reason)
-    loaded = tokenizer.load(folder, config, caches)
+    loaded = tokenizer.load(wanted.tokenizer, wanted.config, wanted.caches)
     if loaded is None:
         raise Beyond("the tokenizer has no fast form")
-    key = _key(config, loaded, content)
+    key = _key(wanted, loaded)
+    found, because = None, "nothing tells what the rows hold"
     with store.alone(out, key):
-        manifest, because = store.find(out, key) if content else (None, "it is not known before")
-        if manifest is None:
-            manifest = _fresh(config, loaded, rows, out, key, tell)
-            hit = False
-        else:
-            hit = True
-    entry = out / store.name(key)
-    return {"folder": str(entry), "hit": hit, "because": because, "manifest": manifest}
+        if wanted.content:
+            found, because = store.find(out, key)
+        manifest = found or _fresh(wanted, loaded, out, key, tell)
+    folder = str(out / store.name(key))
+    return {"folder": folder, "hit": bool(found), "because": because, "manifest": manifest}
 
 
-def _key(config: Mapping[str, Any], loaded: Loaded, content: str) -> dict[str, Any]:
+def _key(wanted: Wanted, loaded: Loaded) -> dict[str, Any]:
     """What decides the files, by the name that a person is told when it is another one."""
+    config = wanted.config
     items = [*(config.get("datasets") or ()), *(config.get("test_datasets") or ())]
     reading = [{k: v for k, v in item.items() if k not in _PLACES} for item in items]
     texts = [templates.source(item, config, loaded) or "" for item in items]
     dated = any("strftime_now" in text for text in texts)
     return {
-        "rows": content,
+        "rows": wanted.content,
         "tokenizer": loaded.sha256,
         "how rows read": reading,
         "chat templates": texts,
@@ -107,19 +111,20 @@ def _key(config: Mapping[str, Any], loaded: Loaded, content: str) -> dict[str, A
 
 
 def _fresh(
-    config: Mapping[str, Any], loaded: Loaded, rows: Mapping[str, Sequence[Read]], out: Path,
-    key: Mapping[str, Any], tell: Tell,
-) -> dict[str, Any]:  # fmt: skip
+    wanted: Wanted, loaded: Loaded, out: Path, key: Mapping[str, Any], tell: Tell
+) -> dict[str, Any]:
     with store.writing(out, key) as aside:
         try:
-            made = _Preparing(config, Backend(loaded), aside, tell).all(rows)
+            made = _Preparing(wanted.config, Backend(loaded), aside, tell).all(wanted.rows)
         except Differs:  # what was told of bad rows is told again
-            made = _Preparing(config, Backend(loaded, fast=False), aside, tell).all(rows)
+            store.empty(aside)
+            slow = Backend(loaded, fast=False)
+            made = _Preparing(wanted.config, slow, aside, tell).all(wanted.rows)
         manifest = {
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tokenizer": {"sha256": loaded.sha256, "vocab_size": loaded.vocab_size},
             **made,
-            "configuration": figures.settings(config, (*_KEYS, "datasets", "test_datasets")),
+            "configuration": figures.settings(wanted.config, (*_KEYS, "datasets", "test_datasets")),
         }
         files.write_json(aside / store.MANIFEST, manifest)
     return manifest
@@ -197,8 +202,7 @@ class _Preparing:
     def _write(
         self, name: str, rows: Rows, taken: Any, limit: int, *, packed: bool
     ) -> dict[str, Any]:
-        where, split = self.folder / name, "train" if name == TRAIN else "test"
-        written = shards.write(where, rows, taken, split, self.mark, packed=packed)
+        written = shards.write(self.folder / name, rows, taken, self.mark, packed=packed)
         return figures.of_split(rows, taken, written, limit)
 
 
