@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -26,8 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 BATCH = 4000
 LENGTH = 512
+# Above so many rows Axolotl would take a quarter of an hour.
+THEIRS = 500_000
 ENVIRON = {
-    "PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT),
+    "PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT),
+    "HF_HUB_OFFLINE": "1",
     "AXOLOTL_DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false",
     "FASTOKENS_BPE_THREADS": "1", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
@@ -47,13 +51,26 @@ def measure(*argv: object) -> Cost:
         child = subprocess.Popen(
             [sys.executable, *map(str, argv)], env=ENVIRON, stdout=log, stderr=log
         )
-        _, status, used = os.wait4(child.pid, 0)
+        memory = 0.0
+        while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
+            memory = max(memory, peak(child.pid))
+            time.sleep(0.02)
+        _, status, used = ended
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             log.seek(0)
             sys.exit(log.read().decode()[-3000:])
     wall = time.perf_counter() - start
-    return Cost(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024)
+    return Cost(used.ru_utime + used.ru_stime, wall, memory)
+
+
+def peak(pid: int) -> float:
+    """The most that a process has held, in MiB: not what whoever starts it holds, as with wait4."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(li.split()[1]) / 1024 for li in status.splitlines() if "VmHWM" in li), 0.0)
 
 
 # --- what is measured -----------------------------------------------------------------------
@@ -70,52 +87,56 @@ def main(counts: list[int]) -> None:
 def compare(folder: Path, kind: str, tokenizer: Path, count: int) -> None:
     data = write_rows(folder / f"{count}.jsonl", count)
     config = write_config(folder / f"{kind}-{count}.json", tokenizer, data, folder)
-    first = measure(__file__, "prepare", config, folder / "first", folder / f"cache-{kind}-{count}")
-    ours = measure(__file__, "prepare", config, folder / "ours", folder / f"cache-{kind}-{count}")
-    theirs = measure("-m", "axolotl.cli.preprocess", config)
-    bare = {n: measure(__file__, "bare", n, config, data) for n in ("fastokens", "tokenizers")}
-    tokens = same(folder)
-    print(f"{kind}, {count} rows, {tokens} tokens: the same ids, labels and order")
-    for label, cost in {
-        "first": first,
-        "prepared": ours,
-        "axolotl preprocess": theirs,
-        **bare,
-    }.items():
+    caches = folder / f"cache-{kind}-{count}"
+    costs = {"first": measure(__file__, "prepare", config, folder / "first", caches)}
+    costs["prepared"] = measure(__file__, "prepare", config, folder / "ours", caches)
+    costs["by tokenizers alone"] = measure(
+        __file__, "prepare", config, folder / "slow", caches, "slow"
+    )
+    if count <= THEIRS:
+        costs["axolotl preprocess"] = measure("-m", "axolotl.cli.preprocess", config)
+    for library in ("fastokens", "tokenizers"):
+        costs[f"bare {library}"] = measure(__file__, "bare", library, config, data)
+    tokens, what = same(folder)
+    print(f"{kind}, {count} rows, {tokens} tokens, {what}")
+    theirs = costs.get("axolotl preprocess")
+    for label, cost in costs.items():
         print(
             f"  {label:20} {cost.cpu:8.2f} CPU-s {cost.wall:8.2f} s {cost.memory:6.0f} MiB"
-            f" {count / cost.cpu:10.0f} rows {tokens / cost.cpu:12.0f} tokens a CPU-s"
-            f"   1/{theirs.cpu / cost.cpu:.1f}"
+            f" {count / cost.cpu:10.0f} rows {tokens / cost.cpu:10.0f} tokens a CPU-s"
+            + (f"   1/{theirs.cpu / cost.cpu:.1f}" if theirs else "")
         )
-    for path in ("first", "ours", "theirs"):
-        subprocess.run(["rm", "-rf", folder / path], check=True)
+    for path in ("first", "ours", "slow", "theirs"):
+        shutil.rmtree(folder / path, ignore_errors=True)
 
 
-def same(folder: Path) -> int:
-    """Compares what was prepared. Returns the tokens."""
+def same(folder: Path) -> tuple[int, str]:
+    """Compares what was prepared. Returns the tokens, and what was compared."""
     from datasets import load_from_disk
 
-    (ours,) = (folder / "ours").glob("*/train")
-    (theirs,) = (path.parent for path in (folder / "theirs").glob("*/state.json"))
-    mine, other = load_from_disk(str(ours)), load_from_disk(str(theirs))
-    for column in ("input_ids", "labels", "attention_mask"):
-        left, right = (rows.data.column(column).combine_chunks() for rows in (mine, other))
-        if not left.equals(right):
-            sys.exit(f"{column} differ")
-    return len(mine.data.column("input_ids").combine_chunks().flatten())
+    ours, slow = (next((folder / name).glob("*/train")) for name in ("ours", "slow"))
+    theirs = [path.parent for path in (folder / "theirs").glob("*/state.json")]
+    mine = load_from_disk(str(ours))
+    for path in (slow, *theirs):
+        other = load_from_disk(str(path))
+        for column in ("input_ids", "labels", "attention_mask"):
+            if not mine.data.column(column).equals(other.data.column(column)):
+                sys.exit(f"{column} differ from {path}")
+    tokens = sum(len(piece.flatten()) for piece in mine.data.column("input_ids").chunks)
+    return tokens, "ids, labels and order as Axolotl's" if theirs else "not compared with Axolotl's"
 
 
 # --- what is measured, in processes of its own ----------------------------------------------
 
 
-def prepare(config: str, out: str, caches: str) -> None:
+def prepare(config: str, out: str, caches: str, slow: str = "") -> None:
     from envtune.engine.data import tokenised
 
     settings = json.loads(Path(config).read_text())
     (item,) = settings["datasets"]
     read = functools.partial(batches, Path(item["path"]), item)
     wanted = tokenised.Wanted(
-        settings, Path(settings["base_model"]), {"train": [read]}, caches=Path(caches)
+        settings, Path(settings["base_model"]), {"train": [read]}, "", Path(caches), fast=not slow
     )
     tokenised.prepare(wanted, Path(out))
 
@@ -228,8 +249,9 @@ def write_config(path: Path, tokenizer: Path, data: Path, folder: Path) -> Path:
     config = {
         "base_model": str(tokenizer), "output_dir": str(folder / "out"), "seed": 42,
         "datasets": [{"path": str(data), "ds_type": "json", "type": "alpaca"}],
-        "dataset_prepared_path": str(folder / "theirs"), "sequence_len": LENGTH, "dataset_num_proc": 1,
-        "micro_batch_size": 1, "gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-4,
+        "dataset_prepared_path": str(folder / "theirs"), "dataset_num_proc": 1,
+        "sequence_len": LENGTH, "num_epochs": 1, "learning_rate": 1e-4,
+        "micro_batch_size": 1, "gradient_accumulation_steps": 1,
         "optimizer": "adamw_torch", "lr_scheduler": "cosine", "bf16": False, "fp16": False,
     }  # fmt: skip
     path.write_text(json.dumps(config))

@@ -2,8 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +20,7 @@ from envtune.data.batches import BadRow, Batch
 from envtune.engine.data import handover, tokenised
 from envtune.engine.data.made import Beyond
 from envtune.errors import Exit, Refused
-from tests import rows_made
+from tests import harness, rows_made
 
 DRILL = bool(os.environ.get("DRILL"))
 Prepared = dict[str, Any]
@@ -156,7 +157,9 @@ def test_what_is_damaged_is_prepared_anew(
         shard.unlink()
     else:
         at = dice.randrange(len(whole))
-        shard.write_bytes(whole[:at] if damage == "cut" else whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        shard.write_bytes(
+            whole[:at] if damage == "cut" else whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        )
     again = prepare(config, tmp_path, content="rows")
     assert not again["hit"]
     assert "damaged" in again["because"]
@@ -167,7 +170,11 @@ def test_a_preparation_that_is_killed_leaves_nothing_and_is_made_anew_with_the_s
     config: dict[str, Any], tmp_path: Path, dice: Random
 ) -> None:
     def told(folder: Path) -> dict[str, bytes]:
-        return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".arrow", ".json") and p.name != "manifest.json"}
+        return {
+            p.name: p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.suffix in (".arrow", ".json") and p.name != "manifest.json"
+        }
 
     wanted = told(Path(prepare(config, tmp_path, content="rows")["folder"]))
     for number in range(40 if DRILL else 4):
@@ -181,7 +188,9 @@ def test_a_preparation_that_is_killed_leaves_nothing_and_is_made_anew_with_the_s
         os.waitpid(child, 0)
         made = prepare(config, folder, content="rows")
         assert told(Path(made["folder"])) == wanted
-        assert [p.name for p in (folder / "store").iterdir() if not p.name.endswith(".lock")] == [Path(made["folder"]).name]
+        assert [p.name for p in (folder / "store").iterdir() if not p.name.endswith(".lock")] == [
+            Path(made["folder"]).name
+        ]
 
 
 # --- what cannot be trained on --------------------------------------------------------------
@@ -204,7 +213,9 @@ def test_a_row_that_axolotl_would_fail_at_is_told_with_its_place(
     config: dict[str, Any], tmp_path: Path, keys: dict[str, Any], row: dict[str, Any], said: str
 ) -> None:
     good = {
-        "chat_template": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        "chat_template": {
+            "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        },
         "input_output": {"segments": [{"label": True, "text": "a b"}]},
         "completion": {"text": "a b"},
     }.get(keys.get("type", ""), {"instruction": "a", "output": "b"})
@@ -214,7 +225,11 @@ def test_a_row_that_axolotl_would_fail_at_is_told_with_its_place(
     assert bad.value.where == "rows.jsonl:121"
     assert said in str(bad.value)
     left: list[BadRow] = []
-    wanted = tokenised.Wanted(config, Path(config["base_model"]), {"train": [read(tmp_path / "rows.jsonl", config["datasets"][0])]})
+    wanted = tokenised.Wanted(
+        config,
+        Path(config["base_model"]),
+        {"train": [read(tmp_path / "rows.jsonl", config["datasets"][0])]},
+    )
     made = tokenised.prepare(wanted, tmp_path / "store", left.append)
     assert [row.where for row in left] == ["rows.jsonl:121"]
     assert made["manifest"]["splits"]["train"]["rows"] == 121
@@ -223,7 +238,10 @@ def test_a_row_that_axolotl_would_fail_at_is_told_with_its_place(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"sequence_len": 16}, "none of 120 rows is left to learn from: 120 have more than 16 tokens"),
+        (
+            {"sequence_len": 16},
+            "none of 120 rows is left to learn from: 120 have more than 16 tokens",
+        ),
         ({"sequence_len": 16, "excess_length_strategy": "raise"}, "more than sequence_len 16"),
         ({"val_set_size": 5000}, "leaves no row to train on"),
     ],
@@ -247,7 +265,11 @@ def test_a_run_with_nothing_to_learn_from_is_refused(
         ({}, {"type": "metharme"}, "type: metharme is laid out by Axolotl alone"),
         ({}, {"type": {"format": "{nothing}"}}, "laid out by Axolotl alone"),
         ({}, {"type": "chat_template", "chat_template": "nothing"}, "no chat template is found"),
-        ({"eot_tokens": ["<|im_end|>"]}, {"type": "chat_template", "chat_template": "chatml"}, "is no token of this tokenizer"),
+        (
+            {"eot_tokens": ["<|im_end|>"]},
+            {"type": "chat_template", "chat_template": "chatml"},
+            "is no token of this tokenizer",
+        ),
     ],
 )
 def test_what_is_not_known_is_left_to_axolotl_with_the_reason(
@@ -273,5 +295,79 @@ def test_the_figures_are_those_of_the_rows(config: dict[str, Any], tmp_path: Pat
     assert told["trained_tokens"] == sum(map(len, learned))
     assert told["without_trained_token"] == sum(not labels for labels in learned)
     ends = 2
-    assert told["without_end_of_turn"] == sum(bool(labels) and labels[-1] != ends for labels in learned)
+    assert told["without_end_of_turn"] == sum(
+        bool(labels) and labels[-1] != ends for labels in learned
+    )
     assert 0.5 < told["packing_fill"] <= 1
+
+
+# --- trained on -----------------------------------------------------------------------------
+
+
+def as_if_killed(reference: Path, run: Path, *, begun: bool) -> None:
+    """A run that a kill has ended: at a checkpoint before its last, or before its first step."""
+    shutil.copytree(reference, run)
+    shutil.rmtree(run / "adapter")
+    shutil.rmtree(run / "data", ignore_errors=True)
+    (run / ".complete").unlink()
+    folders = sorted((run / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    for folder in folders[1:] if begun else folders:
+        shutil.rmtree(folder)
+    if not begun:
+        shutil.rmtree(run / "checkpoints")
+        (run / "metrics.jsonl").unlink()
+    record, outcome = harness.read(run / "run.json"), harness.read(run / "outcome.json")
+    (run / "run.json").write_text(json.dumps(record | {"stages": {}}))
+    (run / "outcome.json").write_text(json.dumps(outcome | {"state": "training"}))
+
+
+def prepared_for(run: Path, caches: Path) -> Prepared:
+    """Prepares what a run's own YAML says."""
+    config = yaml.safe_load((run / "config" / "axolotl.yaml").read_text())
+    made = prepare(config, caches, content="rows")
+    handover.say(run, made)
+    return made
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_training_on_prepared_rows_is_the_one_on_raw_rows_and_axolotl_prepares_none(
+    entrypoint: harness.Entrypoint, lora: Path, forking: dict[str, str], begun: bool
+) -> None:
+    run = entrypoint.folder / "outputs" / lora.name
+    as_if_killed(lora, run, begun=begun)
+    prepared_for(run, entrypoint.folder)
+    assert entrypoint.train(**forking) == run
+    assert harness.losses(run) == harness.losses(lora)
+    adapter = Path("adapter") / "adapter_model.safetensors"
+    assert (run / adapter).read_bytes() == (lora / adapter).read_bytes()
+    assert list(lora.glob("data/**/*.arrow"))
+    assert not list(run.glob("data/**/*.arrow"))
+
+
+@pytest.mark.skipif(not DRILL, reason="DRILL=1: two ranks, and packed rows, for a minute each")
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"NPROC": "2", "AXOLOTL_MAX_STEPS": "12", "AXOLOTL_SAVE_STEPS": "50"},
+        {"AXOLOTL_SAMPLE_PACKING": "true", "AXOLOTL_ATTN_IMPLEMENTATION": "sdpa", "AXOLOTL_VAL_SET_SIZE": "0.2", "AXOLOTL_EVAL_STEPS": "4"},
+    ],
+)  # fmt: skip
+def test_several_ranks_and_packed_rows_learn_the_same(
+    tmp_path: Path, settings: dict[str, str], more: dict[str, str]
+) -> None:
+    runs = []
+    for name in ("raw", "prepared"):
+        folder = tmp_path / name
+        folder.mkdir()
+        start = harness.Entrypoint(folder, settings)
+        if runs:
+            run = folder / "outputs" / runs[0].name
+            as_if_killed(runs[0], run, begun=False)
+            prepared_for(run, folder)
+        runs.append(start.train(**more))
+    assert harness.losses(runs[0]) == harness.losses(runs[1])
+    evaluated = [(run / "eval" / "metrics.jsonl") for run in runs]
+    assert (
+        len({path.read_text().count("eval_loss") if path.exists() else 0 for path in evaluated})
+        == 1
+    )

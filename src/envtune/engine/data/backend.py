@@ -59,7 +59,7 @@ class Backend:
         self.loaded = loaded
         self.shape = _Shape(loaded.backend)
         self.fast: Any = None
-        self.slow: str | None = "fastokens made other ids of a row"
+        self.slow: str | None = "not by fastokens"
         if fast:
             self.fast, self.slow = _fastokens(self.shape)
         self.compared = 0
@@ -168,8 +168,10 @@ class _Shape:
     """What a tokenizer is made of, as far as it decides what fastokens may do."""
 
     def __init__(self, text: str) -> None:
+        import orjson
+
         self.text = text
-        parts: dict[str, Any] = json.loads(text)
+        parts: dict[str, Any] = orjson.loads(text)
         self.parts = parts
         self.added = [token["content"] for token in parts["added_tokens"]]
         pre = _flat(parts["pre_tokenizer"], "pretokenizers")

@@ -61,7 +61,9 @@ def load(folder: Path, config: Mapping[str, Any], cache: Path | None = None) -> 
     """
     kept = cache and cache / f"{_key(folder, config)}.json"
     if kept and kept.exists():
-        return Loaded(**files.read_json(kept))
+        import orjson
+
+        return Loaded(**orjson.loads(kept.read_bytes()))
     loaded = _load(folder, config)
     if loaded and kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
