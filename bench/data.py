@@ -136,7 +136,7 @@ def prepare(config: str, out: str, caches: str, slow: str = "") -> None:
     (item,) = settings["datasets"]
     read = functools.partial(batches, Path(item["path"]), item)
     wanted = tokenised.Wanted(
-        settings, Path(settings["base_model"]), {"train": [read]}, "", Path(caches), fast=not slow
+        settings, Path(settings["base_model"]), {"train": [read]}, "", Path(caches), slow or None
     )
     tokenised.prepare(wanted, Path(out))
 
@@ -167,7 +167,7 @@ def bare(library: str, config: str, data: str) -> None:
     cache = next(Path(config).parent.glob(f"cache-{Path(config).stem}"))
     loaded = load(Path(settings["base_model"]), settings, cache)
     assert loaded is not None
-    backend = Backend(loaded, fast=library == "fastokens")
+    backend = Backend(loaded, None if library == "fastokens" else "asked for")
     layout = instruct.layout("alpaca")
     assert layout is not None
     for _, batch in batches(Path(data), {}):

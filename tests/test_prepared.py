@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from axolotl.cli.config import load_cfg
@@ -17,7 +18,7 @@ from axolotl.utils.dict import DictDefault
 from datasets import load_from_disk
 
 from envtune.data.batches import BadRow, Batch
-from envtune.engine.data import handover, tokenised
+from envtune.engine.data import figures, handover, tokenised
 from envtune.engine.data.made import Beyond
 from envtune.errors import Exit, Refused
 from tests import harness, rows_made
@@ -371,3 +372,17 @@ def test_several_ranks_and_packed_rows_learn_the_same(
         len({path.read_text().count("eval_loss") if path.exists() else 0 for path in evaluated})
         == 1
     )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "fill"),
+    [
+        ([5, 5, 5, 5], 1.0),
+        ([6, 4, 3, 3, 4, 10], 1.0),
+        ([7, 7], 0.7),
+        ([1] * 25, 25 / 30),
+        ([], 0.0),
+    ],
+)
+def test_the_fill_of_packed_rows(lengths: list[int], fill: float) -> None:
+    assert figures.packing_fill(np.array(lengths, int), 10) == pytest.approx(fill)

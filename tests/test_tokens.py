@@ -304,31 +304,47 @@ def test_types_that_are_a_mapping_plain_texts_and_segments_too(
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_batch_of_no_rows_is_no_rows(tokenizers: dict[str, tuple[Any, Backend]], fast: bool) -> None:
+def test_a_batch_of_no_rows_is_no_rows(
+    tokenizers: dict[str, tuple[Any, Backend]], fast: bool
+) -> None:
     _, backend = tokenizers["pieces"]
-    backend = backend if fast else Backend(backend.loaded, fast=False)
-    for keys in ({"type": "alpaca"}, {"type": "completion"}, {"type": "input_output"}, {"type": "chat_template", "chat_template": "chatml"}):
+    backend = backend if fast else Backend(backend.loaded, "asked for")
+    for keys in (
+        {"type": "alpaca"},
+        {"type": "completion"},
+        {"type": "input_output"},
+        {"type": "chat_template", "chat_template": "chatml"},
+    ):
         made = strategy(keys, {"sequence_len": 64}, backend).make(Batch("rows", [], []), refuse)
         assert (made.coded.tolist(), made.splits.tolist()) == ([], [0])
 
 
-def test_without_fastokens_the_same_is_made(tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random) -> None:
+def test_without_fastokens_the_same_is_made(
+    tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random
+) -> None:
     for kind, (theirs, backend) in tokenizers.items():
-        slow = (theirs, Backend(backend.loaded, fast=False))
+        slow = (theirs, Backend(backend.loaded, "asked for"))
         assert slow[1].slow
         for rows, keys in (
-            (rows_made.conversations(dice, 20), {"type": "chat_template", "chat_template": "qwen3"}),
+            (
+                rows_made.conversations(dice, 20),
+                {"type": "chat_template", "chat_template": "qwen3"},
+            ),
             (rows_made.instructions(dice, 20), {"type": "alpaca"}),
         ):
             assert not list(differences(rows, keys, {}, slow)), kind
 
 
-def test_other_ids_than_hugging_faces_are_seen(tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random) -> None:
+def test_other_ids_than_hugging_faces_are_seen(
+    tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random
+) -> None:
     _, backend = tokenizers["bytes"]
     texts = [rows_made.text(dice) for _ in range(300)]
     backend.prove(texts, backend.encode(texts, special=True), dice, special=True)
     longest = max(texts, key=lambda text: len(backend.ids(text)))
-    made = backend.encode([text + " x" if text == longest else text for text in texts], special=True)
+    made = backend.encode(
+        [text + " x" if text == longest else text for text in texts], special=True
+    )
     with pytest.raises(Differs):
         backend.prove(texts, made, dice, special=True)
 
@@ -343,15 +359,87 @@ CONFIGURED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("more", CONFIGURED)
-def test_the_tokenizer_is_the_one_that_axolotl_loads(tmp_path: Path, kind: str, more: dict[str, Any]) -> None:
+def test_the_tokenizer_is_the_one_that_axolotl_loads(
+    tmp_path: Path, kind: str, more: dict[str, Any]
+) -> None:
     folder = tmp_path / kind
     MAKERS[kind](folder)
-    cfg = {"base_model": str(folder), "base_model_config": str(folder), "tokenizer_config": str(folder), **more}
+    cfg = {
+        "base_model": str(folder),
+        "base_model_config": str(folder),
+        "tokenizer_config": str(folder),
+        **more,
+    }
     theirs = load_tokenizer(DictDefault(cfg))
     for _ in range(2):  # read, and kept
         ours = tokenizer.load(folder, more, tmp_path / "kept")
         assert ours is not None
         assert json.loads(ours.backend) == json.loads(theirs.backend_tokenizer.to_str())
-        assert (ours.bos_id, ours.eos_id, ours.special) == (theirs.bos_token_id, theirs.eos_token_id, theirs.special_tokens_map)
+        assert (ours.bos_id, ours.eos_id, ours.special) == (
+            theirs.bos_token_id,
+            theirs.eos_token_id,
+            theirs.special_tokens_map,
+        )
         wanted = {"type": "chat_template"}
         assert templates.source(wanted, cfg, ours) == theirs.chat_template
+
+
+# --- other people's rows --------------------------------------------------------------------
+
+
+def shared(name: str) -> list[dict[str, Any]]:
+    path = rows_made.DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return rows_made.jsonl(path)
+
+
+def test_gsm8k_and_the_chats_of_fms_become_what_axolotl_makes(
+    tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random, seed: int
+) -> None:
+    asked = shared("gsm8k_train.jsonl") + shared("gsm8k_test.jsonl")
+    asked = asked if DRILL else dice.sample(asked, 200)
+    complaints = shared("fms/twitter_complaints_small.jsonl")
+    for kind, pair in tokenizers.items():
+        config = {"sequence_len": 512}
+        counted = 0
+        for rows, keys in (
+            (asked, {"type": "alpaca_chat.load_qa"}),
+            (
+                [{"instruction": r["question"], "output": r["answer"]} for r in asked],
+                {"type": "alpaca"},
+            ),
+            ([{"text": r["question"] + r["answer"]} for r in asked], {"type": "completion"}),
+            (
+                complaints,
+                {
+                    "type": {
+                        "field_instruction": "Tweet text",
+                        "field_output": "text_label",
+                        "format": "{instruction} {input}",
+                        "no_input_format": "{instruction}",
+                    }
+                },
+            ),
+        ):
+            found = list(differences(rows, keys, config, pair))
+            assert not found, (kind, keys, found[:2])
+            counted += len(rows)
+        print(kind, counted, "rows of questions, texts and complaints: all equal")
+    turns = [
+        {
+            "messages": [
+                {"role": "user", "content": r["question"]},
+                {"role": "assistant", "content": r["answer"]},
+            ]
+        }
+        for r in (dice.sample(asked, 200) if DRILL else asked[:20])
+    ]
+    chats = [*turns, *shared("fms/single_turn_chat.jsonl"), *shared("fms/multi_turn_chat.jsonl")]
+    for name in some(TEMPLATES, 4, seed):
+        for kind, pair in tokenizers.items():
+            found = list(
+                differences(chats, {"type": "chat_template", "chat_template": name}, {}, pair)
+            )
+            assert not found, (kind, name, found[:2])
+            print(name, kind, len(chats), "chats: all equal")

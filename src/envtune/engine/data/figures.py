@@ -48,23 +48,19 @@ def packing_fill(lengths: Any, limit: int) -> float:
     each where it fits best."""
     import numpy as np
 
-    counts = np.bincount(np.minimum(lengths, limit), minlength=limit + 1)
-    room: Any = np.zeros(
-        limit + 1, np.int64
-    )  # by tokens that are left: how many packed rows have them
-    for length in np.flatnonzero(counts)[::-1]:
+    counts = np.bincount(lengths, minlength=limit + 1)
+    room: Any = np.zeros(limit + 1, np.int64)  # how many packed rows have so many tokens left
+    for length in np.flatnonzero(counts[1:])[::-1] + 1:
         waiting = int(counts[length])
-        while waiting and length:
+        while waiting:
             fits = np.flatnonzero(room[length:])
+            if not len(fits):
+                room[limit] += -(-waiting // (limit // length))
             left = int(fits[0] + length) if len(fits) else limit
-            # No packed row has so much room: new ones take as many of these as they hold.
-            each = min(waiting, int(room[left])) if len(fits) else -(-waiting // (limit // length))
-            holds = 1 if len(fits) else limit // length
-            room[left] -= each if len(fits) else 0
-            full, rest = divmod(waiting, holds) if not len(fits) else (each, 0)
-            room[left - int(length) * holds] += full
-            room[left - int(length) * rest] += 1 if rest else 0
-            waiting = 0 if not len(fits) else waiting - each
+            placed = min(waiting, int(room[left]))
+            room[left] -= placed
+            room[left - length] += placed
+            waiting -= placed
     packed = int(room.sum())
     return float(lengths.sum()) / (packed * limit) if packed else 0.0
 

@@ -19,16 +19,18 @@ def say(run_dir: Path, prepared: dict[str, Any]) -> None:
 
 
 def meta(cfg: Any, run_dir: Path) -> Any:
-    """Axolotl's TrainDatasetMeta of the rows that were prepared for a run, or None.
+    """Axolotl's TrainDatasetMeta of the rows that were prepared for a run, or None: where none
+    were, or this node has not the volume that they are on, Axolotl makes the same ones.
 
     The steps are counted as axolotl.utils.data.sft counts them. Raises ValueError as it does.
     """
-    if not (run_dir / PREPARED).exists():
+    said = run_dir / PREPARED
+    folder = Path(files.read_json(said)["folder"]) if said.exists() else None
+    if folder is None or not (folder / "train").is_dir():
         return None
     from axolotl.common.datasets import TrainDatasetMeta
     from axolotl.utils.trainer import calculate_total_num_steps
 
-    folder = Path(files.read_json(run_dir / PREPARED)["folder"])
     train, held = _load(folder / "train", cfg), _load(folder / "eval", cfg)
     packed = held is not None and cfg.sample_packing and cfg.eval_sample_packing is not False
     if packed and calculate_total_num_steps(cfg, held, update=False) == 0:

@@ -59,7 +59,7 @@ class Wanted:
 
     `config`: what was rendered for Axolotl; `tokenizer`: its folder. `content`: a digest of what
     `rows` hold, by which what was prepared before is found again and nothing is read. `caches`:
-    where what was loaded of a tokenizer is kept. `fast`: whether fastokens may make the ids.
+    where what was loaded of a tokenizer is kept. `slow`: why fastokens may not make the ids.
     """
 
     config: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Wanted:
     rows: Mapping[str, Sequence[Read]]
     content: str = ""
     caches: Path | None = None
-    fast: bool = True
+    slow: str | None = None
 
 
 def prepare(wanted: Wanted, out: Path, tell: Tell = refuse) -> dict[str, Any]:
@@ -116,12 +116,12 @@ def _fresh(
 ) -> dict[str, Any]:
     with store.writing(out, key) as aside:
         try:
-            made = _Preparing(wanted.config, Backend(loaded, fast=wanted.fast), aside, tell).all(
+            made = _Preparing(wanted.config, Backend(loaded, wanted.slow), aside, tell).all(
                 wanted.rows
             )
         except Differs:  # what was told of bad rows is told again
             store.empty(aside)
-            slow = Backend(loaded, fast=False)
+            slow = Backend(loaded, "fastokens made other ids of a row than tokenizers")
             made = _Preparing(wanted.config, slow, aside, tell).all(wanted.rows)
         manifest = {
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
