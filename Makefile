@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill check generate reference lock audit wheels image test-image bench-cold bench-examples bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
 
+drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)
+	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 DRILL=1 $(BIN)/pytest -q -s tests/test_tokens.py tests/test_prepared.py
+
 check: $(VENV)/.dev reference ## ruff, ruff format, mypy, who imports what, shellcheck, hadolint, the generated reference
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -144,6 +147,9 @@ lock: $(VENV)/.dev ## write the installed versions to requirements.txt, and the 
 bench-cold: $(VENV)/.installed ## how long `envtune check` takes from nothing
 	$(BIN)/python bench/cold.py
 
+bench-data: $(VENV)/.dev ## what preparing rows costs beside axolotl preprocess (ROWS="20000 200000")
+	PYTHONPATH=. $(BIN)/python bench/data.py $(ROWS)
+
 bench-examples: $(VENV)/.installed ## how many of the Axolotl files in EXAMPLES are taken, in each of four ways
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 PYTHONPATH=. $(BIN)/python bench/examples.py $(EXAMPLES)
 
@@ -162,7 +168,7 @@ bench-memory: $(VENV)/.installed ## the memory of an export and a merge beside t
 # The NAME=VALUE of make's own command line are the container's too: make has exported them, and
 # `--env NAME` takes the value from there.
 named = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
-said = $(sort $(filter-out CONFIG PROFILE COMPOSE FLAVOR JOBS ONLY PYTHON SIZE SERVE,$(named)))
+said = $(sort $(filter-out CONFIG PROFILE COMPOSE FLAVOR JOBS ONLY PYTHON ROWS SIZE SERVE,$(named)))
 config = --volume "$(abspath $(CONFIG)):/config/$(notdir $(CONFIG)):ro" --env SFT_TRAINER_CONFIG_JSON_PATH=/config/$(notdir $(CONFIG))
 
 up: ## start the service of PROFILE (train, train-cpu, serve, serve-cpu, tensorboard, mlflow) with .env, CONFIG=a file and NAME=VALUE

@@ -22,6 +22,7 @@ from envtune import channel, files
 from envtune.artifacts import checkpoints
 from envtune.channel import Outcome
 from envtune.engine import learned, tracking, train
+from envtune.engine.data import handover
 from envtune.engine.export import fourbit
 from envtune.engine.trainer import end_at_the_last_step, mark_checkpoints
 from envtune.redaction import redact
@@ -56,11 +57,13 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         """The keys that Axolotl would drop without a word if nobody declared them."""
         return "envtune.engine.rows.RowArgs"
 
-    def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> Any:
+        """The rows that were prepared for this run, or None: then Axolotl prepares them."""
         train.begin()
         self.account.update(state="data")
         if cfg.world_size > 1 and os.environ.get("ACCELERATE_USE_CPU") == "true":
             _make_ranks_on_cpu(cfg)
+        return handover.meta(cfg, self.account.run_dir)
 
     def pre_model_load(self, cfg: Any) -> None:
         """Seeds before PEFT draws the adapter's weights; Axolotl seeds only afterwards."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from envtune.engine.snapshots import accelerate_flags
+from envtune.engine.snapshots import accelerate_flags, instruct_types
 
 UPSTREAM = Path(__file__).resolve().parents[2] / "settings" / "upstream"
 
@@ -223,6 +223,7 @@ SNAPSHOTS: dict[str, Callable[[], dict[str, Any]]] = {
     "trainer": trainer_flags,
     "accelerate": accelerate_flags.accelerate,
     "transformers": accelerate_flags.transformers,
+    "instruct": instruct_types.instruct_types,
 }
 
 

@@ -33,6 +33,13 @@ def transformers() -> dict[str, Any]:
 
 
 @functools.cache
+def instruct() -> dict[str, Any]:
+    """Axolotl's types of question and answer: `types`, each with `columns`, `optional` and
+    `prompts` (format strings, see engine.snapshots.instruct_types), and `user_defined`."""
+    return _read("instruct")
+
+
+@functools.cache
 def vllm() -> dict[str, Any]:
     """`vllm serve`: `version`, `flags` (JSON schema by long name)."""
     return _read("vllm")

@@ -1,0 +1,53 @@
+"""Hands prepared rows to Axolotl, which then prepares none itself."""
+
+from pathlib import Path
+from typing import Any
+
+from envtune import files
+
+# In the run folder: where the rows lie.
+PREPARED = Path("data") / "prepared.json"
+# Axolotl takes the mask of packed rows away from models that make their own.
+_UNMASKED = ("mamba", "gemma3")
+
+
+def say(run_dir: Path, prepared: dict[str, Any]) -> None:
+    """Notes in the run folder where its rows lie."""
+    path = run_dir / PREPARED
+    path.parent.mkdir(exist_ok=True)
+    files.write_json(path, {name: prepared[name] for name in ("folder", "hit", "because")})
+
+
+def meta(cfg: Any, run_dir: Path) -> Any:
+    """Axolotl's TrainDatasetMeta of the rows that were prepared for a run, or None: where none
+    were, or this node has not the volume that they are on, Axolotl makes the same ones.
+
+    The steps are counted as axolotl.utils.data.sft counts them. Raises ValueError as it does.
+    """
+    said = run_dir / PREPARED
+    folder = Path(files.read_json(said)["folder"]) if said.exists() else None
+    if folder is None or not (folder / "train").is_dir():
+        return None
+    from axolotl.common.datasets import TrainDatasetMeta
+    from axolotl.utils.trainer import calculate_total_num_steps
+
+    train, held = _load(folder / "train", cfg), _load(folder / "eval", cfg)
+    packed = held is not None and cfg.sample_packing and cfg.eval_sample_packing is not False
+    if packed and calculate_total_num_steps(cfg, held, update=False) == 0:
+        raise ValueError(
+            "eval dataset split is too small for sample_packing. "
+            "You should set `eval_sample_packing: False`."
+        )
+    steps = calculate_total_num_steps(cfg, train)
+    return TrainDatasetMeta(train, held, min(steps, cfg.max_steps) if cfg.max_steps else steps)
+
+
+def _load(folder: Path, cfg: Any) -> Any:
+    if not folder.exists():
+        return None
+    from datasets import load_from_disk
+
+    rows = load_from_disk(str(folder))
+    if cfg.sample_packing and cfg.model_config_type in _UNMASKED:
+        rows = rows.remove_columns("attention_mask")
+    return rows

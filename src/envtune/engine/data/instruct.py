@@ -1,0 +1,158 @@
+"""Questions and answers: alpaca and its kin, and types that are a mapping of columns.
+
+As axolotl.prompt_tokenizers has it, a prompt and its answer become ids apart, each with what the
+tokenizer adds, each cut at sequence_len; the answer ends with the end of a text and does not
+begin with a text's beginning.
+"""
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from envtune.data.batches import BadRow, Batch, Row
+from envtune.engine.data.backend import Backend
+from envtune.engine.data.made import Made, Tell, coded, no_text
+from envtune.settings import upstream
+
+
+@dataclass(frozen=True)
+class Column:
+    """A row's column as it is; `default` where a row may lack it."""
+
+    name: str
+    default: Any = None
+    optional: bool = False
+
+    def of(self, row: Row) -> Any:
+        return self.default if self.optional and self.name not in row else row[self.name]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A text with columns in it."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def of(self, row: Row) -> str:
+        parts = {name: row[name] for name in self.names}
+        if wrong := [name for name, value in parts.items() if not isinstance(value, str)]:
+            raise TypeError(f"{wrong[0]} is no text")
+        return self.text.format(**parts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is read of a row, and the prompt by which of system and input are not empty."""
+
+    columns: Mapping[str, Column | Form]
+    prompts: Mapping[str, str]
+
+    def texts(self, row: Row) -> tuple[str, Any]:
+        """Prompt and answer. Raises KeyError for a column that is not there, and TypeError."""
+        parts = {name: column.of(row) for name, column in self.columns.items()}
+        given = " ".join(name for name in ("system", "input") if parts.get(name))
+        answer = parts.pop("output")
+        return self.prompts[given].format(**parts), answer
+
+
+def layout(kind: str | Mapping[str, Any]) -> Layout | None:
+    """The layout of a data set's `type`, or None where it is not one of these."""
+    if isinstance(kind, Mapping):
+        return _user_defined(kind)
+    known = upstream.instruct()["types"].get(kind)
+    if known is None:
+        return None
+    columns = {part: _read(form, known["optional"]) for part, form in known["columns"].items()}
+    return Layout(columns, known["prompts"])
+
+
+def _read(form: str, optional: Sequence[str]) -> Column | Form:
+    names = tuple(name for _, name, _, _ in string.Formatter().parse(form) if name)
+    if form == "".join(f"{{{name}}}" for name in names[:1]) != "":
+        return Column(names[0], "", names[0] in optional)
+    return Form(form, names)
+
+
+def _user_defined(kind: Mapping[str, Any]) -> Layout | None:
+    said = upstream.instruct()["user_defined"] | {k: v for k, v in kind.items() if v is not None}
+    system, full, bare = said["system_format"], said["format"], said["no_input_format"]
+    try:  # each names what it is given, and nothing else
+        system.format(system=""), full.format(instruction="", input=""), bare.format(instruction="")
+    except (LookupError, ValueError, AttributeError):
+        return None
+    columns = {
+        "instruction": Column(said["field_instruction"]),
+        "input": Column(said["field_input"], "", optional=True),
+        "output": Column(said["field_output"], "", optional=True),
+        "system": Column(said["field_system"], said["system_prompt"], optional=True),
+    }
+    prompts = {"": bare, "input": full, "system": system + bare, "system input": system + full}
+    return Layout(columns, prompts)
+
+
+class Instruct:
+    """Rows of a prompt and an answer."""
+
+    def __init__(self, texts: Layout, backend: Backend, config: Mapping[str, Any]) -> None:
+        self.layout, self.backend = texts, backend
+        self.whole = bool(config.get("train_on_inputs"))
+        self.limit = int(config["sequence_len"])
+        self.dice = Random(0)
+        self.after = backend.after
+
+    def make(self, batch: Batch, tell: Tell) -> Made:
+        import numpy as np
+
+        texts = list(self._texts(batch, tell))
+        made = self.backend.encode(texts, special=True)
+        self.backend.prove(texts, made, self.dice, special=True)
+        ids, splits = made.ids, made.splits
+        eos: Any = self.backend.loaded.eos_id
+        sizes = np.diff(splits)
+        filled = np.array([bool(text) for text in texts], bool)
+        keep: Any = np.repeat(filled, sizes)
+        for i in np.flatnonzero(sizes > self.limit):  # what the tokenizer adds at the end stays
+            keep[splits[i] + self.limit - self.after : splits[i + 1] - self.after] = False
+        lengths = np.minimum(sizes, self.limit) * filled
+        answer = np.arange(len(texts)) % 2 == 1
+        filled = lengths > 0  # a text of nothing that the vocabulary has is empty too
+        last = ids[np.maximum(splits[1:] - 1 - self._lost(sizes), 0)] if len(ids) else lengths
+        closed = answer & filled & (last != eos) & (lengths < self.limit)
+        begun = splits[:-1][answer & filled]
+        keep[begun[ids[begun] == self.backend.loaded.bos_id]] = False
+        trained: Any = np.repeat(answer | self.whole, sizes)
+        at = splits[1:][closed]
+        keep = np.insert(keep, at, True)
+        numbers = np.insert(coded(ids, trained), at, eos)
+        ends = splits + np.concatenate([[0], np.cumsum(closed)])
+        kept = np.concatenate([[0], np.cumsum(keep)])[ends[::2]]
+        return Made(numbers[keep], kept, frozenset([eos]))
+
+    def _lost(self, sizes: Any) -> Any:
+        """How many ids of each text's end are cut, where the tokenizer adds none there."""
+        import numpy as np
+
+        return np.where(self.after, 0, np.maximum(sizes - self.limit, 0))
+
+    def _texts(self, batch: Batch, tell: Tell) -> Any:
+        for i, row in enumerate(batch.rows):
+            try:
+                prompt, answer = self.layout.texts(row)
+            except KeyError as missing:
+                what = f"it has no column {missing}; it has {', '.join(row)}"
+                tell(BadRow(batch.where(i), "a column is missing", what))
+                continue
+            except TypeError as error:
+                tell(BadRow(batch.where(i), "a column is no text", str(error)))
+                continue
+            answer = answer or ""
+            if problem := no_text(answer, "the answer") or no_text(prompt, "the prompt"):
+                tell(BadRow(batch.where(i), *problem))
+            elif self.whole and not prompt:
+                tell(BadRow(batch.where(i), "an empty prompt", "the prompt is empty, and trained"))
+            else:
+                yield prompt
+                yield answer

@@ -1,0 +1,100 @@
+"""Prepared rows, kept by what decides them: the same rows, tokenizer and settings, the same files.
+
+An entry is a folder that was written aside, synced and renamed, so a start that was killed has
+left none; one whose files are not what was written is made anew.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from envtune import files
+from envtune.engine.data import shards
+
+MANIFEST, KEY = "manifest.json", "key.json"
+
+
+@functools.cache
+def code() -> str:
+    """A digest of what reads rows and makes ids of them: another version may do it otherwise."""
+    digest = hashlib.sha256(importlib.metadata.version("axolotl").encode())
+    here = Path(__file__).parent
+    for folder in (here, here.parents[1] / "data"):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def name(key: Mapping[str, Any]) -> str:
+    """An entry's name."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def find(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The manifest of a whole entry, or None, and why: what is another than it was before."""
+    entry = folder / name(key)
+    if not entry.is_dir():
+        return None, _other(folder, key)
+    try:
+        manifest = files.read_json(entry / MANIFEST)
+        wrong = [s["file"] for s in _shards(manifest) if not shards.is_whole(entry / s["file"], s)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        wrong = [str(error)]
+    if not wrong:
+        return manifest, "the same rows, tokenizer and settings were prepared before"
+    return None, f"what was prepared before is damaged ({wrong[0]})"
+
+
+def _shards(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for split in manifest["splits"].values():
+        yield from split["shards"]
+
+
+def _other(folder: Path, key: Mapping[str, Any]) -> str:
+    """What tells a key from the entry that has most in common with it."""
+    plain = json.loads(json.dumps(key, default=str))
+    found: list[list[str]] = []
+    for path in folder.glob(f"*/{KEY}"):
+        with contextlib.suppress(OSError, ValueError):  # one that somebody deletes meanwhile
+            old = files.read_json(path)
+            found.append([part for part in plain if plain[part] != old.get(part)])
+    if not found:
+        return "nothing was prepared before"
+    return "other than before: " + ", ".join(sorted(found, key=len)[0])
+
+
+@contextlib.contextmanager
+def writing(folder: Path, key: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder to write an entry in, that has its name afterwards. One start writes at a time."""
+    entry = folder / name(key)
+    aside = entry.with_name(f".{entry.name}.partial")
+    empty(aside)
+    yield aside
+    files.write_json(aside / KEY, key)
+    shards.sync(aside)
+    shutil.rmtree(entry, ignore_errors=True)
+    aside.rename(entry)
+    shards.sync(folder)
+
+
+def empty(folder: Path) -> None:
+    """Takes all out of a folder, and makes it where it is not."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, key: Mapping[str, Any]) -> Iterator[None]:
+    """Waits for another start that prepares the same, which a kill ends too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{name(key)}.lock").open("w") as stream:
+        with contextlib.suppress(OSError):  # a volume that has no locks has no waiting
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
