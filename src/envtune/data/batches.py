@@ -1,6 +1,6 @@
 """What is handed on while data is read: rows of one file, and the row that is wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,3 +28,12 @@ class BadRow(ValueError):
     def __init__(self, where: str, reason: str, what: str) -> None:
         super().__init__(f"{where}: {what}")
         self.where, self.reason, self.what = where, reason, what
+
+
+# Told of each row that is left out if this returns.
+Tell = Callable[[BadRow], None]
+
+
+def refuse(bad: BadRow) -> None:
+    """No row is left out."""
+    raise bad

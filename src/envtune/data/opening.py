@@ -1,0 +1,105 @@
+"""Bytes of a data file: a regular one, unpacked by its name, line by line and bounded."""
+
+import errno
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from envtune import files
+from envtune.data.batches import BadRow
+
+# Bytes of a line, or of one row of a list: what is longer is no row, and is not held whole.
+LONGEST = 64 << 20
+_CHUNK = 1 << 20
+PACKED = (".gz", ".zst")
+BOM = b"\xef\xbb\xbf"
+_OTHERS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+# What programs save that is no text, by their first bytes.
+_NO_TEXT = {
+    b"PK\x03\x04": "a ZIP archive, as a workbook (.xlsx) is: save it as CSV or JSON lines",
+    b"PAR1": "Parquet: give it the name .parquet",
+    b"ARROW1": "Arrow: give it the name .arrow",
+    b"\x1f\x8b": "packed by gzip: give it a name that ends in .gz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: give it a name that ends in .zst",
+    b"SQLite format 3": "a database: export its table as CSV",
+    b"%PDF": "a PDF: rows have to be JSON lines, CSV or Parquet",
+}
+
+
+def plain_suffix(path: str) -> str:
+    """The suffix that says how rows are written, without the packing's: .jsonl of a.jsonl.gz."""
+    stem = Path(path)
+    return Path(stem.stem).suffix if stem.suffix in PACKED else stem.suffix
+
+
+@contextmanager
+def unpacked(path: str) -> Iterator[IO[bytes]]:
+    """The file's bytes. Raises OSError for what is no regular file; BadRow for a packing that is
+    damaged and for what is no text at all."""
+    files.head(Path(path), 1)
+    with Path(path).open("rb") as raw:
+        if path.endswith(".gz"):
+            stream: Any = gzip.GzipFile(fileobj=raw)
+        elif path.endswith(".zst"):
+            import zstandard
+
+            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        else:
+            stream = raw
+        buffered = io.BufferedReader(stream, _CHUNK)
+        try:
+            _look(buffered.peek(16)[:16], path)
+            yield buffered
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise BadRow(path, "damaged", f"is damaged, or cut off: {error}") from None
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise BadRow(path, "damaged", f"is damaged, or cut off: {error}") from None
+        except Exception as error:
+            if type(error).__module__.startswith("zstandard"):
+                raise BadRow(path, "damaged", f"is damaged, or cut off: {error}") from None
+            raise
+
+
+def _look(first: bytes, path: str) -> None:
+    """Raises BadRow for what is known to hold no rows of text."""
+    for mark, name in _OTHERS:
+        if first.startswith(mark):
+            raise BadRow(f"{path}:1", "encoding", f"is {name} from byte 0; save it as UTF-8")
+    for mark, what in _NO_TEXT.items():
+        if first.startswith(mark):
+            raise BadRow(path, "no rows", f"is {what}")
+
+
+def lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, int, bytes]]:
+    """Number, first byte and bytes of each line, without its end. Raises BadRow for one that is
+    too long to be a row."""
+    number = start = 0
+    while line := stream.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            what = f"is longer than {LONGEST >> 20} MiB: no row is, and its end was not looked for"
+            raise BadRow(f"{path}:{number}", "too long a line", what)
+        body = line.removeprefix(BOM) if number == 1 else line
+        yield number, start + len(line) - len(body), body.rstrip(b"\r\n")
+        start += len(line)
+
+
+def decoded(line: bytes, start: int, where: str) -> str:
+    """A line as text. Raises BadRow with the byte of the file that is no UTF-8."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 at byte {start + error.start} of the file; save it as UTF-8"
+        raise BadRow(where, "encoding", what) from None
+
+
+def no_file(path: str) -> OSError:
+    """What is said of a path at which nothing is."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
