@@ -203,6 +203,8 @@ def _environment(
     env[channel.OWNER] = place.owner
     if resume:
         env[channel.RESUME] = resume
+    if layout := config.setting("SFT_CHAT_LAYOUT"):
+        env[channel.LAYOUT] = layout
     return {**_defaults(config, place, env), **env}
 
 

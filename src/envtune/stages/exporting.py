@@ -4,9 +4,10 @@ Children of the train environment do the work; what they write beside the traini
 is whole or not there, so that a killed export is repeated and nothing of the run is lost.
 """
 
-from envtune.artifacts import modelfiles
+from envtune import files
+from envtune.artifacts import layouts, modelfiles
 from envtune.errors import Exit
-from envtune.runs.contents import MERGED, SERVING
+from envtune.runs.contents import MERGED, MODEL, SERVING
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import hubcache
@@ -14,9 +15,12 @@ from envtune.transfer import hubcache
 
 def export(context: Context) -> StageRecord | None:
     """Makes of the run's adapter what vLLM serves. A model that was trained whole is served as
-    it is."""
+    it is, and stops where its layout does."""
     adapter = context.run.folder / "adapter"
-    if not context.config.setting("SFT_EXPORT") or not adapter.is_dir():
+    if not context.config.setting("SFT_EXPORT"):
+        return None
+    if not adapter.is_dir():
+        _stop(context, MODEL)
         return None
     if (base := hubcache.base_folder(context.config, context.environ)) is None:
         return _lost(context, "export")
@@ -25,6 +29,7 @@ def export(context: Context) -> StageRecord | None:
     order = {
         "adapter": adapter, "base": str(named), "base_folder": base, "serving": folder / SERVING,
         "new_embeddings": context.config.setting("SFT_LORA_POST_PROCESS_FOR_VLLM"),
+        "stops": _stops(context),
     }  # fmt: skip
     if failed := worker.carry_out(context, "export", "export", order):
         return failed
@@ -45,7 +50,23 @@ def merge(context: Context, stage: str) -> StageRecord | None:
         return _lost(context, stage)
     folder = context.run.folder
     order = {"base": base, "adapter": folder / "adapter", "target": folder / MERGED}
-    return worker.carry_out(context, stage, "merge", order)
+    failed = worker.carry_out(context, stage, "merge", order)
+    if not failed:
+        _stop(context, MERGED)
+    return failed
+
+
+def _stops(context: Context) -> list[int]:
+    told = layouts.read(context.run.folder)
+    return told.stops if told else []
+
+
+def _stop(context: Context, name: str) -> None:
+    """Has a whole model stop where its layout ends an answer."""
+    folder, stops = context.run.folder / name, _stops(context)
+    if stops and folder.is_dir():
+        told = layouts.generation_config(stops, folder)
+        files.write_json(folder / layouts.GENERATION, told)
 
 
 def _lost(context: Context, stage: str) -> StageRecord:
