@@ -1,5 +1,6 @@
 """Layouts: what a server makes of a chat is what training made of the row, token for token."""
 
+import copy
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer, LlamaTokenizerFast, PreTrainedTokenizerB
 from envtune.engine.layouts import found, samples
 from envtune.engine.layouts.found import Found
 from envtune.engine.layouts.layout import Layout
+from envtune.resolve.turns import ENDS
 from tests.harness import SHARED
 
 # What rows have in them that layouts, templates and tokenizers stumble over.
@@ -62,13 +64,13 @@ CHATS = (
 )  # fmt: skip
 
 
-def rows(kind: str, dice: random.Random) -> list[dict[str, Any]]:
+def rows(kind: str, end: str, dice: random.Random) -> list[dict[str, Any]]:
     """Hostile rows with a column for every name that a type reads."""
     made = []
     for asked in HOSTILE:
         other, system, answer = dice.choice(HOSTILE), dice.choice(HOSTILE), dice.choice(HOSTILE)
         if kind == "input_output":
-            made.append({"segments": [{"label": False, "text": asked}, {"label": True, "text": answer}]})
+            made.append({"segments": [{"label": False, "text": asked}, {"label": True, "text": f"{answer}{end}"}]})
         elif kind == "marked":
             made.append({"text": f"{asked.replace('A:', '')}A:{answer.replace('A:', '')}"})
         else:
@@ -175,7 +177,8 @@ def unequal(made: Found, data: Sequence[Mapping[str, Any]], tokenizer: Any, cfg:
 def test_a_chat_becomes_the_prompt_of_its_row(
     name: str, which: str, tokenizers: dict[str, Any], dice: random.Random
 ) -> None:
-    tokenizer, data = tokenizers[which], rows(name, dice)
+    tokenizer = tokenizers[which]
+    data = rows(name, tokenizer.eos_token, dice)
     cfg, dataset = config(name, TYPES[name])
     made = found.of(cfg, dataset, tokenizer, list(data[0]))
     assert made.layout.chat, made.layout.reason
@@ -187,8 +190,10 @@ def test_a_chat_becomes_the_prompt_of_its_row(
 def test_a_chat_template_is_served_as_it_was_trained(
     template: str, which: str, tokenizers: dict[str, Any], dice: random.Random
 ) -> None:
-    tokenizer, data = tokenizers[which], chats(dice)
-    cfg, dataset = config(template, "chat_template", chat_template=template)
+    tokenizer, data = copy.deepcopy(tokenizers[which]), chats(dice)
+    end = ENDS.get(template)
+    tokenizer.add_special_tokens({"additional_special_tokens": [end] if end else []})
+    more = {"eot_tokens": [end]} if end else {}
+    cfg, dataset = config(template, "chat_template", chat_template=template, **more)
     made = found.of(cfg, dataset, tokenizer, ["messages"])
-    wrong = unequal(made, data, tokenizer, cfg)
-    assert wrong == []
+    assert unequal(made, data, tokenizer, cfg) == []

@@ -24,8 +24,10 @@ def of(name: str, template: str, kwargs: Mapping[str, Any], tokenizer: Any, eot:
     except (TemplateError, TypeError, ValueError):  # it wants another conversation than that
         return Layout(name, with_defaults(template, kwargs), stops=_ids(tokenizer, ends))
     before, _, after = whole.partition(_ANSWERED)
-    if before != opened and before.startswith(asked):
-        template = with_generation(template, before[len(asked) :])
+    # A chat is tokenised as a whole: a space before the answer is of its first word's token.
+    begins = before.rstrip(" ")
+    if begins != opened and begins.startswith(asked):
+        template = with_generation(template, begins[len(asked) :])
     return Layout(
         name=name,
         template=with_defaults(template, kwargs),

@@ -163,7 +163,7 @@ def _expression(prompt: Prompt) -> str:
 def _written(border: Border) -> list[str]:
     begin = f"{{{{- {literal(border.before)} -}}}}" if border.before else ""
     if border.glue:
-        stays = ", ".join(map(literal, (border.glue, *border.unglued)))
+        stays = ", ".join(map(literal, (border.glue, "\u2581", *border.unglued)))
         glued = f"'' if text.startswith(({stays},)) else {literal(border.glue)}"
         begin += f"{{{{- {glued} -}}}}"
     end = f"{{{{- {literal(border.after)} -}}}}" if border.after else ""
