@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from axolotl.utils.dict import DictDefault
 from datasets import Dataset
-from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, LlamaTokenizerFast, PreTrainedTokenizerBase
@@ -19,7 +18,6 @@ from envtune.engine.layouts import found, samples
 from envtune.engine.layouts.found import Found
 from envtune.engine.layouts.layout import Layout
 from envtune.resolve.turns import ENDS
-from tests.harness import SHARED
 
 # What rows have in them that layouts, templates and tokenizers stumble over.
 HOSTILE = (
@@ -70,7 +68,14 @@ def rows(kind: str, end: str, dice: random.Random) -> list[dict[str, Any]]:
     for asked in HOSTILE:
         other, system, answer = dice.choice(HOSTILE), dice.choice(HOSTILE), dice.choice(HOSTILE)
         if kind == "input_output":
-            made.append({"segments": [{"label": False, "text": asked}, {"label": True, "text": f"{answer}{end}"}]})
+            made.append(
+                {
+                    "segments": [
+                        {"label": False, "text": asked},
+                        {"label": True, "text": f"{answer}{end}"},
+                    ]
+                }
+            )
         elif kind == "marked":
             made.append({"text": f"{asked.replace('A:', '')}A:{answer.replace('A:', '')}"})
         else:
@@ -80,7 +85,16 @@ def rows(kind: str, end: str, dice: random.Random) -> list[dict[str, Any]]:
 
 def _row(kind: str, asked: str, other: str, system: str, answer: str) -> dict[str, Any]:
     questions = ("instruction", "prompt", "question", "INSTRUCTION")
-    answers = ("output", "completion", "answer", "RESPONSE", "response", "generation", "revision", "summary")
+    answers = (
+        "output",
+        "completion",
+        "answer",
+        "RESPONSE",
+        "response",
+        "generation",
+        "revision",
+        "summary",
+    )
     row = dict.fromkeys(questions, asked) | dict.fromkeys(answers, answer)
     row |= {"article": asked if kind == "summarizetldr" else other or "x", "context": other or "x"}
     row |= {"input": other, "category": other, "a b": other or "x"}
@@ -167,8 +181,13 @@ def unequal(made: Found, data: Sequence[Mapping[str, Any]], tokenizer: Any, cfg:
     for request in asked:
         ids = served(made.layout, request, tokenizer)
         if ids not in [request["ids"][:start] for start in request["starts"]]:
-            wrong.append((request["messages"], tokenizer.convert_ids_to_tokens(ids[-12:]),
-                          tokenizer.convert_ids_to_tokens(request["ids"][: request["starts"][-1]][-12:])))
+            wrong.append(
+                (
+                    request["messages"],
+                    tokenizer.convert_ids_to_tokens(ids[-12:]),
+                    tokenizer.convert_ids_to_tokens(request["ids"][: request["starts"][-1]][-12:]),
+                )
+            )
     return wrong
 
 

@@ -7,14 +7,16 @@ from typing import Any
 
 from envtune import files
 
+CHAT = "/v1/chat/completions"
 FILE, PROOF, GENERATION = "layout.json", "proof.json", "generation_config.json"
 
 
 @dataclass(frozen=True)
 class Told:
     """The layout of a run's answers: the type of the data that it is of, the chat template, why
-    it is no chat, what stands before an answer, the ids that end one, the call that is right, and
-    the layouts of the other data sets."""
+    it is no chat, what stands before an answer, the ids that end one, the call that is right, what
+    it names besides messages and whether it may have a system message, the data set, and the
+    layouts of the other data sets."""
 
     name: str
     template: str
@@ -22,6 +24,8 @@ class Told:
     begins: str = ""
     stops: list[int] = field(default_factory=list)
     example: dict[str, Any] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
+    system: bool = True
     data: str = ""
     others: list[str] = field(default_factory=list)
 

@@ -73,7 +73,7 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         fourbit.keep_exact(model)
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """The artifact's tokenizer lays a chat out as its rows are; the data is tokenised by now."""
+        """The artifact's tokenizer lays a chat out as its rows are, which are tokens by now."""
         if self.account.main:
             folder, wanted = self.account.run_dir / "config", os.environ.get(channel.LAYOUT, "")
             layout = written.write(cfg, trainer.processing_class, folder, wanted)

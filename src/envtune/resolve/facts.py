@@ -91,7 +91,7 @@ def read_tokenizer(path: str) -> TokenizerFacts | None:
 
 
 def _never_cut(head: bytes) -> frozenset[str]:
-    """The added tokens of a tokenizer.json, which stand before its vocabulary. Raises ValueError."""
+    """The added tokens of a tokenizer.json: they precede its vocabulary. Raises ValueError."""
     text = head.decode(errors="replace")
     start = text.index("[", text.index('"added_tokens"'))
     found, _ = json.JSONDecoder().raw_decode(text, start)

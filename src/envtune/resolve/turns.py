@@ -12,7 +12,9 @@ from envtune.resolve.facts import TokenizerFacts
 # Axolotl 0.19's templates by what they write after an answer; the others write the tokenizer's
 # own end of a text.
 _BY_END = {
-    "<|im_end|>": ("chatml", "falcon_h1", "nemotron_h", "phi_4", "qwen2_vl", "qwen_25", "qwen3", "qwen3_5"),
+    "<|im_end|>": (
+        "chatml", "falcon_h1", "nemotron_h", "phi_4", "qwen2_vl", "qwen_25", "qwen3", "qwen3_5",
+    ),
     "<|eot_id|>": ("llama3", "llama3_2_vision"),
     "<|eot|>": ("llama4",),
     "<end_of_turn>": ("gemma", "gemma3", "gemma3n"),
@@ -21,7 +23,7 @@ _BY_END = {
     "<|end|>": ("phi_3", "phi_35"),
     "[|endofturn|]": ("exaone", "exaone4"),
     "<|eom|>": ("jamba",),
-    "<｜end▁of▁sentence｜>": ("deepseek_v3",),
+    "<\uff5cend\u2581of\u2581sentence\uff5c>": ("deepseek_v3",),
 }  # fmt: skip
 ENDS = {template: end for end, templates in _BY_END.items() for template in templates}
 DEFAULT = "tokenizer_default"
@@ -61,7 +63,9 @@ def _templates(chosen: Mapping[str, Any], facts: Facts) -> Iterator[str]:
             yield str(item.get("chat_template") or whole)
 
 
-def _with_tokens(tokenizer: TokenizerFacts, chosen: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+def _with_tokens(
+    tokenizer: TokenizerFacts, chosen: Mapping[str, Any]
+) -> tuple[str, frozenset[str]]:
     """The end of a text, and what is never cut, with what the configuration adds."""
     special = chosen.get("special_tokens") or {}
     more = [word for word in special.values() if isinstance(word, str)]

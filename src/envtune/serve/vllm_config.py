@@ -121,9 +121,9 @@ def problems(what: "Served", flags: Mapping[str, Any], place: Place) -> Iterator
     unserved = set(what.config.get("architectures") or ()) & rules.WITHOUT_LORA
     if what.adapters and unserved:
         yield Problem("serve", f"vLLM serves no adapter of a {unserved.pop()}; merge it")
-    size, longest = flags.get("max_model_len"), _longest(what)
-    if isinstance(size, int) and longest and size > longest:
-        text = f"{size} is more than the {longest} positions of the model"
+    size, most = flags.get("max_model_len"), longest(what)
+    if isinstance(size, int) and most and size > most:
+        text = f"{size} is more than the {most} positions of the model"
         yield Problem(f"{SERVE_FLAG}MAX_MODEL_LEN", text)
     wanted = flags.get("tensor_parallel_size") or 1
     if place.device == "cuda" and wanted > place.gpus:
@@ -131,7 +131,7 @@ def problems(what: "Served", flags: Mapping[str, Any], place: Place) -> Iterator
         yield Problem(f"{SERVE_FLAG}TENSOR_PARALLEL_SIZE", text)
 
 
-def _longest(what: "Served") -> int | None:
+def longest(what: "Served") -> int | None:
     """The positions of a model that does not stretch them."""
     text = what.config.get("text_config") or what.config
     return None if text.get("rope_scaling") else text.get("max_position_embeddings")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.artifacts import layouts
 from envtune.errors import Exit, Problem, Refused
 from envtune.settings.prompts import Prompt
 
@@ -34,7 +35,9 @@ def evaluate(order: Mapping[str, Any]) -> dict[str, Any]:
     tasks = order["tasks"] and Tasks(order["tasks"], order["tasks_path"], order["tasks_limit"])
     trained = read(Path(order["config"]), Path(order["artifact"]), order["dataset"])
     asked = [Prompt(**prompt) for prompt in (*order["prompts"], *order["pairs"])]
-    encoded = prompting.encode(asked, trained.cfg, trained.tokenizer)
+    encoded = prompting.encode(
+        asked, trained.cfg, trained.tokenizer, layouts.read(trained.artifact.parent)
+    )
     rows, source = _validation(trained, order["dataset"])
     settings = generation.settings(order["generation"])
     judged: list[Row] = []  # every answer, for the base to judge

@@ -2,9 +2,10 @@
 
 The order names the `adapter`, the `base` as vLLM is to be told it, the `base_folder` that
 holds its files and the folder `serving` to make; `stops` are the ids that end an answer, and
-`new_embeddings: true` asks for what servers of the past read as well. Everything that can be refused is, before a byte is
-written. The work is done beside the target, and one rename makes it. Its `serving.json`
-says what to serve, by names below its folder: `model`, or `base` where that is null.
+`new_embeddings: true` asks for what servers of the past read as well. Everything that can be
+refused is, before a byte is written. The work is done beside the target, and one rename makes
+it. Its `serving.json` says what to serve, by names below its folder: `model`, or `base` where
+that is null.
 """
 
 import os
@@ -44,8 +45,8 @@ class Order:
         """Raises OSError, ValueError or LookupError where it is none."""
         told = modelfiles.read_json(path)
         folders = {name: Path(told[name]) for name in ("adapter", "base_folder", "serving")}
-        more = {"new_embeddings": bool(told.get(OLD)), "stops": tuple(told.get("stops") or ())}
-        return cls(base=told["base"], **more, **folders)
+        stops = tuple(told.get("stops") or ())
+        return cls(base=told["base"], new_embeddings=bool(told.get(OLD)), stops=stops, **folders)
 
 
 @dataclass(frozen=True)

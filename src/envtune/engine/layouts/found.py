@@ -13,6 +13,7 @@ from envtune.engine.layouts.layout import (
     Border,
     Column,
     Layout,
+    Prompt,
     of_prompts,
     refusing,
 )
@@ -38,7 +39,7 @@ class Found:
 
 
 def of(cfg: Any, dataset: Any, tokenizer: Any, columns: Collection[str] | None = None) -> Found:
-    """The layout of a data set of the configuration. `columns` of its rows, where they are known."""
+    """The layout of a data set of the configuration. `columns` of its rows, where known."""
     name = named(dataset)
     stops = (tokenizer.eos_token_id,)
     strategy = _strategy(cfg, dataset, tokenizer)
@@ -71,7 +72,7 @@ class _Catching(IterableDataset):  # type: ignore[misc]  # its own base has no t
     def __init__(self) -> None:
         """Holds nothing."""
 
-    features: Any = property(lambda self: {})  # type: ignore[assignment]
+    features: Any = property(lambda self: {})
 
     def map(self, function: Any = None, **_: Any) -> Any:
         self.strategy = getattr(function, "__self__", None)
@@ -112,17 +113,15 @@ def _are_texts(messages: list[dict[str, Any]]) -> bool:
     return all(isinstance(message["content"], str) for message in messages)
 
 
-def _of_prompts(
-    name: str, strategy: Any, tokenizer: Any, columns: Collection[str] | None
-) -> Found:
+def _of_prompts(name: str, strategy: Any, tokenizer: Any, columns: Collection[str] | None) -> Found:
     stops = _stops(strategy, tokenizer)
     if name == SEGMENTS:
-        prompts = {frozenset[str](): [Column(USER)]}
+        prompts: dict[frozenset[str], Prompt] = {frozenset(): [Column(USER)]}
         return Found(of_prompts(name, prompts, Border(), stops), strategy, _segments)
     border = _border(tokenizer)
     if isinstance(strategy, RowStrategy) and not strategy.layout.input_format:
         told = strategy.layout
-        marked = [told.instruction or "", Column(USER), told.response or ""]
+        marked: Prompt = [told.instruction or "", Column(USER), told.response or ""]
         layout = of_prompts(name, {frozenset[str](): marked}, border, stops)
         return Found(layout, strategy, lambda row: _marked(told, row))
     roles = recording.roles(strategy, columns)
@@ -174,5 +173,3 @@ def _segments(row: Mapping[str, Any]) -> Request | None:
     if first["label"] or not rest or not rest[0]["label"]:
         return None
     return [{"role": "user", "content": first["text"]}], {}
-
-

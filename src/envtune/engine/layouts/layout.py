@@ -8,10 +8,12 @@ in an expression: Jinja trims what is bare.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+from envtune.artifacts.layouts import CHAT
+
+TEXT = "/v1/completions"
 USER, INPUT, SYSTEM = "user", "input", "system"
 
 
@@ -62,7 +64,6 @@ class Border:
     glue: str = ""
     after: str = ""
     unglued: tuple[str, ...] = ()
-    variants: Mapping[str, str] = field(default_factory=dict)
 
 
 def literal(text: str) -> str:
@@ -83,7 +84,9 @@ def of_prompts(
 ) -> Layout:
     """The layout of a type that asks and answers once. `prompts`: one for each set of the roles
     that need not be there, system and input, that are."""
-    roles = {part.role for prompt in prompts.values() for part in prompt if isinstance(part, Column)}
+    roles = {
+        part.role for prompt in prompts.values() for part in prompt if isinstance(part, Column)
+    }
     roles |= {role for given in prompts for role in given}
     more = sorted(roles - {USER, SYSTEM, INPUT})
     columns = [*([INPUT] if INPUT in roles else []), *more]

@@ -42,7 +42,7 @@ class Row(dict[str, Any]):
         return "" if name in self.empty else f"{_OPEN}{self.marked.index(name)}{_CLOSE}"
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401  # this is what it does
 
     def names(self, text: str) -> list[str]:
         """The columns whose marks a text has."""
@@ -84,7 +84,7 @@ def prompts(
     strategy: Any, columns: Collection[str] | None, named: Mapping[str, str]
 ) -> dict[frozenset[str], Prompt]:
     """The prompt for each set of optional roles that are there. Raises Unrecorded."""
-    made = {}
+    made: dict[frozenset[str], Prompt] = {}
     optional = [role for role in (SYSTEM, INPUT) if role in named.values()]
     for given in _subsets(optional):
         empty = [n for n, role in named.items() if role in optional and role not in given]

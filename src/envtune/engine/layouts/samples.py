@@ -33,7 +33,9 @@ def requests(found: Found, rows: Any, tokenizer: Any, cfg: Any) -> list[dict[str
     """Requests for rows, each with the row's `ids`, where its answers begin, and whether one of
     its labels ends an answer."""
     dice = random.Random(cfg.seed or 0)
-    made = (_request(found, n, row, cfg) for n, row in _ordered(_seen(rows, dice), tokenizer))
+    made = (
+        _request(found, n, row, tokenizer, cfg) for n, row in _ordered(_seen(rows, dice), tokenizer)
+    )
     return list(islice((request for request in made if request), ROWS))
 
 
@@ -90,7 +92,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _request(
-    found: Found, number: int, row: Mapping[str, Any], cfg: Any
+    found: Found, number: int, row: Mapping[str, Any], tokenizer: Any, cfg: Any
 ) -> dict[str, Any] | None:
     encoded = found.strategy.tokenize_prompt(row)
     asked = found.ask(row)
@@ -101,9 +103,18 @@ def _request(
     messages, more = asked
     told = {"chat_template_kwargs": more} if more else {}
     ends = any(label in found.layout.stops for label in labels)
-    answered = {"ids": ids, "starts": starts, "ends": ends}
+    near = [place for start in starts for place in _spaces(ids, start, tokenizer)]
+    answered = {"ids": ids, "starts": starts, "near": near, "ends": ends}
     return {"row": number, "messages": messages, **told, **answered} if starts else None
 
 
 def _begins(labels: list[int], at: int) -> bool:
     return labels[at] != _IGNORED and (at == 0 or labels[at - 1] == _IGNORED)
+
+
+def _spaces(ids: list[int], start: int, tokenizer: Any) -> Iterator[int]:
+    """Where a prompt may end too: a space that a template writes before an answer is mostly of the
+    answer's first token, and where it is not, no prompt can end behind it for all answers."""
+    while start > 0 and not tokenizer.decode([ids[start - 1]]).strip(" "):
+        start -= 1
+        yield start

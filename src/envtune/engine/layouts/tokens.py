@@ -37,8 +37,8 @@ def never_cut(tokenizer: Any) -> list[str]:
 
 
 def glue(tokenizer: Any) -> str:
-    """What a text begins with behind the tokens before it, to become what it is alone: SentencePiece
-    glues a space to a text's first word, and a text behind a token has no first word."""
+    """What a text begins with behind the tokens before it, to become what it is alone.
+    SentencePiece glues a space to a text's first word; behind a token there is no first word."""
     before, _ = around(tokenizer)
     if not before:
         return ""

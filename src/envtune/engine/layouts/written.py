@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.artifacts.layouts import FILE, PROOF, Told
 from envtune.engine.layouts import found, samples
 from envtune.engine.layouts.found import Found
 from envtune.engine.layouts.layout import Layout
-from envtune.artifacts.layouts import FILE, PROOF, Told
 
 # Runs whose answers follow other rules than a row's layout.
+_SAID = ("train_on_eos", "train_on_eot", "roles_to_train")
+ENDLESS = (
+    "no label holds the end of a turn, so that no answer would learn to stop: the chat template "
+    "ends a turn with another text than the tokenizer's end of a text; name it in eot_tokens"
+)
 _OTHER = ("rl", "reward_model", "process_reward_model", "processor_type")
 
 
@@ -43,13 +48,24 @@ def write(cfg: Any, tokenizer: Any, folder: Path, wanted: str = "") -> Layout | 
         rows = samples.requests(chosen.found, chosen.rows, tokenizer, cfg)
     told = Told(
         name=layout.name, template=layout.template, reason=layout.reason, begins=layout.begins,
-        stops=list(layout.stops), example=layout.example, data=str(chosen.dataset.path),
+        stops=list(layout.stops), example=layout.example, columns=list(layout.columns),
+        system=layout.system, data=str(chosen.dataset.path),
         others=[f"{c.found.layout.name} ({c.dataset.path})" for c in others.values()
                 if c is not chosen],
     )  # fmt: skip
+    _refuse_endless(rows, chosen, cfg)
     files.write_json(folder / PROOF, rows)
     told.write(folder / FILE)
     return layout
+
+
+def _refuse_endless(rows: list[dict[str, Any]], chosen: _Candidate, cfg: Any) -> None:
+    """Ends a training whose answers would never learn to stop, before its first step; what the
+    user has said about the ends of turns holds."""
+    told = cfg.eot_tokens or cfg.train_on_inputs or any(chosen.dataset[key] for key in _SAID)
+    chat = str(chosen.dataset.type).startswith("chat_template")
+    if rows and chat and not told and not any(row["ends"] for row in rows):
+        raise ValueError(ENDLESS)
 
 
 def _chosen(candidates: list[_Candidate], wanted: str) -> _Candidate:
