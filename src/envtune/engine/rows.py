@@ -18,7 +18,7 @@ from axolotl.prompt_tokenizers import PromptTokenizingStrategy
 from axolotl.prompters import Prompter
 from pydantic import BaseModel
 
-from envtune.engine.layouts.tokens import around, one
+from envtune.engine.tokens import around, one
 
 _MASKED = -100
 _COLUMN = re.compile(r"\{\{\s*(.+?)\s*\}\}")

@@ -23,6 +23,7 @@ ENGINE = {
     "export": "envtune.engine.export.export",
     "merge": "envtune.engine.export.merge",
     "quantise": "envtune.engine.quantise.quantise",
+    "render": "envtune.engine.rendering",
 }
 
 

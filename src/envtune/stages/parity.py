@@ -19,6 +19,7 @@ from envtune import files
 from envtune.artifacts import layouts, weights
 from envtune.errors import Exit, Refused
 from envtune.machine import ports
+from envtune.runs.contents import SERVING
 from envtune.serve import conversations, models, server, vllm_config
 from envtune.serve.api import reason
 from envtune.serve.conversations import Proof
@@ -53,11 +54,13 @@ def prove(context: Context) -> StageRecord | None:
     asked = context.config.setting("SFT_PARITY")
     if asked == "off":
         return None
+    if asked == "layout":
+        return _laid_out(context)
     if obstacle := _obstacle(context):
         if asked == "require":
             return worker.failed("parity", Exit.CONFIG, obstacle)
         LOG.info("parity: not proved: %s", obstacle)
-        return None
+        return _laid_out(context) if server.python(context) and _has_result(context) else None
     try:
         what = models.find(context, as_trained=True)
     except Refused as refused:
@@ -75,6 +78,32 @@ def prove(context: Context) -> StageRecord | None:
         except httpx.HTTPError as error:
             return worker.failed("parity", Exit.ARTIFACT, f"the server failed: {reason(error)}")
     return _with_layout(_judged(compared, exact=exact), proof)
+
+
+def _has_result(context: Context) -> bool:
+    folder = context.run.folder
+    return not (folder / "adapter").is_dir() or (folder / SERVING).is_dir()
+
+
+def _laid_out(context: Context) -> StageRecord | None:
+    """Proves the layout by vLLM's renderer alone, which needs neither a server nor its device."""
+    python = server.python(context)
+    if python is None:
+        return worker.failed("parity", Exit.CONFIG, server.no_vllm(context))
+    try:
+        what = models.find(context, as_trained=True)
+    except Refused as refused:
+        return worker.failed("parity", refused.exit, str(refused))
+    if not (rows := _rows(context, what)):
+        return None
+    flags = {"model": what.model, "tokenizer": what.tokenizer, "chat-template": what.chat_template}
+    told = {name: str(path) for name, path in flags.items() if path is not None}
+    answers = context.run.log("parity").with_name("prompts.json")
+    order = {"flags": told, "rows": rows, "answers": answers}
+    if failed := worker.carry_out(context, "parity", "render", order, str(python)):
+        return failed
+    proof = conversations.judge(zip(rows, files.read_json(answers), strict=True))
+    return _with_layout({"outcome": "done", "checks": []}, proof)
 
 
 def _rows(context: Context, what: Served) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envtune.engine.layouts.layout import Layout, with_defaults, with_generation
-from envtune.engine.layouts.tokens import never_cut, one
+from envtune.engine.tokens import never_cut, one
 
 # Stand for what is asked and what is answered.
 _ASKED, _ANSWERED = "\ue0f0asked", "\ue0f0answered"

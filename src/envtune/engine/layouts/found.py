@@ -18,9 +18,9 @@ from envtune.engine.layouts.layout import (
     refusing,
 )
 from envtune.engine.layouts.recording import Unrecorded
-from envtune.engine.layouts.tokens import around, glue, never_cut, one
 from envtune.engine.rows import Layout as RowLayout
 from envtune.engine.rows import RowStrategy
+from envtune.engine.tokens import around, glue, never_cut, one
 
 # What a request for a row's answer says: its messages, and what it names besides.
 Request = tuple[list[dict[str, str]], dict[str, str]]

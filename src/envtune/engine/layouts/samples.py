@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from envtune.engine.layouts.found import Found
-from envtune.engine.layouts.tokens import never_cut
+from envtune.engine.tokens import never_cut
 
 # How many rows prove a layout, how many are looked at for those, and the longest in tokens.
 ROWS, _SEEN, _LONGEST = 50, 1000, 4096

@@ -51,9 +51,10 @@ QUANTISE: dict[str, Own] = {
 
 PARITY: dict[str, Own] = {
     "SFT_PARITY": Own(
-        {"enum": ["auto", "require", "off"]},
+        {"enum": ["auto", "require", "layout", "off"]},
         "auto",
-        "prove that vLLM answers as training would; auto: where vLLM is installed",
+        "prove that vLLM answers as training would; auto: where vLLM is installed; layout: what "
+        "it makes of chats alone, without a server",
     ),
 }
 

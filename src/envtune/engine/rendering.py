@@ -1,11 +1,10 @@
-"""What vLLM makes of chats, without an engine: python -P -m envtune.serve.renderer ORDER.json
+"""What vLLM makes of chats, without an engine: python -m envtune.engine.rendering ORDER.json
 
 Runs in the environment that holds vLLM. The order names the `flags` of a server that lay a
 chat out, the `rows` to ask for and the file `answers` to write: the ids of each prompt. It is
 vLLM's own renderer behind its own routes, which no port is opened for.
 """
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,8 +53,10 @@ async def prompts(flags: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -
 
 
 def main() -> None:
+    import uvloop  # vLLM's own
+
     order = files.read_json(Path(sys.argv[1]))
-    found = asyncio.run(prompts(order["flags"], order["rows"]))
+    found = uvloop.run(prompts(order["flags"], order["rows"]))
     files.write_json(Path(order["answers"]), found)
 
 
