@@ -7,7 +7,7 @@ is whole or not there, so that a killed export is repeated and nothing of the ru
 from envtune import files
 from envtune.artifacts import layouts, modelfiles
 from envtune.errors import Exit
-from envtune.runs.contents import MERGED, MODEL, SERVING
+from envtune.runs.contents import ADAPTER, MERGED, MODEL, SERVING
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import hubcache
@@ -24,6 +24,7 @@ def export(context: Context) -> StageRecord | None:
         return None
     if (base := hubcache.base_folder(context.config, context.environ)) is None:
         return _lost(context, "export")
+    _stop(context, ADAPTER)
     folder = context.run.folder
     named = base if (given := str(context.config.plain()["base_model"])).startswith("/") else given
     order = {
@@ -62,7 +63,7 @@ def _stops(context: Context) -> list[int]:
 
 
 def _stop(context: Context, name: str) -> None:
-    """Has a whole model stop where its layout ends an answer."""
+    """Has what was trained stop where its layout ends an answer."""
     folder, stops = context.run.folder / name, _stops(context)
     if stops and folder.is_dir():
         told = layouts.generation_config(stops, folder)
