@@ -12,7 +12,7 @@ from typing import Any
 
 from envtune import files
 
-_ASKED = ("messages", "chat_template_kwargs")
+_ASKED = ("messages", "chat_template_kwargs", "chat_template")
 
 
 def _app(flags: Mapping[str, str]) -> tuple[Any, Any, Any]:
@@ -25,7 +25,7 @@ def _app(flags: Mapping[str, str]) -> tuple[Any, Any, Any]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = make_arg_parser(FlexibleArgumentParser())
-    told = (part for name, value in flags.items() for part in (f"--{name}", value))
+    told = (part for name, value in flags.items() for part in (f"--{name}", value) if part)
     args = parser.parse_args(list(told))
     engine = AsyncEngineArgs.from_cli_args(args)
     model = engine.create_model_config()

@@ -38,8 +38,8 @@ _MEASURES = ("loss", "perplexity", "success_rate")
 class Told:
     """What a card is made from: run.json, the figures of report.json, and what lies beside.
 
-    `license` is the base's, empty where it is not known. `layout` is the run's; `rows` is how many rows the
-    prepared data has, `resized` to how many rows the base has to grow for the adapter.
+    `license` is the base's, empty where it is not known. `layout` is the run's; `rows` is how
+    many rows the prepared data has, `resized` to how many the base has to grow for the adapter.
     """
 
     record: Mapping[str, Any]

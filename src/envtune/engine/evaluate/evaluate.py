@@ -92,7 +92,8 @@ def _answers(
 ) -> list[generation.Answer]:
     from transformers import GenerationConfig
 
-    ends = generation.ends(trained.tokenizer, model, trained.cfg)
+    told = layouts.read(trained.artifact.parent)
+    ends = generation.ends(trained.tokenizer, model, trained.cfg, told.stops if told else ())
     if (longest := generation.context(model)) is not None:
         settings = {**settings, **_room(encoded, longest, settings["max_new_tokens"])}
     pad = trained.tokenizer.pad_token_id
