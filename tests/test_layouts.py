@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ from typing import Any
 import pytest
 from axolotl.utils.dict import DictDefault
 from datasets import Dataset
+from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, LlamaTokenizerFast, PreTrainedTokenizerBase
 
-from envtune.engine.layouts import found, samples
+from envtune.artifacts import layouts
+from envtune.artifacts.layouts import Told
+from envtune.engine.layouts import found, samples, written
 from envtune.engine.layouts.found import Found
 from envtune.engine.layouts.layout import Layout
 from envtune.resolve.turns import ENDS
+from envtune.serve.conversations import Proof, judge
 
 # What rows have in them that layouts, templates and tokenizers stumble over.
 HOSTILE = (
@@ -58,8 +63,10 @@ TYPES: dict[str, Any] = {
 }  # fmt: skip
 CHATS = (
     "chatml", "llama3", "qwen3", "alpaca", "mistral_v1", "phi_3", "gemma", "deepseek_v2",
-    "exaone4", "falcon_h1", "jamba", "aya", "metharme", "llava",
+    "exaone4", "falcon_h1", "jamba", "aya", "metharme", "gemma3", "phi_4", "qwen_25",
 )  # fmt: skip
+# These write a space before an answer, which not every answer takes into its first token.
+SPACED = ("mistral_v1", "jamba")
 
 
 def rows(kind: str, end: str, dice: random.Random) -> list[dict[str, Any]]:
@@ -172,23 +179,12 @@ def served(layout: Layout, request: Mapping[str, Any], tokenizer: Any) -> list[i
     return ids
 
 
-def unequal(made: Found, data: Sequence[Mapping[str, Any]], tokenizer: Any, cfg: Any) -> list[Any]:
-    """The requests that are laid out otherwise than their rows."""
+def proof(made: Found, data: Sequence[Mapping[str, Any]], tokenizer: Any, cfg: Any) -> Proof:
+    """What the rows say of a layout, each asked for as a chat."""
     asked = samples.requests(made, Dataset.from_list(list(data)), tokenizer, cfg)
     assert len(asked) == len(data), f"{len(data) - len(asked)} rows cannot be asked for"
     assert all(request["ends"] for request in asked)
-    wrong = []
-    for request in asked:
-        ids = served(made.layout, request, tokenizer)
-        if ids not in [request["ids"][:start] for start in request["starts"]]:
-            wrong.append(
-                (
-                    request["messages"],
-                    tokenizer.convert_ids_to_tokens(ids[-12:]),
-                    tokenizer.convert_ids_to_tokens(request["ids"][: request["starts"][-1]][-12:]),
-                )
-            )
-    return wrong
+    return judge((request, served(made.layout, request, tokenizer)) for request in asked)
 
 
 @pytest.mark.parametrize("which", ["no beginning", "a beginning", "sentences"])
@@ -201,7 +197,7 @@ def test_a_chat_becomes_the_prompt_of_its_row(
     cfg, dataset = config(name, TYPES[name])
     made = found.of(cfg, dataset, tokenizer, list(data[0]))
     assert made.layout.chat, made.layout.reason
-    assert unequal(made, data, tokenizer, cfg) == []
+    assert proof(made, data, tokenizer, cfg) == Proof(len(data))
 
 
 @pytest.mark.parametrize("which", ["no beginning", "a beginning", "sentences"])
@@ -215,4 +211,111 @@ def test_a_chat_template_is_served_as_it_was_trained(
     more = {"eot_tokens": [end]} if end else {}
     cfg, dataset = config(template, "chat_template", chat_template=template, **more)
     made = found.of(cfg, dataset, tokenizer, ["messages"])
-    assert unequal(made, data, tokenizer, cfg) == []
+    proved = proof(made, data, tokenizer, cfg)
+    assert not proved.wrong
+    assert proved.near == 0 or template in SPACED
+
+
+def test_a_row_that_is_laid_out_otherwise_is_named_with_its_first_token(
+    tokenizers: dict[str, Any], dice: random.Random
+) -> None:
+    tokenizer, data = tokenizers["a beginning"], rows("alpaca", "", dice)
+    cfg, dataset = config("alpaca", "alpaca")
+    made = found.of(cfg, dataset, tokenizer, list(data[0]))
+    other = found.of(cfg, DictDefault({"type": "alpaca:chat"}), tokenizer, list(data[0])).layout
+    [request] = samples.requests(made, Dataset.from_list(data[:1]), tokenizer, cfg)
+    ids = served(other, request, tokenizer)
+    at = next(i for i, (a, b) in enumerate(zip(ids, request["ids"], strict=False)) if a != b)
+    wrong = judge([(request, ids)]).wrong
+    expected = f"token {at + 1} is {ids[at]} where training had {request['ids'][at]}"
+    assert wrong == f"row 0 ('plain words'): {expected}"
+    assert "the answer" in judge([(request, [*request["ids"][: request["starts"][0]], 7])]).wrong
+    assert "is nothing" in judge([(request, request["ids"][:3])]).wrong
+
+
+REFUSED: list[tuple[str, list[dict[str, str]], dict[str, Any], str]] = [
+    ("alpaca", [{"role": "system", "content": "a"}], {}, "no system message was trained"),
+    ("alpaca", [{"role": "assistant", "content": "a"}], {}, "no conversation of several turns"),
+    ("alpaca", [{"role": "user", "content": "a"}] * 2, {}, "no conversation of several turns"),
+    ("alpaca", [], {"tools": [{"type": "function"}]}, "no tools were trained"),
+    ("context_qa", [], {}, "every row had article: name it in chat_template_kwargs"),
+    ("completion", [], {}, "raw text was trained, and no chat (completion): send the whole prompt as text to /v1/completions"),
+    ("explainchoice", [], {}, "laid out by code (explainchoice): send"),
+    ("reflection", [], {}, "not one prompt with one answer"),
+    ("pygmalion", [], {}, "laid out by code"),
+    ("llama2_chat", [], {}, "laid out by code"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "before", "more", "words"), REFUSED)
+def test_what_was_not_trained_is_refused_in_words(
+    kind: str, before: list[dict[str, str]], more: dict[str, Any], words: str,
+    tokenizers: dict[str, Any],
+) -> None:  # fmt: skip
+    cfg, dataset = config(kind, kind)
+    layout = found.of(cfg, dataset, tokenizers["a beginning"]).layout
+    messages = [*before, {"role": "user", "content": "b"}]
+    with pytest.raises(TemplateError, match=re.escape(words)):
+        tokenizers["a beginning"].apply_chat_template(
+            messages, chat_template=layout.template, tokenize=False, **more
+        )
+
+
+def test_an_input_is_a_second_message_or_named(tokenizers: dict[str, Any]) -> None:
+    tokenizer = tokenizers["a beginning"]
+    cfg, dataset = config("alpaca", "alpaca")
+    layout = found.of(cfg, dataset, tokenizer).layout
+    asked = [{"role": "user", "content": "a"}]
+    named = served(layout, {"messages": asked, "chat_template_kwargs": {"input": "b"}}, tokenizer)
+    assert (
+        served(layout, {"messages": [*asked, {"role": "user", "content": "b"}]}, tokenizer) == named
+    )
+    assert "### Input:\nb" in tokenizer.decode(named)
+
+
+def test_rows_of_several_prompts_are_no_chat(tokenizers: dict[str, Any], tmp_path: Path) -> None:
+    parts = [
+        {"label": False, "text": "a"},
+        {"label": False, "text": "b"},
+        {"label": True, "text": "c"},
+    ]
+    assert _written(tmp_path, tokenizers, [("input_output", [{"segments": parts}])]).reason
+    assert not _written(tmp_path, tokenizers, [("input_output", [{"segments": parts[1:]}])]).reason
+
+
+def test_of_two_layouts_the_larger_is_served_or_the_one_that_is_named(
+    tokenizers: dict[str, Any], tmp_path: Path
+) -> None:
+    row = {"instruction": "a", "output": "b", "text": "c"}
+    sets = [("alpaca", [row] * 3), ("alpaca:chat", [row] * 4)]
+    told = _written(tmp_path, tokenizers, sets)
+    assert (told.name, told.others) == ("alpaca:chat", [f"alpaca ({tmp_path / '0.jsonl'})"])
+    for wanted in ("0", "0.jsonl", "alpaca", str(tmp_path / "0.jsonl")):
+        assert _written(tmp_path, tokenizers, sets, wanted).name == "alpaca"
+
+
+def test_a_training_whose_answers_would_never_end_is_refused(
+    tokenizers: dict[str, Any], tmp_path: Path
+) -> None:
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    with pytest.raises(ValueError, match="no label holds the end of a turn"):
+        _written(tmp_path, tokenizers, [("chat_template", [chat])], chat_template="chatml")
+    _written(tmp_path, tokenizers, [("chat_template", [chat])], chat_template="alpaca")
+
+
+def _written(
+    folder: Path, tokenizers: dict[str, Any], sets: list[tuple[str, list[dict[str, Any]]]],
+    wanted: str = "", **more: Any,
+) -> Told:  # fmt: skip
+    """What a training writes of data sets of these types and rows."""
+    datasets = []
+    for number, (kind, lines) in enumerate(sets):
+        path = folder / f"{number}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        datasets.append({"path": str(path), "type": kind, "ds_type": "json"})
+    cfg = DictDefault({"datasets": datasets, "sequence_len": 256, **more})
+    (folder / "config").mkdir(exist_ok=True)
+    written.write(cfg, tokenizers["a beginning"], folder / "config", wanted)
+    told = layouts.read(folder)
+    assert told is not None
+    return told

@@ -33,6 +33,13 @@ class Told:
         files.write_json(path, asdict(self))
 
 
+def is_named(wanted: str, number: int, path: str, kind: object) -> bool:
+    """Whether a data set is the one that a user means: its number from 0, its path or the end of
+    it, or its type."""
+    ending = f"/{wanted.removeprefix('./').strip('/')}"
+    return wanted in (str(number), path, kind) or f"/{path.strip('/')}".endswith(ending)
+
+
 def read(run: Path) -> Told | None:
     """The layout of a run in its folder, or None where it was trained without one."""
     path = run / "config" / FILE

@@ -1,7 +1,8 @@
-"""Whether an answer learns to end."""
+"""Whether an answer learns to end, and whose layout a chat is to have."""
 
 from collections.abc import Iterator
 
+from envtune.artifacts import layouts
 from envtune.errors import Exit, Problem
 from envtune.resolve import turns
 from envtune.resolve.config import Facts
@@ -9,6 +10,23 @@ from envtune.settings.typed import Settings
 
 
 def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    yield from _endless(settings, facts)
+    yield from _unnamed(settings)
+
+
+def _unnamed(settings: Settings) -> Iterator[Problem]:
+    """A layout of a data set that is not there."""
+    wanted, given = settings.own.get("SFT_CHAT_LAYOUT"), settings.axolotl.get("datasets")
+    items = given.value if given and isinstance(given.value, list) else ()
+    pairs = [(str(item.get("path")), item.get("type")) for item in items]
+    if wanted is None or not wanted.value or not pairs:
+        return
+    if not any(layouts.is_named(wanted.value, n, *pair) for n, pair in enumerate(pairs)):
+        there = ", ".join(f"{n} ({path})" for n, (path, _) in enumerate(pairs))
+        yield Problem(wanted.name, f"{wanted.value} is none of the data sets: {there}")
+
+
+def _endless(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """Templates that end a turn with a text that the tokenizer has not as one token."""
     if settings.passes_through:
         return

@@ -58,7 +58,15 @@ def merge(context: Context, stage: str) -> StageRecord | None:
 
 
 def _stops(context: Context) -> list[int]:
-    told = layouts.read(context.run.folder)
+    told, wanted = layouts.read(context.run.folder), context.config.setting("SFT_CHAT_LAYOUT")
+    items = context.config.plain().get("datasets") or ()
+    named = (
+        str(item["path"]) for n, item in enumerate(items)
+        if wanted and layouts.is_named(wanted, n, str(item["path"]), item.get("type"))
+    )  # fmt: skip
+    if told and next(named, told.data) != told.data:
+        LOG.warning("export: SFT_CHAT_LAYOUT: chats have the layout of %s, as it was trained; "
+                    "SFT_RERUN=true trains with another", told.data)  # fmt: skip
     return told.stops if told else []
 
 

@@ -8,6 +8,7 @@ from datasets import IterableDataset
 
 from envtune.engine.layouts import chats, recording
 from envtune.engine.layouts.layout import (
+    INPUT,
     SYSTEM,
     USER,
     Border,
@@ -41,14 +42,15 @@ class Found:
 def of(cfg: Any, dataset: Any, tokenizer: Any, columns: Collection[str] | None = None) -> Found:
     """The layout of a data set of the configuration. `columns` of its rows, where known."""
     name = named(dataset)
-    stops = (tokenizer.eos_token_id,)
+    stops = tuple(i for i in (tokenizer.eos_token_id,) if i is not None)
     strategy = _strategy(cfg, dataset, tokenizer)
     if prompter := getattr(getattr(strategy, "prompter", None), "chat_template", None):
         return _of_chat(name, prompter, strategy, tokenizer, cfg)
     if name.startswith(("completion", "pretrain")) or _is_raw(strategy):
         return Found(refusing(name, RAW, stops), strategy)
     if strategy is None:  # Axolotl's own messages, mistral-common: the tokenizer's template holds
-        return Found(Layout(name, tokenizer.chat_template or "", stops=stops))
+        own = getattr(tokenizer, "chat_template", None)
+        return Found(Layout(name, own if isinstance(own, str) else "", stops=stops))
     try:
         return _of_prompts(name, strategy, tokenizer, columns)
     except Unrecorded as error:
@@ -126,7 +128,7 @@ def _of_prompts(name: str, strategy: Any, tokenizer: Any, columns: Collection[st
         return Found(layout, strategy, lambda row: _marked(told, row))
     roles = recording.roles(strategy, columns)
     layout = of_prompts(name, recording.prompts(strategy, columns, roles), border, stops)
-    return Found(layout, strategy, lambda row: _columns(roles, row))
+    return Found(layout, strategy, lambda row: _columns(strategy, roles, row))
 
 
 def _stops(strategy: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -149,12 +151,14 @@ def _border(tokenizer: Any) -> Border:
     )
 
 
-def _columns(roles: Mapping[str, str], row: Mapping[str, Any]) -> Request | None:
-    """A row of columns as a request: its own words for what is missing are Axolotl's."""
-    told = {role: row.get(name) for name, role in roles.items()}
-    more = {r: str(v) for r, v in told.items() if r not in (USER, SYSTEM) and v}
-    system = [{"role": "system", "content": str(told[SYSTEM])}] if told.get(SYSTEM) else []
-    return [*system, {"role": "user", "content": str(told.get(USER))}], more
+def _columns(strategy: Any, roles: Mapping[str, str], row: Mapping[str, Any]) -> Request | None:
+    """A row of columns as a request. Axolotl lays out None as a word, and our rows as nothing."""
+    nothing = "" if isinstance(strategy, RowStrategy) else str(None)
+    given = {role: row[name] for name, role in roles.items()}
+    told = {role: nothing if value is None else str(value) for role, value in given.items()}
+    more = {r: t for r, t in told.items() if r not in (USER, SYSTEM) and (given[r] or r != INPUT)}
+    system = [{"role": "system", "content": told[SYSTEM]}] if given.get(SYSTEM) else []
+    return [*system, {"role": "user", "content": told.get(USER, "")}], more
 
 
 def _marked(layout: RowLayout, row: Mapping[str, Any]) -> Request | None:

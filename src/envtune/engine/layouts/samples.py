@@ -4,29 +4,57 @@ They prove what is served: a server that lays such a request out has to make the
 ids of it. Rows that a layout may stumble over come first.
 """
 
+import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from envtune.engine.layouts.found import Found
+from envtune.engine.layouts.found import Found, Request
 from envtune.engine.tokens import never_cut
 
+LOG = logging.getLogger(__name__)
 # How many rows prove a layout, how many are looked at for those, and the longest in tokens.
 ROWS, _SEEN, _LONGEST = 50, 1000, 4096
 _IGNORED = -100
 
 
-def load(dataset: Any, cfg: Any) -> Any:
-    """The rows of a data set as Axolotl loads them: from its cache, since it has just done so."""
-    from axolotl.utils.data.shared import load_dataset_with_config
+# What a row or a file that was not meant for Axolotl makes of its code.
+_UNREADABLE = (AttributeError, IndexError, KeyError, LookupError, OSError, TypeError, ValueError)
 
-    loaded = load_dataset_with_config(
-        dataset, cfg.hf_use_auth_token, streaming=bool(cfg.streaming or cfg.pretraining_dataset)
-    )
+
+def load(dataset: Any, cfg: Any) -> Any:
+    """The rows of a data set as Axolotl loads them: from its cache, since it has just done so.
+    None where it was read by another reader than its own; then there is nothing to prove with."""
+    from axolotl.utils.data.shared import load_dataset_with_config
+    from datasets.exceptions import DatasetsError
+
+    streaming = bool(cfg.streaming or cfg.pretraining_dataset)
+    try:
+        loaded = load_dataset_with_config(dataset, cfg.hf_use_auth_token, streaming=streaming)
+    except (*_UNREADABLE, DatasetsError) as error:
+        LOG.warning("no chat is proved: %s is not read again: %s", dataset.path, error)
+        return None
     if not isinstance(loaded, Mapping):
         return loaded
     return loaded[dataset.split if dataset.split in loaded else "train"]
+
+
+def askable(found: Found, rows: Any) -> bool:
+    """Whether any row that is looked at can be asked for as a chat; yes where there are none, or
+    where Axolotl's own chats are, which the template judges."""
+    if found.strategy is None or hasattr(found.strategy.prompter, "chat_template"):
+        return True
+    seen = [row for _, row in _seen(rows, random.Random(0))[:ROWS]]
+    return not seen or any(_asked(found, row) is not None for row in seen)
+
+
+def _asked(found: Found, row: Mapping[str, Any]) -> Request | None:
+    """A row as a request. One that cannot be read was not trained either: it is no proof."""
+    try:
+        return found.ask(row)
+    except _UNREADABLE:
+        return None
 
 
 def requests(found: Found, rows: Any, tokenizer: Any, cfg: Any) -> list[dict[str, Any]]:
@@ -94,10 +122,11 @@ def _texts(value: Any) -> Iterator[str]:
 def _request(
     found: Found, number: int, row: Mapping[str, Any], tokenizer: Any, cfg: Any
 ) -> dict[str, Any] | None:
+    if (asked := _asked(found, row)) is None:
+        return None
     encoded = found.strategy.tokenize_prompt(row)
-    asked = found.ask(row)
     ids, labels = encoded["input_ids"], encoded["labels"]
-    if asked is None or not _LONGEST > len(ids) < (cfg.sequence_len or _LONGEST):
+    if not _LONGEST > len(ids) < (cfg.sequence_len or _LONGEST):
         return None
     starts = [i for i in range(len(ids)) if _begins(labels, i)]
     messages, more = asked

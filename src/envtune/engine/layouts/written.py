@@ -5,15 +5,15 @@ whatever asks or serves the model afterwards.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.artifacts.layouts import FILE, PROOF, Told
+from envtune.artifacts.layouts import FILE, PROOF, Told, is_named
 from envtune.engine.layouts import found, samples
 from envtune.engine.layouts.found import Found
-from envtune.engine.layouts.layout import Layout
+from envtune.engine.layouts.layout import Layout, refusing
 
 # Runs whose answers follow other rules than a row's layout.
 _SAID = ("train_on_eos", "train_on_eot", "roles_to_train")
@@ -21,6 +21,7 @@ ENDLESS = (
     "no label holds the end of a turn, so that no answer would learn to stop: the chat template "
     "ends a turn with another text than the tokenizer's end of a text; name it in eot_tokens"
 )
+_PARTS = "no row was one prompt with one answer"
 _OTHER = ("rl", "reward_model", "process_reward_model", "processor_type")
 
 
@@ -69,21 +70,21 @@ def _refuse_endless(rows: list[dict[str, Any]], chosen: _Candidate, cfg: Any) ->
 
 
 def _chosen(candidates: list[_Candidate], wanted: str) -> _Candidate:
-    named = (c for n, c in enumerate(candidates) if wanted in _names(n, c.dataset))
+    named = (
+        c for n, c in enumerate(candidates)
+        if wanted and is_named(wanted, n, str(c.dataset.path), c.dataset.type)
+    )  # fmt: skip
     return next(named, max(candidates, key=lambda c: c.size))
-
-
-def _names(number: int, dataset: Any) -> tuple[str, ...]:
-    path = str(dataset.path)
-    return str(number), path, Path(path).name, found.named(dataset)
 
 
 def _candidates(cfg: Any, tokenizer: Any) -> Iterator[_Candidate]:
     given = cfg.datasets or cfg.pretraining_dataset or ()
     for dataset in given if isinstance(given, list) else [given]:
         rows = samples.load(dataset, cfg)
-        columns = list(rows.features) if rows.features else None
+        columns = list(rows.features) if rows is not None and rows.features else None
         if columns and "input_ids" in columns:
             continue  # tokens without words
         made = found.of(cfg, dataset, tokenizer, columns)
+        if made.layout.chat and rows is not None and not samples.askable(made, rows):
+            made = replace(made, layout=refusing(made.layout.name, _PARTS, made.layout.stops))
         yield _Candidate(made, dataset, rows, len(rows) if hasattr(rows, "__len__") else 0)
