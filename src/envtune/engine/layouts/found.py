@@ -58,7 +58,7 @@ def of(cfg: Any, dataset: Any, tokenizer: Any, columns: Collection[str] | None =
 
 
 def named(dataset: Any) -> str:
-    kind = dataset.type or "completion"
+    kind = dataset.type or "tokens"
     return kind if isinstance(kind, str) else "prompt and completion"
 
 
@@ -87,7 +87,7 @@ def _strategy(cfg: Any, dataset: Any, tokenizer: Any) -> Any:
 
     masked = type(cfg)({**cfg, "train_on_inputs": False, "skip_prepare_dataset": False})
     kind = dataset.type if isinstance(dataset.type, str) else ""
-    if kind.startswith("messages") or cfg.tokenizer_use_mistral_common:
+    if not dataset.type or kind.startswith("messages") or cfg.tokenizer_use_mistral_common:
         return None
     base, _, style = kind.partition(":")
     caught = _Catching()

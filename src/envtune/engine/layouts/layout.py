@@ -50,7 +50,8 @@ class Layout:
         """The call that is right: its path, and its body without the model's name."""
         if not self.chat:
             return {"path": TEXT, "body": {"prompt": "..."}}
-        messages = [{"role": "system", "content": "..."}] if self.system else []
+        told = self.system and not self.name.startswith("chat_template")  # a chat need not have it
+        messages = [{"role": "system", "content": "..."}] if told else []
         messages.append({"role": "user", "content": "..."})
         more = {"chat_template_kwargs": dict.fromkeys(self.columns, "...")} if self.columns else {}
         return {"path": CHAT, "body": {"messages": messages, **more}}

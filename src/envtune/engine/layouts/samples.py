@@ -49,10 +49,12 @@ def askable(found: Found, rows: Any) -> bool:
     return not seen or any(_asked(found, row) is not None for row in seen)
 
 
-def _asked(found: Found, row: Mapping[str, Any]) -> Request | None:
-    """A row as a request. One that cannot be read was not trained either: it is no proof."""
+def _asked(found: Found, row: Mapping[str, Any]) -> tuple[Request, Mapping[str, Any]] | None:
+    """A row as a request, and as tokens. One that cannot be read was not trained either: it is no
+    proof, and who reads the rows has told of it."""
     try:
-        return found.ask(row)
+        asked = found.ask(row)
+        return (asked, found.strategy.tokenize_prompt(row)) if asked else None
     except _UNREADABLE:
         return None
 
@@ -122,14 +124,13 @@ def _texts(value: Any) -> Iterator[str]:
 def _request(
     found: Found, number: int, row: Mapping[str, Any], tokenizer: Any, cfg: Any
 ) -> dict[str, Any] | None:
-    if (asked := _asked(found, row)) is None:
+    if (made := _asked(found, row)) is None:
         return None
-    encoded = found.strategy.tokenize_prompt(row)
+    (messages, more), encoded = made
     ids, labels = encoded["input_ids"], encoded["labels"]
     if not _LONGEST > len(ids) < (cfg.sequence_len or _LONGEST):
         return None
     starts = [i for i in range(len(ids)) if _begins(labels, i)]
-    messages, more = asked
     told = {"chat_template_kwargs": more} if more else {}
     ends = any(label in found.layout.stops for label in labels)
     near = [place for start in starts for place in _spaces(ids, start, tokenizer)]
