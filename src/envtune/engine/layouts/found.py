@@ -22,6 +22,7 @@ from envtune.engine.layouts.recording import Unrecorded
 from envtune.engine.rows import Layout as RowLayout
 from envtune.engine.rows import RowStrategy
 from envtune.engine.tokens import around, glue, never_cut, one
+from envtune.resolve.data import ROWS
 
 # What a request for a row's answer says: its messages, and what it names besides.
 Request = tuple[list[dict[str, str]], dict[str, str]]
@@ -58,7 +59,10 @@ def of(cfg: Any, dataset: Any, tokenizer: Any, columns: Collection[str] | None =
 
 
 def named(dataset: Any) -> str:
+    """What a data set's layout is called: its type, or what takes the place of one."""
     kind = dataset.type or "tokens"
+    if kind == ROWS:
+        return "input_format" if dataset.input_format else "text"
     return kind if isinstance(kind, str) else "prompt and completion"
 
 
