@@ -277,7 +277,7 @@ TYPES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"type": "envtune.engine.rows", "field": "text"},
         {"response_template": "\nA: ", "instruction_template": "Q: "},
-        "Q: Say it.\nA:",
+        "Q: Say it.\nA: ",
     ),
 ]  # fmt: skip
 
@@ -296,11 +296,11 @@ def test_a_prompt_that_a_type_has_no_place_for_is_refused(embedded: Path) -> Non
     tokenizer = AutoTokenizer.from_pretrained(embedded / "tiny-llama")
     turns = tuple({"role": role, "content": "a"} for role in ("user", "assistant", "user"))
     cfg = DictDefault({"datasets": [{"type": "alpaca"}], "sequence_len": 512})
-    with pytest.raises(Refused, match="has no chats of several turns"):
+    with pytest.raises(Refused, match="and no conversation of several turns"):
         prompting.encode([Prompt(messages=turns)], cfg, tokenizer)
-    jeopardy = DictDefault({"datasets": [{"type": "jeopardy"}], "sequence_len": 512})
-    with pytest.raises(Refused, match="has a column 'category' that no prompt has"):
-        prompting.encode([Prompt(instruction="a")], jeopardy, tokenizer)
+    choices = DictDefault({"datasets": [{"type": "explainchoice"}], "sequence_len": 512})
+    with pytest.raises(Refused, match="explainchoice: its rows are laid out by code"):
+        prompting.encode([Prompt(instruction="a")], choices, tokenizer)
 
 
 def test_tasks_change_nothing_of_a_model_whose_twins_were_trained_apart(

@@ -22,6 +22,10 @@ def tokenizer(embedded: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(embedded / "tiny-llama")
 
 
+class Configured:
+    response_template, instruction_template, sequence_len = "=\n", None, 64
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], length: int = 512, **layout: Any
 ) -> tuple[dict[str, list[int]], str]:
@@ -40,7 +44,7 @@ def tokenize(
     [
         (f"Name a city. {MARK} Rome", MARK, " Rome"),
         (f"Name a city.\n{MARK}\nRome\n", f"{MARK}\n", "Rome\n"),
-        ("question Answer: capital", "Answer: ", " capital"),  # one token holds both
+        ("question Answer: capital", "Answer: ", "capital"),  # one token could hold both
         ("cap=Rome", "=", "Rome"),
         ("Zürich 城市 = 東京 🗼 ñ", "=", " 東京 🗼 ñ"),
         ("a = def f():\n        return 1   ", "=", " def f():\n        return 1   "),
@@ -57,10 +61,11 @@ def test_what_follows_the_last_mark_is_trained_and_nothing_else(
     assert made["input_ids"][-1] == made["labels"][-1] == tokenizer.eos_token_id
 
 
-def test_a_mark_is_found_however_its_neighbours_cut_it(
+def test_an_answer_begins_where_a_prompt_would_end(
     tokenizer: PreTrainedTokenizerBase, dice: random.Random
 ) -> None:
-    """Words of the vocabulary around marks of random pieces: a token may hold both sides' ends."""
+    """Words of the vocabulary around marks of random pieces, where one token could hold the ends
+    of both: a server is given the prompt alone, and has to make the same tokens of it."""
     words = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
     words = [w for w in words if w.isprintable() and w.strip() and "�" not in w and "<" not in w]
     for _ in range(300):
@@ -68,11 +73,11 @@ def test_a_mark_is_found_however_its_neighbours_cut_it(
         before, after = ("".join(dice.choices(words, k=6)) for _ in range(2))
         text = before + mark + after
         start = text.rindex(mark) + len(mark)
-        _, found = tokenize(tokenizer, {"text": text}, response=mark)
-        assert found.endswith(text[start:])
-        assert text.endswith(found)
-        extra = len(found) - len(text[start:])
-        assert extra < max(map(len, words)), (mark, text)
+        made, found = tokenize(tokenizer, {"text": text}, response=mark)
+        assert found == text[start:]
+        prompt = tokenizer(text[:start])["input_ids"]
+        assert made["input_ids"][: len(prompt)] == prompt
+        assert made["labels"][: len(prompt)] == [MASKED] * len(prompt)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +111,24 @@ def test_a_row_is_laid_out_by_a_template_with_columns_of_any_name(
     assert Layout(**layout).text(row) == "T: {{ID}} late 7\nL: "
     _, found = tokenize(tokenizer, {**row, "text_label": "complaint"}, **layout)
     assert found == " complaint"
+    _, found = tokenize(tokenizer, {**row, "text_label": "a L: b"}, **layout)
+    assert found == " a L: b", "a mark in a column is none"
+
+
+@pytest.mark.parametrize(
+    ("known", "end"), [(True, "<|im_end|>"), (False, "")], ids=["a token", "cut into letters"]
+)
+def test_an_end_of_turn_is_one_token_or_the_end_of_the_text(
+    embedded: Path, known: bool, end: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(embedded / "tiny-llama")
+    if known:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    strategy = load(tokenizer, Configured(), {"input_format": "{{a}} =\n{{b}}\n<|im_end|>\n"})
+    made = strategy.tokenize_prompt({"a": "x", "b": "y"})
+    last = [i for i in made["labels"] if i != MASKED]
+    assert tokenizer.decode(last) == f"y{end}{tokenizer.eos_token}"
+    assert len(last) == 2 + known
 
 
 def test_a_long_row_is_cut_and_has_no_end(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -156,14 +179,6 @@ def test_an_error_shows_the_beginning_of_a_long_row_only() -> None:
     with pytest.raises(ValueError) as caught:
         Layout(response=MARK).trained("x" * 10_000)
     assert len(str(caught.value)) < 200
-
-
-def test_a_slow_tokenizer_is_refused() -> None:
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(ValueError, match="fast tokenizer"):
-        load(Slow(), None, {})
 
 
 def _rows(folder: Path, name: str, count: int) -> str:

@@ -115,7 +115,7 @@ def test_the_base_and_the_tuned_model_can_both_be_asked(serving: Served) -> None
 def test_the_smoke_test_asks_what_a_client_would(serving: Served) -> None:
     good = serving.verb("smoke-test")
     assert good.code == 0, good.err
-    assert "smoke-test: 5 of 5 passed" in good.err
+    assert "smoke-test: 6 of 6 passed" in good.err
     bad = serving.verb("smoke-test", VLLM_API_KEY="another-5e1f0c77aa")
     assert bad.code == 6
     assert "models: 401" in bad.err

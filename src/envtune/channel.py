@@ -19,6 +19,7 @@ RUN_DIR = "ENVTUNE_RUN_DIR"
 SUPERVISOR = "ENVTUNE_SUPERVISOR"
 OWNER = "ENVTUNE_OWNER"
 RESUME = "ENVTUNE_RESUME"
+LAYOUT = "ENVTUNE_CHAT_LAYOUT"
 
 # The states of an outcome, in order; the last three are final.
 STATES = ("starting", "data", "model", "training", "stopped", "finished", "failed")

@@ -179,6 +179,13 @@ FAILURES = (
     ),
     _failure(
         Exit.DATA,
+        r"no label holds the end of a turn",
+        "no answer would learn to stop",
+        "name the template's end of a turn in AXOLOTL_EOT_TOKENS, or choose a template that ends "
+        "a turn with the tokenizer's own end of a text",
+    ),
+    _failure(
+        Exit.DATA,
         r"datasets\.exceptions\.|DatasetGenerationError|JSONDecodeError|"
         r"zero[- ]length|Empty dataset|DataFilesNotFoundError",
         "the data could not be read",

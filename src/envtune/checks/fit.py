@@ -128,7 +128,7 @@ def _untemplated(settings: Settings, facts: Facts) -> Iterator[Problem]:
         what = f"is not set, {folder} has no chat template and rows of messages need one; "
         setting = settings.axolotl.get("chat_template")
         name = setting.name if setting else "AXOLOTL_CHAT_TEMPLATE"
-        yield Problem(name, f"{what}e.g. AXOLOTL_CHAT_TEMPLATE=chatml")
+        yield Problem(name, f"{what}e.g. AXOLOTL_CHAT_TEMPLATE=alpaca")
 
 
 def _held_back(settings: Settings, facts: Facts) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from envtune.checks import (
     named,
     quantisable,
     trackers,
+    turns,
 )
 from envtune.errors import NothingSet, Problem, Refused
 from envtune.machine import certificates
@@ -98,6 +99,7 @@ HERE: tuple[Check, ...] = (
     data.problems,
     data.types,
     fit.problems,
+    turns.problems,
     conflicts.generations,
     trackers.problems,
     machine.deepspeed,

@@ -130,8 +130,10 @@ def _why(value: Value) -> str:
     return f"{value.source}: {value.reason}" if value.reason else value.source
 
 
-def summary(report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str) -> str:
-    """The end of a run on one screen, and what to do next."""
+def summary(
+    report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str, ask: str = ""
+) -> str:
+    """The end of a run on one screen, how it is asked, and what to do next."""
     rate = report["tokens_per_second"]
     stages = ", ".join(
         f"{name} {seconds:.1f} s" for name, seconds in report["stage_seconds"].items()
@@ -145,6 +147,7 @@ def summary(report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str
         (artifact, f"{run_dir}/{artifact}"),
         ("look", f"tail {run_dir}/metrics.jsonl"),
         ("", f"cat {run_dir}/report.json {run_dir}/run.json"),
+        *([("ask", ask)] if ask else []),
         ("go on", "set another variable and start again; SFT_RERUN=true repeats this one"),
     ]
     width = max(len(name) for name, _ in rows)

@@ -1,6 +1,7 @@
 """The verbs that work: they make, train, serve, log in or end something."""
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -87,7 +88,22 @@ def _summarise(folder: Path, message: str) -> None:
     report = files.read_json(folder / "report.json")
     artifact = "adapter" if (folder / "adapter").is_dir() else "model"
     outcome = message.split(":", maxsplit=1)[0]
-    show(output.summary(report, outcome, os.path.relpath(folder), artifact))
+    show(output.summary(report, outcome, os.path.relpath(folder), artifact, _asking(folder)))
+
+
+def _asking(folder: Path) -> str:
+    """The call that is right for what was trained, and why it is none of a chat."""
+    from envtune.artifacts import layouts
+
+    if (told := layouts.read(folder)) is None:
+        return ""
+    call = f"POST {told.example['path']} {json.dumps(told.example['body'])}"
+    others = f"; also trained: {', '.join(told.others)} (SFT_CHAT_LAYOUT)" if told.others else ""
+    return (
+        f"{call}, in the layout of {told.name}{others}"
+        if not told.reason
+        else (f"{call}: {told.reason}{others}")
+    )
 
 
 def serve(args: argparse.Namespace) -> Result:

@@ -24,6 +24,7 @@ from envtune.channel import Outcome
 from envtune.engine import learned, tracking, train
 from envtune.engine.data import handover
 from envtune.engine.export import fourbit
+from envtune.engine.layouts import written
 from envtune.engine.trainer import end_at_the_last_step, mark_checkpoints
 from envtune.redaction import redact
 from envtune.settings import sources
@@ -73,6 +74,14 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Before the first evaluation, after which a 4-bit base would learn otherwise."""
         fourbit.keep_exact(model)
+
+    def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+        """The artifact's tokenizer lays a chat out as its rows are, which are tokens by now."""
+        if self.account.main:
+            folder, wanted = self.account.run_dir / "config", os.environ.get(channel.LAYOUT, "")
+            layout = written.write(cfg, trainer.processing_class, folder, wanted)
+            if layout and layout.template:
+                trainer.processing_class.chat_template = layout.template
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Counts tokens without padding, and keeps the count in every checkpoint."""

@@ -23,6 +23,7 @@ ENGINE = {
     "export": "envtune.engine.export.export",
     "merge": "envtune.engine.export.merge",
     "quantise": "envtune.engine.quantise.quantise",
+    "render": "envtune.engine.rendering",
 }
 
 
@@ -203,6 +204,8 @@ def _environment(
     env[channel.OWNER] = place.owner
     if resume:
         env[channel.RESUME] = resume
+    if layout := config.setting("SFT_CHAT_LAYOUT"):
+        env[channel.LAYOUT] = layout
     return {**_defaults(config, place, env), **env}
 
 

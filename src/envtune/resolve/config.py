@@ -10,7 +10,7 @@ from typing import Any
 from envtune.errors import Problem
 from envtune.machine.hardware import Machine
 from envtune.machine.rendezvous import Rendezvous
-from envtune.resolve.facts import DataFacts, ModelFacts
+from envtune.resolve.facts import DataFacts, ModelFacts, TokenizerFacts
 from envtune.settings.sources import Inputs
 from envtune.settings.typed import Settings
 
@@ -58,6 +58,7 @@ class Facts:
     model: ModelFacts
     data: tuple[DataFacts, ...]
     device: str
+    tokenizer: TokenizerFacts | None = None
     test_data: tuple[DataFacts, ...] = ()
     local: bool = True  # nothing has to come from the Hub
     tracking: Tracking = Tracking()

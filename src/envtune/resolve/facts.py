@@ -43,6 +43,15 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class TokenizerFacts:
+    """A tokenizer in a folder: what ends a text, the words that are never cut, its template."""
+
+    eos: str
+    words: frozenset[str] = frozenset()
+    template: str = ""
+
+
+@dataclass(frozen=True)
 class DataFacts:
     """One data set. `columns` of its first row; `ds_type` as Axolotl names it."""
 
@@ -62,6 +71,31 @@ def read_model(path: str) -> ModelFacts:
     except (OSError, ValueError):
         return ModelFacts(path, local=True)
     return ModelFacts(path, True, config)
+
+
+def read_tokenizer(path: str) -> TokenizerFacts | None:
+    """The tokenizer of a folder, or None where its files do not tell."""
+    folder = Path(path)
+    if not path.startswith("/"):
+        return None
+    try:
+        told = modelfiles.read_json(folder / "tokenizer_config.json")
+        words = _never_cut(files.head(folder / "tokenizer.json", _LINE_LIMIT))
+        template = folder / "chat_template.jinja"
+        source = files.read_text(template) if template.exists() else told.get("chat_template")
+    except (OSError, ValueError):
+        return None
+    eos = told.get("eos_token")
+    text = eos.get("content") if isinstance(eos, dict) else eos
+    return TokenizerFacts(str(text or ""), words, source if isinstance(source, str) else "")
+
+
+def _never_cut(head: bytes) -> frozenset[str]:
+    """The added tokens of a tokenizer.json: they precede its vocabulary. Raises ValueError."""
+    text = head.decode(errors="replace")
+    start = text.index("[", text.index('"added_tokens"'))
+    found, _ = json.JSONDecoder().raw_decode(text, start)
+    return frozenset(str(token["content"]) for token in found)
 
 
 def read_data(datasets: Sequence[Mapping[str, Any]]) -> tuple[DataFacts, ...]:

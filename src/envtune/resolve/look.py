@@ -33,6 +33,7 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Facts:
         data=facts.read_data(_items(settings, "datasets")),
         test_data=facts.read_data(_items(settings, "test_datasets")),
         model=facts.read_model(str(settings.axolotl["base_model"].value)),
+        tokenizer=facts.read_tokenizer(_tokenizer(settings)),
         local=local,
         tracking=tracking,
         where=where,
@@ -46,6 +47,11 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Facts:
         return replace(seen, problems=tuple(problems))
     layout, problems = parallel.decide(settings, machine, seen.device, where, file)
     return replace(seen, parallel=layout, problems=tuple(problems))
+
+
+def _tokenizer(settings: Settings) -> str:
+    own = settings.axolotl.get("tokenizer_config")
+    return str(own.value if own and own.value else settings.axolotl["base_model"].value)
 
 
 def _machine(pretended: str | None, environ: Mapping[str, str]) -> Machine:

@@ -8,14 +8,14 @@ order of RULES is the order of the YAML.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking
+from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking, turns
 from envtune.resolve.config import Choice, Facts, RunConfig, Value
 from envtune.settings.own import OWN
 from envtune.settings.typed import IMPLIED, Setting, Settings
 
 Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
 
-TUNING: tuple[tuple[str, Rule], ...] = (*method.RULES, *data.RULES, *batch.RULES)
+TUNING: tuple[tuple[str, Rule], ...] = (*method.RULES, *data.RULES, *turns.RULES, *batch.RULES)
 RUNNING: tuple[tuple[str, Rule], ...] = (*precision.RULES, *saving.RULES, *tracking.RULES)
 RULES = (*TUNING, *RUNNING)
 

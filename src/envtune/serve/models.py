@@ -51,6 +51,7 @@ class Served:
     rank: int = 0
     tokenizer: Path | None = None
     chat_template: Path | None = None
+    generation_config: Path | None = None
 
     @property
     def quantised(self) -> bool:
@@ -128,6 +129,7 @@ def _on_base(context: Context, names: tuple[str, ...]) -> Served:
         rank=made["max_lora_rank"],
         tokenizer=folder / made["tokenizer"] if made["tokenizer"] else None,
         chat_template=folder / made["chat_template"] if made["chat_template"] else None,
+        generation_config=folder if made.get("generation_config") else None,
     )
 
 

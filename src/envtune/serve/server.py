@@ -80,6 +80,8 @@ def running(
     file = context.run.folder / "config" / "vllm.yaml"
     files.write_text(file, yaml.safe_dump(told, sort_keys=False))
     plan = _plan(context, flags, file)
+    for note in vllm_config.notes(what, flags):
+        LOG.info("%s: %s", stage, note)
     LOG.info("%s: starting vLLM with %s", stage, _shown(what))
     with process.beside(plan, context.run.log(stage), context.clean) as child:
         server = Server(address(context, told), child, what)

@@ -1,33 +1,51 @@
 """Asks a running server what a client would, one line an answer."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from envtune.artifacts import modelfiles
+from envtune.artifacts import layouts, modelfiles
+from envtune.artifacts.layouts import Told
 from envtune.errors import Exit
-from envtune.serve import models, routes, server
+from envtune.serve import conversations, models, routes, server
 from envtune.serve.api import Api, reason
 from envtune.serve.models import Served
 from envtune.settings.own import SERVE_FLAGS
 from envtune.supervise.stage import LOG, Context
 
-_CHAT = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "temperature": 0}
+_SHORT = {"max_tokens": 8, "temperature": 0}
+_WORD = "Hello"
+_ROWS = 8  # of the run's, which are asked for as chats
 _STREAM = "data: "
 _TOLD = 8  # of the routes that are open, on one line
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is asked: a server of a run, the run's layout, and rows of it as chats."""
+
+    api: Api
+    what: Served
+    layout: Told | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+
+    def short(self, name: str) -> tuple[str, dict[str, Any]]:
+        """The path and the body of a short call that is right."""
+        path, body = conversations.example(self.layout, name)
+        return path, {**body, **_SHORT}
+
+
 def test(context: Context) -> tuple[Exit, str]:
     """Every question to the server of a run, and what came of them all."""
-    what = models.find(context)
-    api = _api(context)
+    subject = _subject(context)
     passed, failed = [], []
     for name, question in QUESTIONS:
         try:
-            said = question(api, what)
+            said = question(subject)
         except (httpx.HTTPError, LookupError, ValueError) as error:
             failed.append(name)
             LOG.error("smoke-test: %s: %s", name, context.clean(reason(error)))
@@ -35,16 +53,22 @@ def test(context: Context) -> tuple[Exit, str]:
             passed.append(name)
             LOG.info("smoke-test: %s: %s", name, said)
     if failed:
-        return Exit.ARTIFACT, f"smoke-test: {', '.join(failed)} failed at {api.url}"
-    return Exit.DONE, f"smoke-test: {len(passed)} of {len(passed)} passed at {api.url}"
+        return Exit.ARTIFACT, f"smoke-test: {', '.join(failed)} failed at {subject.api.url}"
+    return Exit.DONE, f"smoke-test: {len(passed)} of {len(passed)} passed at {subject.api.url}"
 
 
-def _api(context: Context) -> Api:
-    return server.address(context, context.config.setting(SERVE_FLAGS) or {})
+def _subject(context: Context) -> Subject:
+    flags = context.config.setting(SERVE_FLAGS) or {}
+    api, what = server.address(context, flags), models.find(context)
+    if what.source == "override" or conversations.OWN & flags.keys():
+        return Subject(api, what)
+    run = context.run.folder
+    return Subject(api, what, layouts.read(run), layouts.proof(run)[:_ROWS])
 
 
-def _models(api: Api, what: Served) -> str:
-    with api.client() as client:
+def _models(subject: Subject) -> str:
+    what = subject.what
+    with subject.api.client() as client:
         answer = client.get("/v1/models")
     answer.raise_for_status()
     there = {model["id"] for model in answer.json()["data"]}
@@ -53,44 +77,70 @@ def _models(api: Api, what: Served) -> str:
     return ", ".join(sorted(there))
 
 
-def _chat(api: Api, what: Served) -> str:
-    told = []
+def _chat(subject: Subject) -> str:
+    told, what = [], subject.what
     for name in (*what.names[:1], *list(what.adapters)[:1]):
-        answer = api.post("/v1/chat/completions", {"model": name, **_CHAT})
-        [choice] = answer["choices"]
-        told.append(f"{name}: {choice['message']['content']!r}")
-    return "; ".join(told)
+        path, question = subject.short(name)
+        told.append(f"{name}: {_said(subject.api.post(path, question))!r}")
+    return f"{'; '.join(told)} ({path})"
 
 
-def _streamed(api: Api, what: Served) -> str:
+def _said(answer: Mapping[str, Any]) -> str:
+    [choice] = answer["choices"]
+    return str(choice["message"]["content"] if "message" in choice else choice["text"])
+
+
+def _streamed(subject: Subject) -> str:
     """The pieces of a streamed answer are those of the answer at once."""
-    question = {"model": what.tuned, **_CHAT}
-    whole = api.post("/v1/chat/completions", question)["choices"][0]["message"]["content"]
-    pieces = list(_pieces(api, {**question, "stream": True}))
-    if "".join(pieces) != (whole or ""):
+    path, question = subject.short(subject.what.tuned)
+    whole = _said(subject.api.post(path, question))
+    pieces = list(_pieces(subject.api, path, {**question, "stream": True}))
+    if "".join(pieces) != whole:
         raise ValueError(f"streamed {''.join(pieces)!r}, and {whole!r} at once")
     return f"{len(pieces)} pieces"
 
 
-def _pieces(api: Api, question: dict[str, Any]) -> Iterator[str]:
-    with (
-        api.client() as client,
-        client.stream("POST", "/v1/chat/completions", json=question) as got,
-    ):
+def _pieces(api: Api, path: str, question: dict[str, Any]) -> Iterator[str]:
+    with api.client() as client, client.stream("POST", path, json=question) as got:
         if got.is_error:
             got.read()
         got.raise_for_status()
         for line in got.iter_lines():
             if line.startswith(_STREAM) and line != f"{_STREAM}[DONE]":
                 for choice in json.loads(line.removeprefix(_STREAM))["choices"]:
-                    yield choice["delta"].get("content") or ""
+                    yield (
+                        choice["text"] if "text" in choice else choice["delta"].get("content") or ""
+                    )
 
 
-def _ends(api: Api, what: Served) -> str:
+def _layout(subject: Subject) -> str:
+    """A chat is what training made of the row; what was not trained as one is refused."""
+    layout, name = subject.layout, subject.what.tuned
+    if layout is None:
+        return "it is not the run's own"
+    if layout.reason:
+        return _refused(subject, layout.reason)
+    proof = conversations.prove(subject.api, name, subject.rows)
+    if proof.wrong:
+        raise ValueError(f"a chat is laid out otherwise than it was trained: {proof.wrong}")
+    return f"{layout.name}: {proof.line}"
+
+
+def _refused(subject: Subject, why: str) -> str:
+    question = {"model": subject.what.tuned, "messages": [{"role": "user", "content": _WORD}]}
+    with subject.api.client() as client:
+        answer = client.post(layouts.CHAT, json={**question, **_SHORT})
+    if answer.status_code != httpx.codes.BAD_REQUEST or why not in answer.text:
+        raise ValueError(f"a chat is answered, though {why}")
+    return f"a chat is refused: {why}"
+
+
+def _ends(subject: Subject) -> str:
     """The token that ends a text ends the answer, where nothing else can be chosen."""
-    ends = _end_tokens(what)
+    ends = _end_tokens(subject.what)
     bias = {"logit_bias": {str(ends[0]): 100.0}, "temperature": 0, "max_tokens": 4}
-    answer = api.post("/v1/completions", {"model": what.tuned, "prompt": "a", **bias})
+    question = {"model": subject.what.tuned, "prompt": "a", **bias}
+    answer = subject.api.post("/v1/completions", question)
     [choice] = answer["choices"]
     if choice["finish_reason"] != "stop":
         raise ValueError(f"token {ends[0]} ends a text and did not end the answer")
@@ -117,8 +167,9 @@ def _id(folder: Path, text: str | None) -> int | None:
     return next((token["id"] for token in added if token["content"] == text), None)
 
 
-def _key(api: Api, what: Served) -> str:
+def _key(subject: Subject) -> str:
     """Without its key the server answers nobody, where it has one."""
+    api = subject.api
     if not api.key:
         return "there is none: set VLLM_API_KEY to ask clients for one"
     asked = routes.paths(api)
@@ -128,10 +179,11 @@ def _key(api: Api, what: Served) -> str:
     return f"{len(asked)} paths ask for it, by {len(routes.METHODS)} methods, but GET {open_}"
 
 
-QUESTIONS: tuple[tuple[str, Callable[[Api, Served], str]], ...] = (
+QUESTIONS: tuple[tuple[str, Callable[[Subject], str]], ...] = (
     ("models", _models),
     ("chat", _chat),
     ("stream", _streamed),
+    ("layout", _layout),
     ("end of text", _ends),
     ("key", _key),
 )

@@ -59,6 +59,7 @@ def config(what: "Served", flags: Mapping[str, Any], place: Place) -> dict[str, 
         "served_model_name": list(what.names),
         **_told("tokenizer", what.tokenizer, flags),
         **_told("chat_template", what.chat_template, flags),
+        **_told("generation_config", what.generation_config, flags),
         **(_lora(what, flags, place) if what.adapters else {}),
     }
     return {name: _text(name, value) for name, value in made.items() if value is not None}
@@ -67,6 +68,16 @@ def config(what: "Served", flags: Mapping[str, Any], place: Place) -> dict[str, 
 def _told(name: str, path: Any, flags: Mapping[str, Any]) -> dict[str, str]:
     """A file of the run, unless the user named another."""
     return {name: str(path)} if path is not None and name not in flags else {}
+
+
+def notes(what: "Served", flags: Mapping[str, Any]) -> Iterator[str]:
+    """What is worth a line before vLLM starts: where it answers otherwise than it was trained."""
+    own = {n: getattr(what, n) for n in ("tokenizer", "chat_template", "generation_config")}
+    for name, path in own.items():
+        if path is not None and name in flags:
+            yield f"{SERVE_FLAG}{name.upper()} takes the place of what was trained ({path})"
+    if what.adapters and what.chat_template and "chat_template" not in flags:
+        yield f"{what.names[0]} beside the adapter is asked in the layout that the adapter learned"
 
 
 def _on_cpu(what: "Served", place: Place) -> dict[str, Any]:
@@ -110,9 +121,9 @@ def problems(what: "Served", flags: Mapping[str, Any], place: Place) -> Iterator
     unserved = set(what.config.get("architectures") or ()) & rules.WITHOUT_LORA
     if what.adapters and unserved:
         yield Problem("serve", f"vLLM serves no adapter of a {unserved.pop()}; merge it")
-    size, longest = flags.get("max_model_len"), _longest(what)
-    if isinstance(size, int) and longest and size > longest:
-        text = f"{size} is more than the {longest} positions of the model"
+    size, most = flags.get("max_model_len"), longest(what)
+    if isinstance(size, int) and most and size > most:
+        text = f"{size} is more than the {most} positions of the model"
         yield Problem(f"{SERVE_FLAG}MAX_MODEL_LEN", text)
     wanted = flags.get("tensor_parallel_size") or 1
     if place.device == "cuda" and wanted > place.gpus:
@@ -120,7 +131,7 @@ def problems(what: "Served", flags: Mapping[str, Any], place: Place) -> Iterator
         yield Problem(f"{SERVE_FLAG}TENSOR_PARALLEL_SIZE", text)
 
 
-def _longest(what: "Served") -> int | None:
+def longest(what: "Served") -> int | None:
     """The positions of a model that does not stretch them."""
     text = what.config.get("text_config") or what.config
     return None if text.get("rope_scaling") else text.get("max_position_embeddings")

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from envtune.artifacts import layouts
 from envtune.render.yaml_files import TEMPLATES
 from envtune.resolve.config import RunConfig, is_indifferent
 from envtune.settings.own.stages import QUANTISED
@@ -37,8 +38,8 @@ _MEASURES = ("loss", "perplexity", "success_rate")
 class Told:
     """What a card is made from: run.json, the figures of report.json, and what lies beside.
 
-    `license` is the base's, empty where it is not known. `rows` is how many rows the
-    prepared data has, `resized` to how many rows the base has to grow for the adapter.
+    `license` is the base's, empty where it is not known. `layout` is the run's; `rows` is how
+    many rows the prepared data has, `resized` to how many the base has to grow for the adapter.
     """
 
     record: Mapping[str, Any]
@@ -46,6 +47,7 @@ class Told:
     report: Mapping[str, Any]
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     serving: Mapping[str, Any] = field(default_factory=dict)
+    layout: layouts.Told | None = None
     license: str = ""
     rows: int | None = None
     resized: int | None = None
@@ -71,6 +73,8 @@ def render(told: Told, artifact: Artifact, where: str, *, hub: bool = False) -> 
         unserved=_unserved(told, artifact),
         rank=told.serving.get("max_lora_rank"),
         tokenizer=bool(told.serving.get("tokenizer_changes")),
+        layout=told.layout,
+        call=_call(told, where, hub=hub),
         rows=told.resized if artifact.kind == "adapter" else None,
         data=list(_data(told.config)),
         rows_trained=told.rows,
@@ -119,6 +123,14 @@ def _unserved(told: Told, artifact: Artifact) -> str:
     """Why vLLM does not take the adapter as it was trained, or nothing."""
     plain = told.serving.get("kind") in ("plain", None)
     return "" if artifact.kind != "adapter" or plain else str(told.serving["reason"])
+
+
+def _call(told: Told, where: str, *, hub: bool) -> str:
+    """The body of the call that is right, for the name that vLLM serves it by."""
+    if told.layout is None:
+        return ""
+    name = where.rpartition("/")[2] if hub else str(told.record["name"])
+    return json.dumps({"model": name, **told.layout.example["body"]}, ensure_ascii=False)
 
 
 def _items(plain: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 The same prompts are answered by transformers and PEFT, as it was trained, and by a real
 server of what would be served. On a CPU in float32 the tokens have to be equal; where
 rounding differs, the server has to give the trained model's tokens nearly its probabilities.
+Rows of the run are asked for as chats, whose prompts have to be their training's tokens.
 """
 
 import math
@@ -15,13 +16,16 @@ from typing import Any
 import httpx
 
 from envtune import files
-from envtune.artifacts import weights
+from envtune.artifacts import layouts, weights
 from envtune.errors import Exit, Refused
 from envtune.machine import ports
-from envtune.serve import models, server
+from envtune.runs.contents import SERVING
+from envtune.serve import conversations, models, server, vllm_config
+from envtune.serve.api import reason
+from envtune.serve.conversations import Proof
 from envtune.serve.models import Served
 from envtune.serve.server import Server
-from envtune.settings.own import SERVE_FLAGS
+from envtune.settings.own import SERVE_FLAG, SERVE_FLAGS
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import hubcache
@@ -50,11 +54,13 @@ def prove(context: Context) -> StageRecord | None:
     asked = context.config.setting("SFT_PARITY")
     if asked == "off":
         return None
+    if asked == "layout":
+        return _laid_out(context)
     if obstacle := _obstacle(context):
         if asked == "require":
             return worker.failed("parity", Exit.CONFIG, obstacle)
         LOG.info("parity: not proved: %s", obstacle)
-        return None
+        return _laid_out(context) if server.python(context) and _has_result(context) else None
     try:
         what = models.find(context, as_trained=True)
     except Refused as refused:
@@ -64,12 +70,69 @@ def prove(context: Context) -> StageRecord | None:
         return failed
     trained = files.read_json(Path(order["answers"]))
     exact = _exact(context, what)
+    rows = _rows(context, what)
     with server.running(context, what, _flags(context), "parity") as running:
         try:
             compared = [_compare(running, answer, exact=exact) for answer in trained]
+            proof = conversations.prove(running.api, running.what.tuned, rows)
         except httpx.HTTPError as error:
-            return worker.failed("parity", Exit.ARTIFACT, f"the server failed: {error}")
-    return _judged(compared, exact=exact)
+            return worker.failed("parity", Exit.ARTIFACT, f"the server failed: {reason(error)}")
+    return _with_layout(_judged(compared, exact=exact), proof)
+
+
+def _has_result(context: Context) -> bool:
+    folder = context.run.folder
+    return not (folder / "adapter").is_dir() or (folder / SERVING).is_dir()
+
+
+def _laid_out(context: Context) -> StageRecord | None:
+    """Proves the layout by vLLM's renderer alone, which needs neither a server nor its device."""
+    python = server.python(context)
+    if python is None:
+        return worker.failed("parity", Exit.CONFIG, server.no_vllm(context))
+    try:
+        what = models.find(context, as_trained=True)
+    except Refused as refused:
+        return worker.failed("parity", refused.exit, str(refused))
+    if not (rows := _rows(context, what)):
+        return None
+    flags = {"model": what.model, "tokenizer": what.tokenizer, "chat-template": what.chat_template}
+    told = {name: str(path) for name, path in flags.items() if path is not None}
+    answers = context.run.log("parity").with_name("prompts.json")
+    order = {"flags": told, "rows": rows, "answers": answers}
+    if failed := worker.carry_out(context, "parity", "render", order, str(python)):
+        return failed
+    proof = conversations.judge(zip(rows, files.read_json(answers), strict=True))
+    return _with_layout({"outcome": "done", "checks": []}, proof)
+
+
+def _rows(context: Context, what: Served) -> list[dict[str, Any]]:
+    """The rows that are asked for as chats, of those that the server has room for."""
+    flags = context.config.setting(SERVE_FLAGS) or {}
+    if own := next(iter(conversations.OWN & flags.keys()), None):
+        LOG.info("parity: %s%s is the user's: no layout is proved", SERVE_FLAG, own.upper())
+        return []
+    told = layouts.read(context.run.folder)
+    if told is None or told.reason:
+        LOG.info("parity: no chat is proved: %s", told.reason if told else "it has no layout")
+        return []
+    room = flags.get("max_model_len") or vllm_config.longest(what)
+    rows = layouts.proof(context.run.folder)
+    return [r for r in rows if not room or len(r["ids"]) + conversations.ANSWER < room]
+
+
+def _with_layout(judged: StageRecord, proof: Proof) -> StageRecord:
+    """The record with what the chats have come to."""
+    if judged["outcome"] != "done" or (not proof.rows and not proof.wrong):
+        return judged
+    told = judged | {"chats": proof.rows, "answers_ended": proof.ended}
+    if proof.wrong:
+        text = f"a chat is laid out otherwise than it was trained: {proof.wrong}"
+        return told | worker.failed("parity", Exit.ARTIFACT, text)
+    if proof.answered and not proof.ended:
+        LOG.warning("parity: no answer ended by itself; it may need more steps to learn that")
+    LOG.info("parity: %s", proof.line)
+    return told | {"checks": [*judged["checks"], f"served as trained: {proof.line}"]}
 
 
 def _obstacle(context: Context) -> str:
@@ -114,7 +177,9 @@ def _flags(context: Context) -> dict[str, Any]:
     """As it would be served, on a port of its own and with no rule of sampling but ours."""
     said = context.config.setting(SERVE_FLAGS) or {}
     kept = {name: value for name, value in said.items() if not name.startswith("ssl_")}
-    return {**kept, "host": "127.0.0.1", "port": ports.free(), "generation_config": "vllm"}
+    kept.pop("generation_config", None)
+    own = {} if layouts.read(context.run.folder) else {"generation_config": "vllm"}
+    return {**kept, "host": "127.0.0.1", "port": ports.free(), **own}
 
 
 def _exact(context: Context, what: Served) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.artifacts import adapterfiles, adapters, modelfiles
+from envtune.artifacts import adapterfiles, adapters, layouts, modelfiles
 from envtune.errors import Exit
 from envtune.render import launch
 from envtune.resolve.owned import PREPARED
@@ -129,6 +129,7 @@ def _told(context: Context) -> Told:
         report=record.report(context.run, 0),
         evaluation=_json(folder / EVAL / "results.json"),
         serving=_json(folder / SERVING / "serving.json"),
+        layout=layouts.read(folder),
         license=_license(base),
         rows=_rows(folder / PREPARED),
         resized=grown(folder / "adapter", base),

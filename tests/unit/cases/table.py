@@ -242,7 +242,7 @@ _FIT = [
     Case("target of shards", {"AXOLOTL_BASE_MODEL": "sharded", "AXOLOTL_LORA_TARGET_MODULES": '["q_prj"]'}, 1, ("did you mean q_proj?",)),
     Case("target of experts", {"AXOLOTL_BASE_MODEL": "experts", "AXOLOTL_LORA_TARGET_MODULES": '["w9"]'}, 0, ("!fits no",)),
     Case("target beside linear", {"AXOLOTL_LORA_TARGET_LINEAR": "true", "AXOLOTL_LORA_TARGET_MODULES": '["q_proj"]'}, 0),
-    Case("no chat template", {"AXOLOTL_BASE_MODEL": "mute", "AXOLOTL_DATASETS__0__PATH": "chat.jsonl"}, 1, ("AXOLOTL_CHAT_TEMPLATE: is not set", "AXOLOTL_CHAT_TEMPLATE=chatml")),
+    Case("no chat template", {"AXOLOTL_BASE_MODEL": "mute", "AXOLOTL_DATASETS__0__PATH": "chat.jsonl"}, 1, ("AXOLOTL_CHAT_TEMPLATE: is not set", "AXOLOTL_CHAT_TEMPLATE=alpaca")),
     Case("no chat template by default", {"AXOLOTL_BASE_MODEL": "mute", "AXOLOTL_DATASETS__0__PATH": "chat.jsonl", "AXOLOTL_CHAT_TEMPLATE": "tokenizer_default"}, 1, ("has no chat template",)),
     Case("a chat template set", {"AXOLOTL_BASE_MODEL": "mute", "AXOLOTL_DATASETS__0__PATH": "chat.jsonl", "AXOLOTL_CHAT_TEMPLATE": "chatml"}, 0),
     Case("a chat template as a way out", {"AXOLOTL_BASE_MODEL": "mute", "AXOLOTL_DATASETS__0__PATH": "chat.jsonl", "AXOLOTL_CHAT_TEMPLATE": "tokenizer_default_fallback_chatml"}, 0),

@@ -111,7 +111,7 @@ def test_a_default_follows_what_the_user_set(
 OTHERS = {
     "adapter": "qlora", "lora_r": 3, "lora_alpha": 5, "lora_dropout": 0.5, "learning_rate": 0.7,
     "load_in_4bit": False, "save_steps": 6, "num_epochs": 7, "optimizer": "sgd", "lr_scheduler": "linear", "warmup_ratio": 0.5, "seed": 1,
-    "val_set_size": 0.1, "sequence_len": 99, "micro_batch_size": 2, "saves_per_epoch": 9,
+    "val_set_size": 0.1, "eot_tokens": ["a"], "sequence_len": 99, "micro_batch_size": 2, "saves_per_epoch": 9,
     "gradient_accumulation_steps": 3, "sample_packing": True, "pad_to_sequence_len": True,
     "bf16": True, "fp16": True, "attn_implementation": "eager", "lora_mlp_kernel": True,
     "lora_qkv_kernel": True, "lora_o_kernel": True, "lora_embedding_kernel": True,

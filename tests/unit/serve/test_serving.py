@@ -2,6 +2,7 @@
 
 import math
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def test_an_adapter_answers_by_name_with_a_rank_and_slots_that_are_enough() -> N
     assert told["chat_template"] == "/run/serving/t.jinja"
     assert told["served_model_name"] == ["base"]
     assert "enable_lora" not in vllm_config.config(WHOLE, {}, CPU)
+
+
+def test_where_the_users_flags_win_over_what_was_trained_it_is_told() -> None:
+    what = replace(ADAPTER, generation_config=Path("/run/serving"))
+    told = vllm_config.config(what, {}, CPU)
+    assert told["generation_config"] == "/run/serving"
+    [beside] = vllm_config.notes(what, {})
+    assert beside == "base beside the adapter is asked in the layout that the adapter learned"
+    flags = {"chat_template": "/mine.jinja", "generation_config": "vllm"}
+    assert vllm_config.config(what, flags, CPU)["chat_template"] == "/mine.jinja"
+    lines = list(vllm_config.notes(what, flags))
+    assert [line.split()[0] for line in lines] == [
+        "SFT_SERVE_CHAT_TEMPLATE", "SFT_SERVE_GENERATION_CONFIG",
+    ]  # fmt: skip
+    assert list(vllm_config.notes(WHOLE, {})) == []
 
 
 def test_what_the_user_set_stays() -> None:

@@ -1,12 +1,15 @@
 """The model card: what it says of each kind of artifact, and what it never says."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
+from envtune.artifacts import layouts
 from envtune.stages import model_card, publishing
 from envtune.stages.model_card import Told
 from envtune.transfer.outgoing import Artifact
@@ -163,3 +166,24 @@ def test_the_licence_is_read_from_the_bases_own_card(text: str, found: str, tmp_
     (tmp_path / "README.md").write_text(text)
     assert publishing._license(tmp_path) == found
     assert publishing._license(tmp_path / "none") == publishing._license(None) == ""
+
+
+CHAT = layouts.Told(
+    "alpaca", "{{ a }}", begins="### Response:\n",
+    example={"path": layouts.CHAT, "body": {"messages": [{"role": "user", "content": "..."}]}},
+)  # fmt: skip
+
+
+def test_the_call_is_shown_in_the_trained_layout() -> None:
+    text = made("adapter", layout=CHAT)
+    asked = text[text.index("## Ask") : text.index("## Training")]
+    assert "laid out as `alpaca`" in asked
+    assert 'behind `"### Response:\\n"`' in asked
+    [call] = re.findall(r"-d '(.*)'", asked)
+    assert json.loads(call) == {"model": "tuned", **CHAT.example["body"]}
+    assert "--generation-config acme/tuned" in text
+    assert "## Ask" not in made("adapter")
+    raw = replace(CHAT, reason="raw text was trained", example={"path": "/v1/completions", "body": {"prompt": "..."}})  # fmt: skip
+    text = made("adapter", layout=raw)
+    assert "not asked as a chat: raw text was trained" in text
+    assert "localhost:8000/v1/completions" in text

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.artifacts import layouts
 from envtune.errors import Exit, Problem, Refused
 from envtune.settings.prompts import Prompt
 
@@ -34,7 +35,9 @@ def evaluate(order: Mapping[str, Any]) -> dict[str, Any]:
     tasks = order["tasks"] and Tasks(order["tasks"], order["tasks_path"], order["tasks_limit"])
     trained = read(Path(order["config"]), Path(order["artifact"]), order["dataset"])
     asked = [Prompt(**prompt) for prompt in (*order["prompts"], *order["pairs"])]
-    encoded = prompting.encode(asked, trained.cfg, trained.tokenizer)
+    encoded = prompting.encode(
+        asked, trained.cfg, trained.tokenizer, layouts.read(trained.artifact.parent)
+    )
     rows, source = _validation(trained, order["dataset"])
     settings = generation.settings(order["generation"])
     judged: list[Row] = []  # every answer, for the base to judge
@@ -89,7 +92,8 @@ def _answers(
 ) -> list[generation.Answer]:
     from transformers import GenerationConfig
 
-    ends = generation.ends(trained.tokenizer, model, trained.cfg)
+    told = layouts.read(trained.artifact.parent)
+    ends = generation.ends(trained.tokenizer, model, trained.cfg, told.stops if told else ())
     if (longest := generation.context(model)) is not None:
         settings = {**settings, **_room(encoded, longest, settings["max_new_tokens"])}
     pad = trained.tokenizer.pad_token_id

@@ -28,12 +28,15 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"max_new_tokens": _NEW_TOKENS, **kept, "do_sample": sampled}
 
 
-def ends(tokenizer: Any, model: Any, cfg: Any) -> list[int]:
-    """The tokens that end a turn: the tokenizer's, the model's own and the trained ones."""
+def ends(tokenizer: Any, model: Any, cfg: Any, stops: Sequence[int] = ()) -> list[int]:
+    """The tokens that end a turn: the tokenizer's, the model's own, those of the layout and those
+    that were said to be trained."""
     own = model.generation_config.eos_token_id
     own = own if isinstance(own, list) else [own]
     trained = tokenizer.convert_tokens_to_ids(list(cfg.eot_tokens or ()))
-    return sorted({id_ for id_ in (tokenizer.eos_token_id, *own, *trained) if id_ is not None})
+    return sorted(
+        {id_ for id_ in (tokenizer.eos_token_id, *own, *trained, *stops) if id_ is not None}
+    )
 
 
 def context(model: Any) -> int | None:

@@ -85,6 +85,7 @@ class Trained:
 def read(config: Path, artifact: Path, dataset: str | None) -> Trained:
     """The run of a rendered YAML. `dataset`: a file whose rows take the validation rows' place."""
     from axolotl.cli.config import load_cfg
+    from axolotl.loaders.tokenizer import load_tokenizer
     from axolotl.utils.dict import DictDefault
     from transformers import AutoTokenizer
 
@@ -97,6 +98,8 @@ def read(config: Path, artifact: Path, dataset: str | None) -> Trained:
     cfg = load_cfg(DictDefault(plain))
     trust = bool(cfg.trust_remote_code)
     tokenizer = AutoTokenizer.from_pretrained(artifact, trust_remote_code=trust)
+    # The artifact's is for requests; rows are laid out by the template that they were trained with.
+    tokenizer.chat_template = load_tokenizer(cfg).chat_template
     adapter = (artifact / "adapter_config.json").exists()
     return Trained(cfg, artifact, adapter, tokenizer)
 

@@ -1,10 +1,11 @@
 """Makes of an adapter what vLLM can serve: python -m envtune.engine.export.export ORDER.json
 
 The order names the `adapter`, the `base` as vLLM is to be told it, the `base_folder` that
-holds its files and the folder `serving` to make; `new_embeddings: true` asks for what
-servers of the past read as well. Everything that can be refused is, before a byte is
-written. The work is done beside the target, and one rename makes it. Its `serving.json`
-says what to serve, by names below its folder: `model`, or `base` where that is null.
+holds its files and the folder `serving` to make; `stops` are the ids that end an answer, and
+`new_embeddings: true` asks for what servers of the past read as well. Everything that can be
+refused is, before a byte is written. The work is done beside the target, and one rename makes
+it. Its `serving.json` says what to serve, by names below its folder: `model`, or `base` where
+that is null.
 """
 
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.artifacts import adapterfiles, checkpoints, modelfiles, servability
+from envtune.artifacts import adapterfiles, checkpoints, layouts, modelfiles, servability
 from envtune.artifacts.adapters import LORA, OUTPUT, Adapter, Base, Embedding, split
 from envtune.artifacts.servability import Decision
 from envtune.engine.export import embeddings, resized, shards
@@ -37,13 +38,15 @@ class Order:
     base_folder: Path
     serving: Path
     new_embeddings: bool = False
+    stops: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Order":
         """Raises OSError, ValueError or LookupError where it is none."""
         told = modelfiles.read_json(path)
         folders = {name: Path(told[name]) for name in ("adapter", "base_folder", "serving")}
-        return cls(base=told["base"], new_embeddings=bool(told.get(OLD)), **folders)
+        stops = tuple(told.get("stops") or ())
+        return cls(base=told["base"], new_embeddings=bool(told.get(OLD)), stops=stops, **folders)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ def export(order: Order) -> Decision:
     if decision.kind in _MAKE:
         _MAKE[decision.kind](work)
     _write_template(work)
+    if order.stops:
+        told = layouts.generation_config(order.stops, order.base_folder)
+        files.write_json(aside / layouts.GENERATION, told)
     files.write_json(aside / RECORD, _record(work))
     _sync(aside)
     checkpoints.move(aside, order.serving)
@@ -173,6 +179,7 @@ def _record(work: Work) -> dict[str, Any]:
         "tokenizer": _tokenizer(work),
         "tokenizer_changes": made.tokenizer_changes,
         "chat_template": there(TEMPLATE),
+        "generation_config": there(layouts.GENERATION),
         OLD: there(OLD),
     }
 

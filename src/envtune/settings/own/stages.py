@@ -12,6 +12,11 @@ SERVE_OPEN, SERVE_OPEN_METRICS = "SFT_SERVE_OPEN", "SFT_SERVE_OPEN_METRICS"
 
 EXPORT: dict[str, Own] = {
     "SFT_EXPORT": Own(FLAG, True, "make a trained adapter servable by vLLM, or merge it"),
+    "SFT_CHAT_LAYOUT": Own(
+        {"anyOf": [TEXT, {"type": "null"}]},
+        None,
+        "the data set, by path or number, whose layout chats are served in; null: the largest",
+    ),
     "SFT_MERGE": Own(FLAG, False, "merge the adapter, whatever it is, and serve the whole model"),
     "SFT_LORA_POST_PROCESS_FOR_VLLM": Own(
         FLAG, False, "write new_embeddings.safetensors too, which old servers of vLLM read"
@@ -46,9 +51,10 @@ QUANTISE: dict[str, Own] = {
 
 PARITY: dict[str, Own] = {
     "SFT_PARITY": Own(
-        {"enum": ["auto", "require", "off"]},
+        {"enum": ["auto", "require", "layout", "off"]},
         "auto",
-        "prove that vLLM answers as training would; auto: where vLLM is installed",
+        "prove that vLLM answers as training would; auto: where vLLM is installed; layout: what "
+        "it makes of chats alone, without a server",
     ),
 }
 
