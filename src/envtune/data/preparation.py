@@ -1,0 +1,264 @@
+"""The whole preparation of the rows: filters, language, duplicates, sample, split, weights.
+
+In this order, so that a sample is one of rows that are trained, and a weight one of what is left.
+Rows stream: a batch is held at a time, and a bounded number of digests (duplicates.py). Weights,
+and a number of rows to hold back, have to know all rows first: the data is then read twice, and 8
+bytes a row are kept between. The same data and the same wishes give the same rows in the same
+order.
+"""
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
+
+from envtune.data import duplicates, filters, language, mixture, split
+from envtune.data.batches import BadRow, Batch, Row
+from envtune.data.counts import Counts
+from envtune.data.filters import Rule
+from envtune.data.split import HELD, TRAIN
+from envtune.settings.own.preparation import ALL_EXHAUSTED, STRATEGY, WEIGHTS
+
+Keys = Mapping[str, Any]
+# A split's name, how its rows read, and the rows.
+Part = tuple[str, Keys, Batch]
+
+_DROPPED = (1 << 64) - 1
+# Rows of a mixture that are handed on together.
+_WINDOW = 4000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set. `batches` reads it from its start, each time the same; `keys` tells how a row
+    reads, and `texts` its prompt and its answer under those keys."""
+
+    name: str
+    batches: Callable[[], Iterable[Batch]]
+    keys: Callable[[Row], Keys]
+    texts: Callable[[Row, Keys], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the rows. `held` is Axolotl's val_set_size; `ordered` keeps a mixture's rows
+    in the mixture's order, where the trainer does not shuffle them."""
+
+    rules: tuple[Rule, ...] = ()
+    unique: bool = False
+    sample: int | None = None
+    held: float = 0
+    weights: tuple[float, ...] = ()
+    strategy: str = ALL_EXHAUSTED
+    seed: int = 42
+    ordered: bool = False
+
+    @property
+    def looks(self) -> bool:
+        """Whether a row's texts decide anything."""
+        return bool(self.rules or self.unique or self.held)
+
+    @property
+    def twice(self) -> bool:
+        """Whether every row has to be known before the first is handed on."""
+        return bool(self.weights) or split.is_count(self.held)
+
+
+def wanted(setting: Callable[[str], Any], axolotl: Mapping[str, Any]) -> Wanted:
+    """The wishes of a configuration: envtune's settings and Axolotl's keys, resolved."""
+    asked = setting("SFT_LANGUAGES")
+    return Wanted(
+        rules=(*filters.rules(setting), *([language.rule(asked)] if asked else ())),
+        unique=bool(axolotl.get("dataset_exact_deduplication")),
+        sample=setting("SFT_SAMPLE_SIZE"),
+        held=0 if axolotl.get("test_datasets") else axolotl.get("val_set_size") or 0,
+        weights=tuple(setting(WEIGHTS) or ()),
+        strategy=setting(STRATEGY),
+        seed=axolotl.get("seed") or 0,
+        ordered=axolotl.get("shuffle_merged_datasets") is False,
+    )
+
+
+def prepared(sets: Sequence[DataSet], wanted: Wanted) -> "Prepared":
+    """The rows that are taken, to be gone through once, and their counts."""
+    return Prepared(sets, wanted)
+
+
+class Prepared:
+    """Iterates over parts; `counts` holds what became of each data set's rows, right at the end.
+
+    Iterating raises BadRow for a row that cannot be read, and for data that changes meanwhile.
+    """
+
+    def __init__(self, sets: Sequence[DataSet], wanted: Wanted) -> None:
+        self.sets, self.wanted = sets, wanted
+        weights = wanted.weights or [None] * len(sets)
+        self.counts = [
+            Counts(one.name, weight=weight) for one, weight in zip(sets, weights, strict=True)
+        ]
+        self._seen = duplicates.Seen()
+
+    def __iter__(self) -> Iterator[Part]:
+        if self.wanted.twice:
+            yield from self._in_two_passes()
+            return
+        bound = split.below(self.wanted.held)
+        for data, counts in zip(self.sets, self.counts, strict=True):
+            for batch, places in self._judged(data, counts):
+                yield from self._parts(data, counts, batch, places, bound)
+
+    def _judged(self, data: DataSet, counts: Counts) -> Iterator[tuple[Batch, list[int]]]:
+        """Rows and their places; _DROPPED for those that are not taken. No more rows are judged
+        at a time than the sample wants, so that none is counted, or seen, beyond its end."""
+        left = self.wanted.sample
+        for whole in data.batches():
+            start, rows = 0, len(whole.rows)
+            while start < rows and left != 0:
+                end = rows if left is None else min(start + left, rows)
+                batch = _only(whole, range(start, end))
+                places = self._places(data, counts, batch)
+                counts.read += len(places)
+                left = None if left is None else left - sum(p != _DROPPED for p in places)
+                start = end
+                yield batch, places
+            if start < rows:
+                counts.complete = False
+                return
+
+    def _places(self, data: DataSet, counts: Counts, batch: Batch) -> list[int]:
+        """Where each row lies among all that could be; _DROPPED where it is not taken."""
+        if not self.wanted.looks:
+            return [_DROPPED - 1] * len(batch.rows)
+        read = [(keys := data.keys(row), *data.texts(row, keys)) for row in batch.rows]
+        reasons = [self._reason(prompt, answer) for _, prompt, answer in read]
+        if self.wanted.unique:
+            self._once(read, reasons)
+        for index, reason in enumerate(reasons):
+            if reason:
+                counts.drop(reason, batch.where(index))
+        told = zip(read, reasons, strict=True)
+        return [_DROPPED if reason else self._place(*texts) for (_, *texts), reason in told]
+
+    def _reason(self, prompt: str, answer: str) -> str:
+        """The first reason not to take a row, or nothing."""
+        return next(filter(None, (rule(prompt, answer) for rule in self.wanted.rules)), "")
+
+    def _once(self, read: Sequence[tuple[Keys, str, str]], reasons: list[str]) -> None:
+        asked = [index for index, reason in enumerate(reasons) if not reason]
+        fresh = self._seen.fresh([duplicates.digest(*read[index]) for index in asked])
+        for index, new in zip(asked, fresh, strict=True):
+            reasons[index] = "" if new else duplicates.DUPLICATE
+
+    def _place(self, prompt: str, answer: str) -> int:
+        """By the texts alone: the same ones, read in two ways, are on one side."""
+        if not self.wanted.held:
+            return _DROPPED - 1
+        return split.place(duplicates.digest({}, prompt, answer), self.wanted.seed)
+
+    def _parts(
+        self, data: DataSet, counts: Counts, batch: Batch, places: Sequence[int], bound: int
+    ) -> Iterator[Part]:
+        """The parts of a batch, the held rows after the others."""
+        train = [i for i, place in enumerate(places) if bound <= place < _DROPPED]
+        held = [i for i, place in enumerate(places) if place < bound]
+        for name, indices in ((TRAIN, train), (HELD, held)):
+            counts.kept[name] += len(indices)
+            for keys, several in _alike([(data.keys(batch.rows[i]), i) for i in indices]):
+                yield name, keys, _only(batch, several)
+
+    def _in_two_passes(self) -> Iterator[Part]:
+        places = [array("Q") for _ in self.sets]
+        for data, counts, known in zip(self.sets, self.counts, places, strict=True):
+            for _, found in self._judged(data, counts):
+                known.extend(found)
+        bound = self._bound(places)
+        if not self.wanted.weights:
+            for data, counts, known in zip(self.sets, self.counts, places, strict=True):
+                for batch, again in _again(data, known):
+                    yield from self._parts(data, counts, batch, again, bound)
+            return
+        for data, counts, known in zip(self.sets, self.counts, places, strict=True):
+            counts.kept[TRAIN] = sum(bound <= place < _DROPPED for place in known)
+            for batch, again in _again(data, known):
+                held = [place if place < bound else _DROPPED for place in again]
+                yield from self._parts(data, counts, batch, held, bound)
+        yield from self._mixed(places, bound)
+
+    def _bound(self, places: Sequence[Sequence[int]]) -> int:
+        if not split.is_count(self.wanted.held):
+            return split.below(self.wanted.held)
+        taken = (place for known in places for place in known if place != _DROPPED)
+        return split.lowest(int(self.wanted.held), taken)
+
+    def _mixed(self, places: Sequence[Sequence[int]], bound: int) -> Iterator[Part]:
+        """The rows that are trained, by weight. Nothing where a data set has none left."""
+        rows = [counts.kept[TRAIN] for counts in self.counts]
+        for counts in self.counts:
+            counts.drawn = 0
+        if not all(rows):
+            return
+        wells = [_cycled(one, known, bound) for one, known in zip(self.sets, places, strict=True)]
+        weights = mixture.whole(self.wanted.weights)
+        numbers = mixture.drawn(rows, weights, self.wanted.strategy, self.wanted.seed)
+        while window := [(number, *next(wells[number])) for number in islice(numbers, _WINDOW)]:
+            if not self.wanted.ordered:
+                window.sort(key=itemgetter(0))
+            for number, _, _, _ in window:
+                self.counts[number].drawn = (self.counts[number].drawn or 0) + 1
+            yield from _grouped(self.sets, window)
+
+
+def _only(batch: Batch, indices: Sequence[int]) -> Batch:
+    if len(indices) == len(batch.rows):
+        return batch
+    return Batch(batch.source, [batch.places[i] for i in indices], [batch.rows[i] for i in indices])
+
+
+def _alike(keyed: Iterable[tuple[Keys, int]]) -> list[tuple[Keys, list[int]]]:
+    """Indices by the keys that their rows read by; a file has few kinds of rows."""
+    found: list[tuple[Keys, list[int]]] = []
+    for keys, index in keyed:
+        for known, indices in found:
+            if known == keys:
+                indices.append(index)
+                break
+        else:
+            found.append((keys, [index]))
+    return found
+
+
+def _again(data: DataSet, places: Sequence[int]) -> Iterator[tuple[Batch, Sequence[int]]]:
+    """The batches once more, as far as they were judged. Raises BadRow where they changed."""
+    done = 0
+    for batch in data.batches():
+        found = places[done : done + len(batch.rows)]
+        done += len(found)
+        if found:
+            yield _only(batch, range(len(found))), found
+        if done == len(places):
+            return
+    raise BadRow(data.name, "data changed", f"changed while it was read: {done:,} rows are left")
+
+
+def _cycled(data: DataSet, places: Sequence[int], bound: int) -> Iterator[tuple[str, int, Row]]:
+    """The source, the place and the row of each that is trained, from the start when at the end."""
+    while True:
+        for batch, found in _again(data, places):
+            for index, place in enumerate(found):
+                if bound <= place < _DROPPED:
+                    yield batch.source, batch.places[index], batch.rows[index]
+
+
+def _grouped(
+    sets: Sequence[DataSet], window: Iterable[tuple[int, str, int, Row]]
+) -> Iterator[Part]:
+    """Rows that follow each other as batches of one source and of one way to read."""
+    keyed = (
+        (number, source, place, row, sets[number].keys(row))
+        for number, source, place, row in window
+    )
+    for (_, source, keys), rows in groupby(keyed, key=itemgetter(0, 1, 4)):
+        several = list(rows)
+        yield TRAIN, keys, Batch(source, [r[2] for r in several], [r[3] for r in several])
