@@ -122,7 +122,6 @@ ASKED = {
 TOLD = [
     "paths.huggingface_cache: ${USERPROFILE}\\.cache\\huggingface is no folder here; HF_HOME says "
     "where the cache is",
-    "preprocess.filter_langs: rows are not filtered by language; every row trains",
     "preprocess.cutoff_len: train.cutoff_len counts",
     "train.fp16: train.bf16 is true too and is used alone: one format at a time",
     "export.include_adapter_weights: the adapter is always kept, in adapter/",

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from envtune.settings import given, sources
 from tests.replay.conftest import Configure, differing
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -68,6 +69,11 @@ ASKED = {
     ],
 }
 
+FILTERED = {
+    "SFT_MIN_PROMPT_LENGTH": 10, "SFT_MAX_PROMPT_LENGTH": 2000, "SFT_MIN_RESPONSE_LENGTH": 10,
+    "SFT_MAX_RESPONSE_LENGTH": 2000, "SFT_FILTER_URLS": True, "SFT_FILTER_CODE_BLOCKS": False,
+}  # fmt: skip
+
 
 def _paths(folder: Path, training: str) -> dict[str, str]:
     (folder / "data.json").write_text(json.dumps(DATA))
@@ -83,8 +89,13 @@ def test_its_two_files(configure: Configure, tmp_path: Path) -> None:
     result, found = configure(**_paths(tmp_path, json.dumps(TRAINING)))
     assert result.code == 0, result.err
     assert not differing(found, ASKED)
-    told = "SFT_DATASET_CONFIG: quality_filters: rows are not filtered; every row trains"
-    assert told in result.err
+
+
+def test_its_filters_are_settings(tmp_path: Path) -> None:
+    inputs = sources.read(environ=_paths(tmp_path, json.dumps(TRAINING)))
+    found = given.settings(sources.with_documents(inputs))
+    assert {name: found.get(name) for name in FILTERED} == FILTERED
+    assert not [note for note in found.notes if "quality_filters" in note]
 
 
 def test_its_comments(configure: Configure, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ Rule = Callable[[str, str], str]
 
 # An address that somebody can open; a bare name such as example.com may be a sentence's end.
 _URL = re.compile(r"\bhttps?://[^\s/]|\bftp://[^\s/]|\bwww\.[\w-]+\.\w", re.IGNORECASE)
-# As CommonMark fences it: three or more, at the start of a line, under quotes or a list too.
-_CODE = re.compile(r"^[ \t>*+-]*(?:\d+[.)][ \t]+)?(?:`{3,}|~{3,})", re.MULTILINE)
+# A fence of backquotes wherever it stands, as models write it, of tildes where a line begins.
+_CODE = re.compile(r"`{3}|^[ \t>*+-]*(?:\d+[.)][ \t]+)?~{3}", re.MULTILINE)
+# What such a text cannot be without: looked for first, since most rows have none.
+_URL_SIGNS, _CODE_SIGNS = ("://", "www."), ("```", "~~~")
 _PARTS = (("PROMPT", "prompt"), ("RESPONSE", "answer"))
 
 
@@ -22,10 +24,16 @@ def rules(setting: Callable[[str], Any]) -> tuple[Rule, ...]:
     """The rules that are asked for; `setting` tells the value of one of envtune's settings."""
     found = [*_lengths(setting)]
     if setting("SFT_FILTER_URLS"):
-        found.append(_holding(_URL, "holds a web address"))
+        found.append(_holding(_URL, _URL_SIGNS, "holds a web address"))
     if setting("SFT_FILTER_CODE_BLOCKS"):
-        found.append(_holding(_CODE, "holds a block of code"))
+        found.append(_holding(_CODE, _CODE_SIGNS, "holds a block of code"))
+    if setting("SFT_REQUIRE_ASCII"):
+        found.append(_beyond_ascii)
     return tuple(found)
+
+
+def _beyond_ascii(prompt: str, answer: str) -> str:
+    return "" if prompt.isascii() and answer.isascii() else "holds characters beyond ASCII"
 
 
 def _lengths(setting: Callable[[str], Any]) -> Iterator[Rule]:
@@ -44,5 +52,9 @@ def _long(index: int, most: int, reason: str) -> Rule:
     return lambda *texts: reason if len(texts[index].strip()) > most else ""
 
 
-def _holding(what: re.Pattern[str], reason: str) -> Rule:
-    return lambda prompt, answer: reason if what.search(prompt) or what.search(answer) else ""
+def _holding(what: re.Pattern[str], signs: tuple[str, str], reason: str) -> Rule:
+    def holds(text: str) -> bool:
+        lower = text.lower()
+        return (signs[0] in lower or signs[1] in lower) and what.search(text) is not None
+
+    return lambda prompt, answer: reason if holds(prompt) or holds(answer) else ""

@@ -17,7 +17,7 @@ from envtune import redaction
 from envtune.errors import Problem, Refused
 from envtune.machine import certificates
 from envtune.machine.certificates import CA_BUNDLE, INSECURE
-from envtune.settings import documents, runtime, upstream
+from envtune.settings import data_documents, documents, runtime, upstream
 from envtune.settings.own import OWN, profiles
 from envtune.settings.spelling import env_file
 
@@ -250,7 +250,8 @@ def _file(text: str) -> documents.Document:
 _DOCUMENTS: dict[str, tuple[str, Callable[[str], documents.Document | None]]] = {
     "SFT_TEMPLATE": ("template", lambda text: documents.read_defaults(Path(text))),
     "SFT_TRAINER_CONFIG_JSON_PATH": ("file", _file),
-    "SFT_DATASET_CONFIG": ("file", _file),
+    "SFT_DATASET_CONFIG": ("file", data_documents.described),
+    "SFT_DATA_DIRS": ("file", data_documents.prepared),
     "SFT_TRAINING_CONFIG": ("file", _file),
     "SFT_TRAINER_CONFIG_JSON_ENV_VAR": ("base64", documents.decode),
 }

@@ -35,7 +35,10 @@ ROWS: list[tuple[dict[str, Any], str, str, str]] = [
     (CODE, "Write:\n~~~\nx", "", "holds a block of code"),
     (CODE, "", "1. so:\n   ```\n   x\n   ```", "holds a block of code"),
     (CODE, "", "> ```\n> x", "holds a block of code"),
-    (CODE, "use `x` and ``y``", "a ``` in a line", ""),
+    (CODE, "", "So: ```python\nx\n```", "holds a block of code"),
+    (CODE, "use `x` and ``y``", "a ~~~ in a line", ""),
+    ({"SFT_REQUIRE_ASCII": True}, "plain", "plain\n", ""),
+    ({"SFT_REQUIRE_ASCII": True}, "plain", "pläin", "holds characters beyond ASCII"),
     ({}, "https://example.com", "```\nx", ""),
 ]
 

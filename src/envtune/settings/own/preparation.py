@@ -29,6 +29,7 @@ FILTERS: dict[str, Own] = {
     ),
     "SFT_FILTER_URLS": Own(FLAG, False, "drop rows with a web address in prompt or answer"),
     "SFT_FILTER_CODE_BLOCKS": Own(FLAG, False, "drop rows with a fenced block of code"),
+    "SFT_REQUIRE_ASCII": Own(FLAG, False, "drop rows with a character beyond ASCII"),
     "SFT_LANGUAGES": Own(
         {"anyOf": [{"type": "array", "items": _LANGUAGE, "minItems": 1}, {"type": "null"}]},
         None,
