@@ -64,6 +64,7 @@ _OF: tuple[tuple[Table, Mapping[str, Any], Mapping[str, Any]], ...] = (
         {
             "stage": "kto", "finetuning_type": "full", "lora_target": "all", "pref_loss": "orpo",
             "template": "llama3", "dataset": "acme/rows", "eval_dataset": "acme/held",
+            "mix_strategy": "interleave_over",
             "add_tokens": "<a>,<b>", "add_special_tokens": "<a>,<b>", "flash_attn": "fa2",
             "additional_target": "embed_tokens,lm_head", "quantization_bit": 8,
             "deepspeed": "ds_z3_config.json",

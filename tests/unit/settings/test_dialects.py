@@ -608,7 +608,7 @@ def test_the_industrial_pipelines_data() -> None:
     assert found.get("SFT_FILTER_CODE_BLOCKS") is True  # its preparation's own, where it is silent
     notes = "\n".join(found.notes)
     assert "own hold: quality_filters.filter_code_blocks true" in notes
-    assert "not taken up to a number of tokens" in notes
+    assert "not taken up to a budget" in notes
     assert "rows that are only alike train" in notes
 
 
@@ -742,3 +742,47 @@ def test_every_rule_that_makes_something_is_tried_above() -> None:
     tried = {flag for flag, *_ in [*VALUES, *REFUSED]} | {"peft_method", "use_liger_kernel"}
     tried |= {"accelerate_launch_args", "multiGPU"}  # LAUNCHED
     assert {f for f, r in trainer.TABLE.items() if isinstance(r, Becomes)} <= tried | {"tracker"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "strategy", "weights"),
+    [
+        ({"mix_strategy": "concat", "interleave_probs": "0.7,0.3"}, "all_exhausted", None),
+        ({"mix_strategy": "interleave_under"}, "first_exhausted", [1, 1]),
+        (
+            {"mix_strategy": "interleave_over", "interleave_probs": "0.7, 0.3"},
+            "all_exhausted",
+            [0.7, 0.3],
+        ),
+        (
+            {"mix_strategy": "interleave_over", "interleave_probs": [0.7, 0.3]},
+            "all_exhausted",
+            [0.7, 0.3],
+        ),
+    ],
+)
+def test_llamafactorys_mixture_is_one_of_shares(
+    keys: dict[str, Any], strategy: str, weights: list[float] | None
+) -> None:
+    told = {
+        "stage": "sft",
+        "finetuning_type": "lora",
+        "dataset_dir": "ONLINE",
+        "dataset": "a/b,a/c",
+    }
+    found = loaded({**told, **keys})
+    assert found.get("SFT_INTERLEAVE_STRATEGY") == strategy
+    assert found.get("SFT_DATA_WEIGHTS") == weights
+
+
+def test_a_mixture_that_llamafactory_never_had_is_refused() -> None:
+    told = {
+        "stage": "sft",
+        "finetuning_type": "lora",
+        "dataset_dir": "ONLINE",
+        "dataset": "a/b,a/c",
+    }
+    [line] = refused({**told, "mix_strategy": "shake"})
+    assert "mix_strategy: cannot be obeyed: shake is none of concat" in line
+    [line] = refused({**told, "mix_strategy": "interleave_over", "interleave_probs": "most"})
+    assert "the interleave_probs most are no numbers" in line

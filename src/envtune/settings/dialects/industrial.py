@@ -10,7 +10,6 @@ from typing import Any
 from envtune.settings.dialects import trainer
 from envtune.settings.dialects.rules import (
     ANY,
-    COUNT,
     FLAG,
     NUMBER,
     TEXT,
@@ -88,10 +87,7 @@ def _unique(on: bool, others: Others) -> Mapping[str, Any]:
     return {"dataset_exact_deduplication": True} if on else {}
 
 
-def _by_tokens(budget: int, others: Others) -> Noted:
-    return Noted("rows are not taken up to a number of tokens; SFT_SAMPLE_SIZE bounds the rows")
-
-
+_BUDGET = Noted("rows are not taken up to a budget; SFT_SAMPLE_SIZE bounds those of each set")
 # Said of each row, prompt and answer.
 _FILTERS: dict[str, Rule] = {
     "min_prompt_length": "SFT_MIN_PROMPT_LENGTH",
@@ -106,8 +102,8 @@ _FILTERS: dict[str, Rule] = {
 }
 _SAMPLING: dict[str, Rule] = {
     "mode": Noted(),
-    "target_tokens": Becomes(COUNT, _by_tokens),
-    "target_conversations": Becomes(COUNT, _by_tokens),
+    "target_tokens": _BUDGET,
+    "target_conversations": _BUDGET,
     "max_samples_per_dataset": "SFT_SAMPLE_SIZE",
     "seed": Noted("one seed, `seed`, draws everything"),
     "chars_per_token": Noted(),
