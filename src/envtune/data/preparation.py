@@ -33,18 +33,21 @@ _WINDOW = 4000
 @dataclass(frozen=True)
 class DataSet:
     """One data set. `batches` reads it from its start, each time the same; `keys` tells how a row
-    reads, and `texts` its prompt and its answer under those keys."""
+    reads, `texts` its prompt and its answer under those keys, and `problem` why it cannot be
+    trained on: the reason that is counted and what is to be said, or None."""
 
     name: str
     batches: Callable[[], Iterable[Batch]]
     keys: Callable[[Row], Keys]
     texts: Callable[[Row, Keys], tuple[str, str]]
+    problem: Callable[[Row, Keys], tuple[str, str] | None] | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is asked of the rows. `held` is Axolotl's val_set_size; `ordered` keeps a mixture's rows
-    in the mixture's order, where the trainer does not shuffle them."""
+    in the mixture's order, where the trainer does not shuffle them; `drops` counts a row that
+    cannot be trained on among the dropped ones, where it would be refused."""
 
     rules: tuple[Rule, ...] = ()
     unique: bool = False
@@ -54,6 +57,7 @@ class Wanted:
     strategy: str = ALL_EXHAUSTED
     seed: int = 42
     ordered: bool = False
+    drops: bool = False
 
     @property
     def looks(self) -> bool:
@@ -66,9 +70,11 @@ class Wanted:
         return bool(self.weights) or split.is_count(self.held)
 
 
-def wanted(setting: Callable[[str], Any], axolotl: Mapping[str, Any]) -> Wanted:
-    """The wishes of a configuration: envtune's settings and Axolotl's keys, resolved."""
-    asked = setting("SFT_LANGUAGES")
+def wanted(
+    setting: Callable[[str], Any], axolotl: Mapping[str, Any], *, drops: bool = False
+) -> Wanted:
+    """The wishes of a configuration: envtune's settings and Axolotl's keys."""
+    asked, seed = setting("SFT_LANGUAGES"), axolotl.get("seed")
     return Wanted(
         rules=(*filters.rules(setting), *([language.rule(asked)] if asked else ())),
         unique=bool(axolotl.get("dataset_exact_deduplication")),
@@ -76,8 +82,9 @@ def wanted(setting: Callable[[str], Any], axolotl: Mapping[str, Any]) -> Wanted:
         held=0 if axolotl.get("test_datasets") else axolotl.get("val_set_size") or 0,
         weights=tuple(setting(WEIGHTS) or ()),
         strategy=setting(STRATEGY),
-        seed=axolotl.get("seed") or 0,
+        seed=Wanted.seed if seed is None else seed,
         ordered=axolotl.get("shuffle_merged_datasets") is False,
+        drops=drops,
     )
 
 
@@ -129,10 +136,15 @@ class Prepared:
 
     def _places(self, data: DataSet, counts: Counts, batch: Batch) -> list[int]:
         """Where each row lies among all that could be; _DROPPED where it is not taken."""
-        if not self.wanted.looks:
+        if not (self.wanted.looks or data.problem):
             return [_DROPPED - 1] * len(batch.rows)
-        read = [(keys := data.keys(row), *data.texts(row, keys)) for row in batch.rows]
-        reasons = [self._reason(prompt, answer) for _, prompt, answer in read]
+        read, reasons = list[tuple[Keys, str, str]](), list[str]()
+        for index, row in enumerate(batch.rows):
+            keys = data.keys(row)
+            lost = self._lost(data, batch, index, keys)
+            texts = ("", "") if lost or not self.wanted.looks else data.texts(row, keys)
+            read.append((keys, *texts))
+            reasons.append(lost or self._reason(*texts))
         if self.wanted.unique:
             self._once(read, reasons)
         for index, reason in enumerate(reasons):
@@ -140,6 +152,13 @@ class Prepared:
                 counts.drop(reason, batch.where(index))
         told = zip(read, reasons, strict=True)
         return [_DROPPED if reason else self._place(*texts) for (_, *texts), reason in told]
+
+    def _lost(self, data: DataSet, batch: Batch, index: int, keys: Keys) -> str:
+        """Why a row cannot be trained on, or nothing. Raises BadRow where that is refused."""
+        told = data.problem(batch.rows[index], keys) if data.problem else None
+        if told is not None and not self.wanted.drops:
+            raise BadRow(batch.where(index), *told)
+        return told[0] if told else ""
 
     def _reason(self, prompt: str, answer: str) -> str:
         """The first reason not to take a row, or nothing."""

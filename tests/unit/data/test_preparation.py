@@ -220,6 +220,24 @@ def test_data_that_changes_between_two_readings_is_told() -> None:
         list(preparation.prepared([changing], Wanted(held=3)))
 
 
+def test_a_row_that_cannot_be_trained_on_is_refused_or_counted() -> None:
+    def problem(row: Row, keys: Mapping[str, Any]) -> tuple[str, str] | None:
+        return None if row["a"] else ("no answer", f"{keys['type']} has no answer")
+
+    def texts(row: Row, keys: Mapping[str, Any]) -> tuple[str, str]:
+        assert row["a"], "is asked of no such row"
+        return row["q"], row["a"]
+
+    data = of("a", [*some(3), {"q": "x", "a": ""}])
+    data = DataSet("a", data.batches, data.keys, texts, problem)
+    with pytest.raises(BadRow, match=r"a\.jsonl:4: alpaca has no answer") as raised:
+        gone([data], Wanted())
+    assert raised.value.reason == "no answer"
+    for wanted in (Wanted(drops=True), Wanted(drops=True, rules=(NO_X,), unique=True)):
+        found, [told] = gone([data], wanted)
+        assert (len(found["train"]), told.dropped) == (3, {"no answer": 1})
+
+
 def test_the_wishes_of_a_configuration() -> None:
     settings = {"SFT_MIN_PROMPT_LENGTH": 3, "SFT_LANGUAGES": ["en"], "SFT_DATA_WEIGHTS": [1, 2]}
     keys = {

@@ -1,0 +1,158 @@
+"""Prepared rows in a folder of their own: which data sets, what was asked, what became of them."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from envtune.data import counts, folder, formats, preparation, shapes
+from envtune.data.batches import BadRow, Batch
+from envtune.data.preparation import DataSet, Prepared
+from envtune.data.split import HELD, TRAIN
+from envtune.errors import Exit, Problem, Refused
+from envtune.runs import fingerprint
+from envtune.settings.own import OWN
+from envtune.settings.own.preparation import FILTERS, MIXTURE
+from envtune.settings.typed import Settings
+from envtune.stages import data_card
+
+LOG = logging.getLogger("envtune")
+# Axolotl's keys that decide which rows are taken, and how they read.
+_KEYS = ("datasets", "test_datasets", "val_set_size", "seed", "dataset_exact_deduplication",
+         "shuffle_merged_datasets", "response_template")  # fmt: skip
+# Where a data set lies and which of its rows are meant; all else says how a row reads.
+_WHERE = ("path", "name", "split", "ds_type", "data_files", "revision", "shards", "shards_idx")
+_FOLDER = "prepared"
+
+
+def prepare(settings: Settings, *, force: bool, dry: bool) -> str:
+    """Prepares the data sets of `settings` into SFT_PREPARED_DIR, and tells what was done.
+
+    Raises Refused for rows and folders that are not to be used; nothing is left behind then.
+    """
+    where = Path(settings.get("SFT_PREPARED_DIR") or _FOLDER)
+    asked = _asked(settings)
+    made = preparation.prepared(_sets(settings), preparation.wanted(settings.get, _plain(settings)))
+    try:
+        if dry:
+            _told(made, made)
+            return "a dry run: nothing was written"
+        if (old := folder.state(where)) and not force:
+            return _as_it_is(where, old, asked)
+        return _written(made, where, asked, settings)
+    except BadRow as bad:
+        raise Refused([Problem("", str(bad), Exit.DATA)]) from None
+    except folder.NotOursError as error:
+        raise Refused([Problem("SFT_PREPARED_DIR", str(error))]) from None
+
+
+def _as_it_is(where: Path, old: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    if old.get("asked") == asked:
+        return f"{where} holds these rows already; --force prepares them again"
+    now, before = asked["settings"], old.get("asked", {}).get("settings", {})
+    names = sorted(n for n in {*now, *before} if now.get(n) != before.get(n)) or ["the data"]
+    what = f"{where} holds rows of another {', '.join(names)}; --force prepares anew"
+    raise folder.NotOursError(what)
+
+
+def _written(made: Prepared, where: Path, asked: Mapping[str, Any], settings: Settings) -> str:
+    folder.begin(where)
+    try:
+        written = folder.write(where, made)
+        _told(made, ())
+    except BaseException:
+        folder.discard(where)
+        raise
+    state = _state(made, asked, [file.plain() for file in written], settings)
+    folder.finish(where, written, state, data_card.text(state))
+    return f"wrote {where}; SFT_DATA_DIRS={where} trains on it"
+
+
+def _told(made: Prepared, rest: Iterable[Any]) -> None:
+    """Goes through the `rest`, and says what became of the rows. Raises Refused for none left."""
+    for _ in rest:
+        pass
+    for line in counts.lines(made.counts):
+        LOG.info("%s", line)
+    if problem := counts.problem(made.counts, made.wanted.held):
+        raise Refused([Problem("", problem, Exit.DATA)])
+
+
+def _sets(settings: Settings) -> list[DataSet]:
+    """The data sets that are named. Raises Refused where one does not lie here."""
+    setting = settings.axolotl.get("datasets")
+    if setting is None or not isinstance(setting.value, list) or not setting.value:
+        raise Refused([Problem("AXOLOTL_DATASETS", "is not set; name what is to be prepared")])
+    far = [i for i, item in enumerate(setting.value) if not str(item.get("path")).startswith("/")]
+    if far:
+        what = "is of the Hub; only local files are prepared apart from a run: download it first, "
+        where = setting.at(far[0], "path")
+        path = setting.value[far[0]].get("path")
+        raise Refused([Problem(where, f"{path} {what}`hf download --repo-type dataset {path}`")])
+    return [_set(item) for item in setting.value]
+
+
+def _set(item: Mapping[str, Any]) -> DataSet:
+    return DataSet(
+        name=str(item["path"]),
+        batches=_batches(item),
+        keys=partial(_reading, item=item),
+        texts=shapes.texts,
+        problem=shapes.problem,
+    )
+
+
+def _batches(item: Mapping[str, Any]) -> Callable[[], Iterable[Batch]]:
+    return partial(formats.batches, str(item["path"]), item.get("ds_type"))
+
+
+def _reading(row: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How a row reads: what its data set says of it, without where that lies."""
+    return {k: v for k, v in shapes.reading(row, item).items() if k not in _WHERE}
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return {key: setting.value for key, setting in settings.axolotl.items()}
+
+
+def _asked(settings: Settings) -> dict[str, Any]:
+    """All that decides the rows: settings, keys, and the content in place of a path."""
+    given = {name: settings.get(name) for name in {**FILTERS, **MIXTURE}}
+    own = {name: value for name, value in given.items() if value != OWN[name].default}
+    keys = {key: value for key, value in _plain(settings).items() if key in _KEYS}
+    text = json.dumps(keys, sort_keys=True, default=str)
+    for path in _paths(keys):
+        text = text.replace(json.dumps(path), fingerprint.digest(Path(path), whole=True))
+    named = {key: value for key, value in keys.items() if not key.endswith("datasets")}
+    return {"settings": {**named, **own}, "data": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _paths(keys: Mapping[str, Any]) -> Iterator[str]:
+    for item in (*(keys.get("datasets") or ()), *(keys.get("test_datasets") or ())):
+        path = str(item.get("path", ""))
+        if path.startswith("/") and Path(path).exists():
+            yield path
+
+
+def _state(
+    made: Prepared, asked: Mapping[str, Any], written: list[dict[str, Any]], settings: Settings
+) -> dict[str, Any]:
+    """training_state.json: no clock in it, so that the same rows are the same bytes."""
+    rows: Counter[str] = Counter()
+    dropped: Counter[str] = sum((one.dropped for one in made.counts), Counter())
+    for file in written:
+        rows[file["split"]] += file["rows"]
+    return {
+        "asked": dict(asked),
+        "seed": made.wanted.seed,
+        "response_template": _plain(settings).get("response_template"),
+        "rows_read": sum(one.read for one in made.counts),
+        "dropped": dict(dropped.most_common()),
+        "splits": {name: {"conversations": rows[name]} for name in (TRAIN, HELD)},
+        "data_sets": [one.plain() for one in made.counts],
+        "files": written,
+    }
