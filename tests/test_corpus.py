@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.harness import clean_environ, envtune
+from tests.hub_standin import Repo, hub
 
 pytest.importorskip("envtune.data.formats", reason="the files of rows are read by another part")
 
@@ -109,12 +110,32 @@ def test_a_folder_of_somebody_elses_is_left_alone(here: Path) -> None:
     assert contents(here / "prepared") == {"train.jsonl": b"mine\n"}
 
 
-def test_data_of_the_hub_is_fetched_first(here: Path) -> None:
-    far = {**DESCRIBED, "datasets": [{"dataset_name": "acme/rows", "type": "huggingface"}]}
-    (here / "data.json").write_text(json.dumps(far))
-    refused = prepare(here)
-    assert refused.code == 1
-    assert "`hf download --repo-type dataset acme/rows`" in refused.err
+def test_data_of_the_hub_is_fetched_and_its_split_alone_prepared(
+    here: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (here / "rows.jsonl").rename(repository / "train-00000-of-00001.jsonl")
+    (repository / "test-00000-of-00001.jsonl").write_text("no rows\n")
+    (repository / "README.md").write_text("# rows\n")
+    far = {"dataset_name": "acme/rows", "type": "huggingface", "max_samples": 40,
+           "text_fields": {"prompt": "question", "response": "answer"}}  # fmt: skip
+    (here / "data.json").write_text(json.dumps({**DESCRIBED, "datasets": [far]}))
+    cache = {"HF_HUB_OFFLINE": "", "HF_HOME": str(tmp_path / "hf")}
+    with hub() as made:
+        made.repos = {("dataset", "acme/rows"): Repo(repository)}
+        done = prepare(here, HF_ENDPOINT=made.url, **cache)
+        assert done.code == 0, done.err
+        assert "acme/rows: 40 rows read" in done.err
+        made.repos = {}
+        anew = {**cache, "HF_HOME": str(tmp_path / "other")}
+        lost = prepare(here, "--force", HF_ENDPOINT=made.url, **anew)
+        assert (lost.code, "acme/rows is no folder here and not on" in lost.err) == (4, True)
+    again = prepare(here, SFT_LOCAL_FILES_ONLY="true", **cache)
+    assert "holds these rows already" in again.err
+    refused = prepare(here, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"))
+    assert refused.code == 4
+    assert "acme/rows is not in the cache and HF_HUB_OFFLINE is set" in refused.err
 
 
 def test_a_killed_preparation_begins_anew_and_ends_with_the_same_bytes(

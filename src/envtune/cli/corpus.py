@@ -17,12 +17,13 @@ def prepare(args: argparse.Namespace) -> Result:
     from envtune.settings import sources
     from envtune.stages import corpus
 
-    settings = target.settings_of(sources.read(args.overrides))
+    inputs = sources.read(args.overrides)
+    settings = target.settings_of(inputs)
     for note in settings.notes:
         LOG.info("%s", note)
     if settings.problems:
         raise Refused(settings.problems)
-    return Exit.DONE, corpus.prepare(settings, force=args.force, dry=args.dry_run)
+    return Exit.DONE, corpus.prepare(settings, inputs.environ, force=args.force, dry=args.dry_run)
 
 
 def convert(args: argparse.Namespace) -> Result:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from envtune.data.batches import BadRow, Batch
 from envtune.data.preparation import DataSet, Prepared
 from envtune.data.split import HELD, TRAIN
 from envtune.errors import Exit, Problem, Refused
+from envtune.resolve.facts import file_type
 from envtune.runs import fingerprint
+from envtune.settings import paths
 from envtune.settings.own import OWN
 from envtune.settings.own.preparation import FILTERS, MIXTURE
 from envtune.settings.typed import Settings
 from envtune.stages import data_card
+from envtune.transfer import datafiles, repositories
+from envtune.transfer.repositories import Repository
 
 LOG = logging.getLogger("envtune")
 # Axolotl's keys that decide which rows are taken, and how they read.
@@ -29,14 +34,19 @@ _WHERE = ("path", "name", "split", "ds_type", "data_files", "revision", "shards"
 _FOLDER = "prepared"
 
 
-def prepare(settings: Settings, *, force: bool, dry: bool) -> str:
+def prepare(settings: Settings, environ: Mapping[str, str], *, force: bool, dry: bool) -> str:
     """Prepares the data sets of `settings` into SFT_PREPARED_DIR, and tells what was done.
 
     Raises Refused for rows and folders that are not to be used; nothing is left behind then.
     """
     where = Path(settings.get("SFT_PREPARED_DIR") or _FOLDER)
-    asked = _asked(settings)
-    made = preparation.prepared(_sets(settings), preparation.wanted(settings.get, _plain(settings)))
+    items = _items(settings)
+    files = [_files(item, number, settings, environ) for number, item in enumerate(items)]
+    asked = _asked(settings, files)
+    made = preparation.prepared(
+        [_set(item, lie, settings) for item, lie in zip(items, files, strict=True)],
+        preparation.wanted(settings.get, _plain(settings)),
+    )
     try:
         if dry:
             _told(made, made)
@@ -82,32 +92,57 @@ def _told(made: Prepared, rest: Iterable[Any]) -> None:
         raise Refused([Problem("", problem, Exit.DATA)])
 
 
-def _sets(settings: Settings) -> list[DataSet]:
-    """The data sets that are named. Raises Refused where one does not lie here."""
+def _items(settings: Settings) -> list[Mapping[str, Any]]:
+    """The data sets that are named. Raises Refused where there is none."""
     setting = settings.axolotl.get("datasets")
     if setting is None or not isinstance(setting.value, list) or not setting.value:
         raise Refused([Problem("AXOLOTL_DATASETS", "is not set; name what is to be prepared")])
-    far = [i for i, item in enumerate(setting.value) if not str(item.get("path")).startswith("/")]
-    if far:
-        what = "is of the Hub; only local files are prepared apart from a run: download it first, "
-        where = setting.at(far[0], "path")
-        path = setting.value[far[0]].get("path")
-        raise Refused([Problem(where, f"{path} {what}`hf download --repo-type dataset {path}`")])
-    return [_set(item) for item in setting.value]
+    return list(setting.value)
 
 
-def _set(item: Mapping[str, Any]) -> DataSet:
+def _files(
+    item: Mapping[str, Any], number: int, settings: Settings, environ: Mapping[str, str]
+) -> list[str]:
+    """Where the rows of a data set lie on this machine; those of the Hub are fetched."""
+    if not repositories.is_repository(item):
+        return [str(item["path"])]
+    name = settings.axolotl["datasets"].at(number, "path")
+    repository = Repository(name, "dataset", str(item["path"]), item.get("revision"))
+    split, subset = str(item.get("split") or "train").partition("[")[0], item.get("name") or ""
+    caches = paths.caches(settings.get("SFT_CACHE_DIR"), environ)
+    local_only = bool(settings.get("SFT_LOCAL_FILES_ONLY"))
+    where = {**environ, **caches}
+    found = datafiles.fetched(repository, split, subset, where, local_only=local_only)
+    return [str(path) for path in found]
+
+
+def _set(item: Mapping[str, Any], files: Sequence[str], settings: Settings) -> DataSet:
+    split, _, part = str(item.get("split") or "train").partition("[")
+    first = re.fullmatch(r":(\d+)\]", part)
+    if part and not first:
+        what = f"{item['path']} is cut at [{part}; only the first rows are taken, as {split}[:100]"
+        raise Refused([Problem(settings.axolotl["datasets"].name, what)])
+    most = int(first[1]) if first else None
     return DataSet(
         name=str(item["path"]),
-        batches=_batches(item),
+        batches=partial(_batches, files, item.get("ds_type"), most),
         keys=partial(_reading, item=item),
         texts=shapes.texts,
         problem=shapes.problem,
     )
 
 
-def _batches(item: Mapping[str, Any]) -> Callable[[], Iterable[Batch]]:
-    return partial(formats.batches, str(item["path"]), item.get("ds_type"))
+def _batches(files: Sequence[str], kind: str | None, most: int | None) -> Iterator[Batch]:
+    """The rows of several files, the first `most` of them."""
+    left = most
+    for file in files:
+        for batch in formats.batches(file, kind or file_type(file)):
+            if left is not None and left < len(batch.rows):
+                if left:
+                    yield Batch(batch.source, batch.places[:left], batch.rows[:left])
+                return
+            left = None if left is None else left - len(batch.rows)
+            yield batch
 
 
 def _reading(row: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -119,23 +154,19 @@ def _plain(settings: Settings) -> dict[str, Any]:
     return {key: setting.value for key, setting in settings.axolotl.items()}
 
 
-def _asked(settings: Settings) -> dict[str, Any]:
-    """All that decides the rows: settings, keys, and the content in place of a path."""
+def _asked(settings: Settings, files: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """All that decides the rows: settings, keys, and the data's content in place of its path."""
     given = {name: settings.get(name) for name in {**FILTERS, **MIXTURE}}
     own = {name: value for name, value in given.items() if value != OWN[name].default}
     keys = {key: value for key, value in _plain(settings).items() if key in _KEYS}
-    text = json.dumps(keys, sort_keys=True, default=str)
-    for path in _paths(keys):
-        text = text.replace(json.dumps(path), fingerprint.digest(Path(path), whole=True))
-    named = {key: value for key, value in keys.items() if not key.endswith("datasets")}
-    return {"settings": {**named, **own}, "data": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _paths(keys: Mapping[str, Any]) -> Iterator[str]:
-    for item in (*(keys.get("datasets") or ()), *(keys.get("test_datasets") or ())):
-        path = str(item.get("path", ""))
-        if path.startswith("/") and Path(path).exists():
-            yield path
+    read = [{k: v for k, v in item.items() if k not in _WHERE} for item in keys.pop("datasets")]
+    digests = [
+        [fingerprint.digest(Path(f), whole=True) for f in several if Path(f).exists()]
+        for several in files
+    ]
+    splits = [item.get("split") for item in _items(settings)]
+    text = json.dumps([read, digests, splits], sort_keys=True, default=str)
+    return {"settings": {**keys, **own}, "data": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _state(
