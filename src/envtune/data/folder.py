@@ -8,9 +8,11 @@ aside, synced and renamed, and the state comes last: a folder without it is no p
 killed preparation leaves is known by its mark and goes with the next.
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -23,6 +25,8 @@ from envtune.settings.data_documents import STATE
 
 CARD = "DATA_CARD.md"
 _BEGUN, _PART = ".envtune-preparing", ".part"
+# What is written before it has its name.
+_ASIDE = (f".train*{_PART}", f".val*{_PART}", f".{CARD}.*", f".{STATE}.*")
 
 
 class NotOursError(Exception):
@@ -65,24 +69,47 @@ def line(row: Row) -> bytes:
 
 
 def state(folder: Path) -> dict[str, Any] | None:
-    """What a finished preparation says of a folder, None where there is none."""
+    """What a finished preparation says of a folder, None where there is none. Raises
+    NotOursError where something else lies under that name."""
     try:
-        told: dict[str, Any] = files.read_json(folder / STATE)
+        told = files.read_json(folder / STATE)
     except FileNotFoundError:
         return None
+    except (OSError, ValueError):
+        told = None
+    if not isinstance(told, dict) or not told.keys() >= {"asked", "files", "card_sha256"}:
+        raise NotOursError(f"{folder / STATE} was not written by a preparation; move it away first")
     return told
 
 
-def begin(folder: Path) -> None:
-    """Makes the folder and marks it. Raises NotOursError where it holds what would be lost."""
+@contextmanager
+def working(folder: Path) -> Iterator[None]:
+    """The folder, made and marked while rows are written into it; nothing new is left where that
+    fails. Raises NotOursError where it holds what would be lost, or somebody else works there."""
     folder.mkdir(parents=True, exist_ok=True)
-    ours, begun = _digests(folder), (folder / _BEGUN).exists()
+    killed = (folder / _BEGUN).exists()
+    with (folder / _BEGUN).open("a") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotOursError(f"{folder} is being prepared by another process") from None
+        try:
+            _make_sure(folder, killed=killed)
+            yield
+        finally:
+            for path in (path for aside in _ASIDE for path in folder.glob(aside)):
+                path.unlink()
+            (folder / _BEGUN).unlink(missing_ok=True)
+
+
+def _make_sure(folder: Path, *, killed: bool) -> None:
+    """That nothing there is somebody else's; what one that was killed has left goes."""
+    ours = _digests(folder)
     for path in sorted(folder.iterdir()):
-        if _is_written(path) and path.name not in ours and not begun:
-            raise NotOursError(f"{path} was not written by a preparation; move it away first")
-        if path.suffix == _PART and begun:
+        if _is_written(path) and path.name not in ours:
+            if not killed:
+                raise NotOursError(f"{path} was not written by a preparation; move it away first")
             path.unlink()
-    files.write_text(folder / _BEGUN, "A preparation works here, or was killed.\n")
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -119,7 +146,7 @@ def _is_rows(path: Path) -> bool:
 
 
 def write(folder: Path, parts: Iterable[Part]) -> list[File]:
-    """Writes the rows aside, in a folder that `begin` has marked, and syncs them."""
+    """Writes the rows aside, in a folder that is being worked in, and syncs them."""
     made: list[File] = []
     try:
         for split, keys, batch in parts:
@@ -134,21 +161,13 @@ def write(folder: Path, parts: Iterable[Part]) -> list[File]:
 
 
 def finish(folder: Path, made: Iterable[File], told: Mapping[str, Any], card: str) -> None:
-    """Gives the rows their names; then the card, the state and the end of the mark."""
+    """Gives the rows their names; then the card, and the state."""
     _clear(folder)
     for file in made:
         file.aside.replace(file.path)
     files.write_text(folder / CARD, card)
     digest = sha256(card.encode()).hexdigest()
     files.write_json(folder / STATE, {**told, "card_sha256": digest})
-    (folder / _BEGUN).unlink(missing_ok=True)
-
-
-def discard(folder: Path) -> None:
-    """Takes away what a preparation has left that did not come to its end."""
-    for path in folder.glob(f".*{_PART}"):
-        path.unlink()
-    (folder / _BEGUN).unlink(missing_ok=True)
 
 
 def _at(folder: Path, made: list[File], split: str, keys: Mapping[str, Any]) -> File:

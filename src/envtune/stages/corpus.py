@@ -70,15 +70,11 @@ def _as_it_is(where: Path, old: Mapping[str, Any], asked: Mapping[str, Any]) -> 
 
 
 def _written(made: Prepared, where: Path, asked: Mapping[str, Any], settings: Settings) -> str:
-    folder.begin(where)
-    try:
+    with folder.working(where):
         written = folder.write(where, made)
         _told(made, ())
-    except BaseException:
-        folder.discard(where)
-        raise
-    state = _state(made, asked, [file.plain() for file in written], settings)
-    folder.finish(where, written, state, data_card.text(state))
+        state = _state(made, asked, [file.plain() for file in written], settings)
+        folder.finish(where, written, state, data_card.text(state))
     return f"wrote {where}; SFT_DATA_DIRS={where} trains on it"
 
 

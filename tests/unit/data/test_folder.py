@@ -1,6 +1,7 @@
 """A folder of prepared rows: whole or not there, and nothing of anybody else's lost."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,30 @@ PARTS = [
 
 
 def prepare(where: Path, parts: Any = PARTS) -> list[dict[str, Any]]:
-    folder.begin(where)
-    made = folder.write(where, parts)
-    told = [file.plain() for file in made]
-    folder.finish(where, made, {"files": told}, "# a card\n")
+    with folder.working(where):
+        made = folder.write(where, parts)
+        told = [file.plain() for file in made]
+        folder.finish(where, made, {"asked": {}, "files": told}, "# a card\n")
     return told
+
+
+def dies(where: Path, done: int, parts: Any = PARTS) -> None:
+    """A preparation in a process that ends at its rename number `done`, its rows among them."""
+    process = os.fork()
+    if not process:
+        real, calls = os.replace, []
+
+        def replace(source: Any, target: Any) -> None:
+            calls.append(target)
+            if len(calls) > done:
+                os._exit(9)
+            real(source, target)
+
+        os.replace = replace
+        Path.replace = lambda self, target: replace(self, target)  # type: ignore[assignment, method-assign, misc, return-value]
+        prepare(where, parts)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
 
 
 def names(where: Path) -> set[str]:
@@ -44,42 +64,45 @@ def test_rows_lie_by_split_and_by_how_they_read(tmp_path: Path) -> None:
     assert prepare(tmp_path) == told  # the same rows, the same bytes
 
 
-def test_what_a_killed_one_has_left_goes_with_the_next(tmp_path: Path) -> None:
-    folder.begin(tmp_path)
-    folder.write(tmp_path, PARTS)  # killed before its end
-    assert folder.state(tmp_path) is None
-    assert not {"train.jsonl", "training_state.json"} & names(tmp_path)
-    prepare(tmp_path, PARTS[2:3])
-    assert names(tmp_path) == {"train.jsonl", "DATA_CARD.md", "training_state.json"}
-
-
-@pytest.mark.parametrize("done", range(3))
-def test_one_killed_among_its_last_words_is_not_whole_and_begins_anew(
-    done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("done", range(5))
+@pytest.mark.parametrize("before", [False, True], ids=["new", "over another"])
+def test_one_that_was_killed_is_not_whole_and_the_next_comes_to_its_end(
+    done: int, before: bool, tmp_path: Path
 ) -> None:
-    prepare(tmp_path)
-    real, calls = Path.replace, []
-
-    def dies(self: Path, target: Path) -> Path:
-        calls.append(target)
-        if len(calls) > done:
-            raise KeyboardInterrupt
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "replace", dies)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(tmp_path)
+    if before:
+        prepare(tmp_path, PARTS[2:])
+    dies(tmp_path, done)
     assert folder.state(tmp_path) is None
-    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError), folder.working(tmp_path):
+        raise ZeroDivisionError  # one that finds no row left
+    assert names(tmp_path) == set()
+    dies(tmp_path, done)
     prepare(tmp_path, PARTS[1:2])
     assert names(tmp_path) == {"val.jsonl", "DATA_CARD.md", "training_state.json"}
+
+
+def test_two_at_once_are_one(tmp_path: Path) -> None:
+    with folder.working(tmp_path):
+        with pytest.raises(NotOursError, match="is being prepared by another process"):
+            prepare(tmp_path)
+        made = folder.write(tmp_path, PARTS[:1])
+        folder.finish(tmp_path, made, {"asked": {}, "files": []}, "")
+    assert "train.jsonl" in names(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"total": 5}'])
+def test_the_state_of_another_tool_is_left_alone(text: str, tmp_path: Path) -> None:
+    (tmp_path / "training_state.json").write_text(text)
+    with pytest.raises(NotOursError, match=r"training_state\.json was not written"):
+        prepare(tmp_path)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"training_state.json": text}
 
 
 def test_what_no_preparation_wrote_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("mine\n")
     (tmp_path / "notes.txt").write_text("mine too\n")
-    with pytest.raises(NotOursError, match=r"train.jsonl was not written by a preparation"):
-        folder.begin(tmp_path)
+    with pytest.raises(NotOursError, match=r"train\.jsonl was not written by a preparation"):
+        prepare(tmp_path)
     assert names(tmp_path) == {"train.jsonl", "notes.txt"}
 
 
