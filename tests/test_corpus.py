@@ -92,6 +92,7 @@ def test_a_description_becomes_a_folder_that_a_run_trains_on(here: Path) -> None
     read = envtune("check", cwd=here, environ=clean_environ(**settings, SFT_DATA_DIRS="prepared"))
     assert "prepared" not in read.err, read.err  # the model alone is missed
     assert "/nowhere" in read.err
+    assert "is read as a configuration" not in read.err  # its names are Axolotl's
 
 
 def test_nothing_left_is_told_and_nothing_is_written(here: Path) -> None:

@@ -2,8 +2,9 @@
 
 A row is the same where how it reads, its prompt and its answer are: other columns do not count.
 Two digests of 128 bits that are equal mean equal rows (for 10^9 rows, one chance in 10^21 of an
-error). Memory is bounded, whatever the rows: a million digests, some 130 MB, are held as they
-come; each million before is a sorted file without a name, 16 bytes a row, looked up by halves.
+error). Memory is bounded, whatever the rows: a million digests are held as they
+come, 170 MB at their most; each million before is a sorted file without a name, 16 bytes a row,
+looked up by halves.
 """
 
 import json

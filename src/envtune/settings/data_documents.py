@@ -74,7 +74,7 @@ def prepared(text: str) -> Document:
         values["test_datasets"] = held
     if mark := marks.pop():
         values["response_template"] = mark
-    return Document(values)
+    return Document(values, ours=True)
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -205,7 +205,8 @@ def with_documents(inputs: Inputs) -> Inputs:
     }
     notes, problems = [], []
     if profile := named.get("SFT_PROFILE"):
-        found["profile"] += _entries(profiles.PROFILES.get(profile, {}), "SFT_PROFILE")
+        values = documents.Document(profiles.PROFILES.get(profile, {}))
+        found["profile"] += _entries(values, "SFT_PROFILE")
     for name, (label, read_document) in _DOCUMENTS.items():
         try:
             document = read_document(named[name]) if name in named else None
@@ -213,7 +214,7 @@ def with_documents(inputs: Inputs) -> Inputs:
             problems.append(Problem(name, str(error)))
             continue
         if document is not None:
-            found[label] += _entries(document.values, name)
+            found[label] += _entries(document, name)
             notes += [f"{name}: {note}" for note in document.notes]
     for entry in (entry for entries in found.values() for entry in entries):
         if entry.name in _EARLY or entry.name in _DOCUMENTS:
@@ -232,9 +233,10 @@ def _logging(environ: Mapping[str, str]) -> Layer:
     return Layer("environment", tuple(entries))
 
 
-def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:
-    for name, value in document.items():
-        yield Entry(str(name), as_text(value), value, variable)
+def _entries(document: documents.Document, variable: str) -> Iterator[Entry]:
+    for name, value in document.values.items():
+        key = str(name) if document.ours else ""
+        yield Entry(str(name), as_text(value), value, variable, key=key)
 
 
 def as_text(value: Any) -> str:
