@@ -102,6 +102,25 @@ def test_nothing_left_is_told_and_nothing_is_written(here: Path) -> None:
     assert contents(here / "prepared") == {}
 
 
+@pytest.mark.parametrize(
+    ("settings", "code", "told"),
+    [
+        ({"SFT_DATA_WEIGHTS": "1,2"}, 1, "has 2 weights for 1 data sets"),
+        ({"SFT_DATASET_CONFIG": ""}, 1, "AXOLOTL_DATASETS: is not set"),
+        ({"AXOLOTL_DATASETS": '[{"path": "row.jsonl"}]'}, 3, "is not there; there is"),
+        ({"AXOLOTL_DATASETS": '[{"path": "rows.jsonl", "split": "train[5:9]"}]'}, 1, "train[:100]"),
+        ({"SFT_FILTER_URL": "true"}, 1, "did you mean SFT_FILTER_URLS?"),
+        ({"SFT_DATA_WEIGHTS": "inf"}, 1, "SFT_DATA_WEIGHTS"),
+    ],
+)
+def test_what_cannot_be_prepared_is_one_line(
+    settings: dict[str, str], code: int, told: str, here: Path
+) -> None:
+    refused = prepare(here, **settings)
+    assert (refused.code, told in refused.err) == (code, True), refused.err
+    assert not (here / "prepared").exists()
+
+
 def test_a_folder_of_somebody_elses_is_left_alone(here: Path) -> None:
     (here / "prepared").mkdir()
     (here / "prepared/train.jsonl").write_text("mine\n")

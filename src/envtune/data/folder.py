@@ -145,18 +145,26 @@ def _is_rows(path: Path) -> bool:
     return path.suffix == ".jsonl" and path.stem.partition("-")[0] in ("train", "val")
 
 
-def write(folder: Path, parts: Iterable[Part]) -> list[File]:
-    """Writes the rows aside, in a folder that is being worked in, and syncs them."""
-    made: list[File] = []
+def kept(folder: Path, parts: Iterable[Part], made: list[File]) -> Iterator[Part]:
+    """Hands the parts on while their rows are written aside, in a folder that is being worked in;
+    `made` gets the files, synced at the end."""
     try:
         for split, keys, batch in parts:
             _at(folder, made, split, keys).add(batch.rows)
+            yield split, keys, batch
         for file in made:
             file.stream.flush()
             os.fsync(file.stream.fileno())
     finally:
         for file in made:
             file.stream.close()
+
+
+def write(folder: Path, parts: Iterable[Part]) -> list[File]:
+    """Writes the rows aside where nobody else wants them."""
+    made: list[File] = []
+    for _ in kept(folder, parts, made):
+        pass
     return made
 
 

@@ -59,3 +59,9 @@ def drawn(rows: Sequence[int], weights: Sequence[int], strategy: str, seed: int)
         left[number] -= 1
         if left[number] == 0 and ends(left) <= 0:
             return
+
+
+def times_through(rows: Sequence[int], weights: Sequence[int]) -> list[float]:
+    """How often all_exhausted goes through each set, nearly."""
+    longest = max(there / weight for there, weight in zip(rows, weights, strict=True))
+    return [longest * weight / there for there, weight in zip(rows, weights, strict=True)]

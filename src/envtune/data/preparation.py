@@ -28,6 +28,8 @@ Part = tuple[str, Keys, Batch]
 _DROPPED = (1 << 64) - 1
 # Rows of a mixture that are handed on together.
 _WINDOW = 4000
+# How often weights may repeat a data set within an epoch.
+_MOST_TIMES = 1000
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ class Prepared:
             return
         wells = [_cycled(one, known, bound) for one, known in zip(self.sets, places, strict=True)]
         weights = mixture.whole(self.wanted.weights)
+        self._bound_times(rows, weights)
         numbers = mixture.drawn(rows, weights, self.wanted.strategy, self.wanted.seed)
         while window := [(number, *next(wells[number])) for number in islice(numbers, _WINDOW)]:
             if not self.wanted.ordered:
@@ -227,6 +230,17 @@ class Prepared:
             for number, _, _, _ in window:
                 self.counts[number].drawn = (self.counts[number].drawn or 0) + 1
             yield from _grouped(self.sets, window)
+
+    def _bound_times(self, rows: Sequence[int], weights: Sequence[int]) -> None:
+        """Raises BadRow where weights that are far from the sizes would have no end in sight."""
+        if self.wanted.strategy != ALL_EXHAUSTED:
+            return
+        often = zip(mixture.times_through(rows, weights), self.counts, strict=True)
+        most, counts = max(often, key=itemgetter(0))
+        if most > _MOST_TIMES:
+            told = f"its weight goes {most:,.0f} times through its {counts.kept[TRAIN]:,} rows"
+            fix = f"give it a smaller one, or set {STRATEGY}=first_exhausted"
+            raise BadRow(counts.name, "weight", f"{told}; {fix}")
 
 
 def _only(batch: Batch, indices: Sequence[int]) -> Batch:

@@ -15,7 +15,7 @@ from envtune.data.batches import BadRow, Batch
 from envtune.data.preparation import DataSet, Prepared
 from envtune.data.split import HELD, TRAIN
 from envtune.errors import Exit, Problem, Refused
-from envtune.resolve.facts import file_type
+from envtune.resolve import facts
 from envtune.runs import fingerprint
 from envtune.settings import paths
 from envtune.settings.own import OWN
@@ -89,10 +89,17 @@ def _told(made: Prepared, rest: Iterable[Any]) -> None:
 
 
 def _items(settings: Settings) -> list[Mapping[str, Any]]:
-    """The data sets that are named. Raises Refused where there is none."""
+    """The data sets that are named. Raises Refused where there is none, or one is not there."""
     setting = settings.axolotl.get("datasets")
     if setting is None or not isinstance(setting.value, list) or not setting.value:
         raise Refused([Problem("AXOLOTL_DATASETS", "is not set; name what is to be prepared")])
+    lost = [
+        Problem(setting.at(number, "path"), data.problem, Exit.DATA)
+        for number, data in enumerate(facts.read_data(setting.value))
+        if data.problem
+    ]
+    if lost:
+        raise Refused(lost)
     return list(setting.value)
 
 
@@ -132,7 +139,7 @@ def _batches(files: Sequence[str], kind: str | None, most: int | None) -> Iterat
     """The rows of several files, the first `most` of them."""
     left = most
     for file in files:
-        for batch in formats.batches(file, kind or file_type(file)):
+        for batch in formats.batches(file, kind or facts.file_type(file)):
             if left is not None and left < len(batch.rows):
                 if left:
                     yield Batch(batch.source, batch.places[:left], batch.rows[:left])

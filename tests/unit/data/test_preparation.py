@@ -157,6 +157,14 @@ def test_first_exhausted_repeats_no_row() -> None:
     assert told[0].plain()["passes"] < 1
 
 
+def test_weights_without_an_end_in_sight_are_told() -> None:
+    sets = [of("a", some(50)), of("b", some(2, 500))]
+    with pytest.raises(BadRow, match=r"b: its weight goes 25,000,000 times through its 2 rows"):
+        gone(sets, Wanted(weights=(1e-6, 1), strategy="all_exhausted"))
+    found, _ = gone(sets, Wanted(weights=(1e-6, 1), strategy=FIRST_EXHAUSTED))
+    assert len(found["train"]) == 2
+
+
 def test_a_weighted_set_of_which_nothing_is_left_is_told() -> None:
     sets = [of("a", some(5)), of("b", [{"q": "x", "a": ""}])]
     found, told = gone(sets, Wanted(rules=(NO_X,), weights=(1, 1)))
