@@ -235,8 +235,7 @@ def _logging(environ: Mapping[str, str]) -> Layer:
 
 def _entries(document: documents.Document, variable: str) -> Iterator[Entry]:
     for name, value in document.values.items():
-        key = str(name) if document.ours else ""
-        yield Entry(str(name), as_text(value), value, variable, key=key)
+        yield Entry(str(name), as_text(value), value, variable, str(name) if document.ours else "")
 
 
 def as_text(value: Any) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from envtune.data import counts, folder, formats, preparation, shapes
+from envtune.data import counts, folder, formats, preparation, shapes, wishes
 from envtune.data.batches import BadRow, Batch
 from envtune.data.preparation import DataSet, Prepared
 from envtune.data.split import HELD, TRAIN
@@ -45,7 +45,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], *, force: bool, dry:
     asked = _asked(settings, files)
     made = preparation.prepared(
         [_set(item, lie, settings) for item, lie in zip(items, files, strict=True)],
-        preparation.wanted(settings.get, _plain(settings)),
+        wishes.wanted(settings.get, _plain(settings)),
     )
     try:
         if dry:

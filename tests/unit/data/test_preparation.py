@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from envtune.data import counts, duplicates, preparation, split
+from envtune.data import counts, duplicates, preparation, split, wishes
 from envtune.data.batches import BadRow, Batch
 from envtune.data.filters import Rule
-from envtune.data.preparation import DataSet, Wanted
+from envtune.data.preparation import DataSet
+from envtune.data.wishes import Wanted
 from envtune.settings.own import OWN
 from envtune.settings.own.preparation import FIRST_EXHAUSTED
 
@@ -254,7 +255,7 @@ def test_the_wishes_of_a_configuration() -> None:
         "dataset_exact_deduplication": True,
         "shuffle_merged_datasets": False,
     }
-    made = preparation.wanted(lambda name: settings.get(name, OWN[name].default), keys)
+    made = wishes.wanted(lambda name: settings.get(name, OWN[name].default), keys)
     assert (len(made.rules), made.unique, made.held, made.seed, made.ordered) == (
         2,
         True,
@@ -263,7 +264,7 @@ def test_the_wishes_of_a_configuration() -> None:
         True,
     )
     assert made.weights == (1, 2)
-    named = preparation.wanted(lambda name: OWN[name].default, {**keys, "test_datasets": [{}]})
+    named = wishes.wanted(lambda name: OWN[name].default, {**keys, "test_datasets": [{}]})
     assert (named.held, named.rules, named.weights) == (0, (), ())
 
 
