@@ -220,14 +220,17 @@ def _alike(keyed: Iterable[tuple[Keys, int]]) -> list[tuple[Keys, list[int]]]:
 def _again(data: DataSet, places: Sequence[int]) -> Iterator[tuple[Batch, Sequence[int]]]:
     """The batches once more, as far as they were judged. Raises BadRow where they changed."""
     done = 0
-    for batch in data.batches():
+    for batch in data.batches() if places else ():
         found = places[done : done + len(batch.rows)]
         done += len(found)
         if found:
             yield _only(batch, range(len(found))), found
         if done == len(places):
             return
-    raise BadRow(data.name, "data changed", f"changed while it was read: {done:,} rows are left")
+    if done < len(places):
+        raise BadRow(
+            data.name, "data changed", f"changed while it was read: {done:,} rows are left"
+        )
 
 
 def _cycled(data: DataSet, places: Sequence[int], bound: int) -> Iterator[tuple[str, int, Row]]:

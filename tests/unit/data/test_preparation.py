@@ -210,6 +210,54 @@ def test_two_times_are_the_same_rows_in_the_same_order(dice: random.Random) -> N
     assert gone(sets, wanted) == gone(sets, wanted)
 
 
+def plainly(sets: Sequence[Sequence[Row]], wanted: Wanted) -> dict[str, list[str]]:
+    """The same, row by row and all in memory."""
+    seen, kept = set[str](), list[list[Row]]()
+    for rows in sets:
+        kept.append([])
+        for row in rows:
+            if len(kept[-1]) == wanted.sample:
+                break
+            lost = bool(wanted.rules and "x" in row["q"]) or (wanted.unique and str(row) in seen)
+            if not lost:
+                seen.add(str(row))
+                kept[-1].append(row)
+    taken = [row for rows in kept for row in rows]
+    places = {
+        str(row): split.place(duplicates.digest({}, row["q"], row["a"]), wanted.seed)
+        for row in taken
+    }
+    bound = split.below(wanted.held)
+    if wanted.held > 1:
+        bound = max(sorted(places[str(row)] for row in taken)[: int(wanted.held)], default=-1) + 1
+    sides = [(row["q"], places[str(row)] < bound) for row in taken]
+    return {"train": [q for q, held in sides if not held], "val": [q for q, held in sides if held]}
+
+
+def test_any_wishes_take_the_rows_that_a_plain_reading_takes(dice: random.Random) -> None:
+    for _ in range(150):
+        pool = [*some(dice.randint(1, 30)), {"q": "x", "a": ""}]
+        sets = [[dice.choice(pool) for _ in range(dice.randint(0, 40))] for _ in range(2)]
+        wanted = Wanted(
+            rules=dice.choice([(), (NO_X,)]), unique=dice.choice([True, False]),
+            sample=dice.choice([None, 1, 7, 99]), held=dice.choice([0, 0.3, 1, 4]),
+            seed=dice.randrange(99),
+        )  # fmt: skip
+        made = [of(name, rows, dice.randint(1, 50)) for name, rows in zip("ab", sets, strict=True)]
+        found, told = gone(made, wanted)
+        expected = plainly(sets, wanted)
+        assert {name: sorted(rows) for name, rows in found.items()} == {
+            name: sorted(rows) for name, rows in expected.items()
+        }, wanted
+        assert found["train"] == expected["train"]
+        assert sum(one.kept["train"] for one in told) == len(expected["train"])
+
+
+def test_no_rows_at_all_are_none() -> None:
+    for wanted in (Wanted(), Wanted(held=3), Wanted(weights=(1.0,)), Wanted(unique=True, sample=2)):
+        assert gone([of("a", [])], wanted)[0] == {"train": [], "val": []}
+
+
 def test_what_is_prepared_is_prepared_already(dice: random.Random) -> None:
     rows = [dice.choice([*some(40), {"q": "x", "a": ""}]) for _ in range(100)]
     wanted = Wanted(rules=(NO_X,), unique=True)
