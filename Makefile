@@ -30,8 +30,8 @@ REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8
 .PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@printf '  make %-14s %s\n' 'sft-train-tiny' 'train on the prepared corpus; sft-train-small, sft-train-base'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
+	@printf '  make %-21s %s\n' 'sft-train-tiny' 'train on the prepared corpus; sft-train-small, sft-train-base'
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
