@@ -50,6 +50,15 @@ def prepared(sets: Sequence[DataSet], wanted: Wanted) -> "Prepared":
     return Prepared(sets, wanted)
 
 
+def of_split(
+    sets: Sequence[DataSet], wanted: Wanted, name: str, told: Callable[[list[Counts]], None]
+) -> Iterator[tuple[Keys, Batch]]:
+    """The rows of one split alone, from the beginning; `told` gets the counts at the end."""
+    made = prepared(sets, wanted)
+    yield from ((keys, batch) for split_, keys, batch in made if split_ == name)
+    told(made.counts)
+
+
 class Prepared:
     """Iterates over parts; `counts` holds what became of each data set's rows, right at the end.
 

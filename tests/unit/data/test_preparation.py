@@ -258,6 +258,16 @@ def test_no_rows_at_all_are_none() -> None:
         assert gone([of("a", [])], wanted)[0] == {"train": [], "val": []}
 
 
+def test_a_split_alone_can_be_read_as_often_as_it_is_wanted() -> None:
+    sets, wanted = [of("a", some(50) + some(9))], Wanted(unique=True, held=0.3)
+    whole, [counted] = gone(sets, wanted)
+    for name in ("train", "val", "train"):
+        told: list[list[counts.Counts]] = []
+        rows = preparation.of_split(sets, wanted, name, told.append)
+        assert [row["q"] for _, batch in rows for row in batch.rows] == whole[name]
+        assert told == [[counted]]
+
+
 def test_what_is_prepared_is_prepared_already(dice: random.Random) -> None:
     rows = [dice.choice([*some(40), {"q": "x", "a": ""}]) for _ in range(100)]
     wanted = Wanted(rules=(NO_X,), unique=True)
