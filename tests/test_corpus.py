@@ -15,8 +15,6 @@ import pytest
 from tests.harness import clean_environ, envtune
 from tests.hub_standin import Repo, hub
 
-pytest.importorskip("envtune.data.formats", reason="the files of rows are read by another part")
-
 GOOD = [
     {"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}, since {n} is there twice."}
     for n in range(300)
@@ -153,6 +151,9 @@ def test_data_of_the_hub_is_fetched_and_its_split_alone_prepared(
         assert (lost.code, "acme/rows is no folder here and not on" in lost.err) == (4, True)
     again = prepare(here, SFT_LOCAL_FILES_ONLY="true", **cache)
     assert "holds these rows already" in again.err
+    away = prepare(here, HF_HUB_OFFLINE="", HF_HOME=str(tmp_path / "empty"))  # nothing listens
+    assert (away.code, "acme/rows: " in away.err) == (201, True), away.err
+    assert "cannot be reached" in away.err
     refused = prepare(here, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"))
     assert refused.code == 4
     assert "acme/rows is not in the cache and HF_HUB_OFFLINE is set" in refused.err

@@ -63,8 +63,8 @@ def convert(args: argparse.Namespace) -> Result:
 
 def _batches(source: str, split: str) -> "Iterator[Batch]":
     """The rows of a local file, or of a split of the Hub's repository of that name."""
-    from envtune.data import formats
-    from envtune.resolve.facts import file_type
+    from envtune.data import local
+    from envtune.resolve import facts
     from envtune.settings import paths, sources
     from envtune.transfer import datafiles
     from envtune.transfer.repositories import Repository
@@ -74,5 +74,8 @@ def _batches(source: str, split: str) -> "Iterator[Batch]":
     else:
         repository = Repository(source, "dataset", source)
         files = datafiles.fetched(repository, split, "", sources.read().environ, local_only=False)
+    for data in facts.read_data([{"path": str(file)} for file in files]):
+        if data.problem:
+            raise Refused([Problem("", data.problem, Exit.DATA)])
     for file in files:
-        yield from formats.batches(str(file), file_type(str(file)))
+        yield from local.batches(str(file), facts.file_type(str(file)))

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from envtune.data import counts, folder, formats, preparation, shapes, wishes
+from envtune.data import counts, folder, local, pairs, preparation, wishes
 from envtune.data.batches import BadRow, Batch
 from envtune.data.preparation import DataSet, Prepared
 from envtune.data.split import HELD, TRAIN
 from envtune.errors import Exit, Problem, Refused
+from envtune.resolve import data as data_types
 from envtune.resolve import facts
 from envtune.runs import fingerprint
 from envtune.settings import paths
@@ -130,8 +131,8 @@ def _set(item: Mapping[str, Any], files: Sequence[str], settings: Settings) -> D
         name=str(item["path"]),
         batches=partial(_batches, files, item.get("ds_type"), most),
         keys=partial(_reading, item=item),
-        texts=shapes.texts,
-        problem=shapes.problem,
+        texts=pairs.texts,
+        problem=pairs.problem,
     )
 
 
@@ -139,7 +140,7 @@ def _batches(files: Sequence[str], kind: str | None, most: int | None) -> Iterat
     """The rows of several files, the first `most` of them."""
     left = most
     for file in files:
-        for batch in formats.batches(file, kind or facts.file_type(file)):
+        for batch in local.batches(file, kind or facts.file_type(file)):
             if left is not None and left < len(batch.rows):
                 if left:
                     yield Batch(batch.source, batch.places[:left], batch.rows[:left])
@@ -149,8 +150,10 @@ def _batches(files: Sequence[str], kind: str | None, most: int | None) -> Iterat
 
 
 def _reading(row: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How a row reads: what its data set says of it, without where that lies."""
-    return {k: v for k, v in shapes.reading(row, item).items() if k not in _WHERE}
+    """How a row reads: what its data set says of it, without where that lies, or its columns."""
+    said = {key: value for key, value in item.items() if key not in _WHERE}
+    told = said.keys() & {"type", "input_format", "field", "field_messages"}
+    return said if told else {**said, **(data_types.detect(tuple(row)) or {})}
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

@@ -67,7 +67,11 @@ def _is_of(name: str, words: Sequence[str]) -> bool:
 
 def _folder(repository: Repository, environ: Mapping[str, str], *, local_only: bool) -> Path:
     import httpx
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     if switch := closed(environ, local_only=local_only):
         if found := hubcache.snapshot(repository, environ):
@@ -84,8 +88,9 @@ def _folder(repository: Repository, environ: Mapping[str, str], *, local_only: b
         if not refusals.busy(error):
             raise Refused([refusals.problem(error, hub, repository)]) from None
         why = f"{hub.shown} answers with status {error.response.status_code}"
-    except httpx.HTTPError as error:
-        why = f"{hub.shown} cannot be reached ({reason(error)})"
+    except (httpx.HTTPError, LocalEntryNotFoundError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        why = f"{hub.shown} cannot be reached ({reason(cause)})"
     raise Refused([Problem(repository.name, f"{repository.id}: {why}", Exit.NETWORK)])
 
 
