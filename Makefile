@@ -30,7 +30,8 @@ REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8
 .PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-start up down bash logs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
+	@printf '  make %-21s %s\n' 'sft-train-tiny' 'train on the prepared corpus; sft-train-small, sft-train-base'
 
 setup: $(VENV)/.installed ## make .venv from requirements.txt and install envtune into it
 
@@ -188,3 +189,39 @@ bench-start: $(VENV)/.dev ## from a container's start to the first step, beside 
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(VENV_AUDIT) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache
+
+# The targets of the industrial pipeline, and preprocess-sft of the compose pipeline: where their files
+# lie by default, and a verb. What is set counts, in the shell or behind `make`.
+SFT_TRAIN := $(addprefix sft-train-,tiny small base)
+.PHONY: prepare-sft-corpus preprocess-sft $(SFT_TRAIN) sft-eval sft-pipeline-complete sft-custom tokenizer-train-mix
+comma := ,
+processed := data/sft_processed
+described = $(or $(SFT_DATASET_CONFIG),config/sft_datasets/alpaca_chatml.json)
+corpus = $(or $(SFT_PREPARED_DIR),$(processed)/$(basename $(notdir $(firstword $(subst $(comma), ,$(described))))))
+newest = $(patsubst %/,%,$(firstword $(shell ls -td $(processed)/*/ 2>/dev/null)))
+# $(call train,TRAINING,MODEL,FOLDERS)
+train = SFT_DATASET_CONFIG='' SFT_TRAINING_CONFIG='$(1)' SFT_MODEL_PATH='$(2)' SFT_DATA_DIRS='$(or $(3),$(error prepare the data first: make prepare-sft-corpus))' scripts/autorun.sh
+
+prepare-sft-corpus: $(VENV)/.installed ## filter, split and weigh what SFT_DATASET_CONFIG describes (FORCE=1: anew)
+	SFT_DATASET_CONFIG='$(described)' SFT_PREPARED_DIR='$(corpus)' $(BIN)/envtune prepare $(if $(FORCE),--force)
+
+preprocess-sft: $(VENV)/.installed ## the same for a config.yaml of the compose pipeline (CONFIG=a file)
+	$(if $(CONFIG),SFT_TRAINER_CONFIG_JSON_PATH='$(CONFIG)') $(BIN)/envtune prepare $(if $(FORCE),--force)
+
+$(SFT_TRAIN): sft-train-%: $(VENV)/.installed
+	@$(call train,$(or $(SFT_TRAINING_CONFIG),config/sft_training/lora_$*.json),$(or $(SFT_MODEL_PATH),checkpoints/pretrain/$*/final),$(or $(SFT_DATA_DIRS),$(if $(SFT_DATASET_CONFIG),$(corpus),$(newest))))
+
+sft-eval: $(VENV)/.installed ## measure the newest run beside its base
+	$(BIN)/envtune evaluate
+
+sft-pipeline-complete: ## prepare-sft-corpus, sft-train-tiny and sft-eval
+	$(MAKE) --no-print-directory prepare-sft-corpus
+	$(MAKE) --no-print-directory sft-train-tiny
+	$(MAKE) --no-print-directory sft-eval
+
+sft-custom: ## prepare and train what SFT_DATASET_CONFIG, SFT_TRAINING_CONFIG and SFT_MODEL_PATH name
+	@$(foreach name,SFT_DATASET_CONFIG SFT_TRAINING_CONFIG SFT_MODEL_PATH,$(if $($(name)),,$(error sft-custom needs $(name))))$(MAKE) --no-print-directory prepare-sft-corpus
+	@$(call train,$(SFT_TRAINING_CONFIG),$(SFT_MODEL_PATH),$(corpus))
+
+tokenizer-train-mix: ## tells why there is nothing to do
+	@echo 'envtune trains no tokenizer: a fine-tuned model keeps the one that it was made with. New tokens: AXOLOTL_TOKENS.' >&2; exit 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from envtune.settings import given, sources
 from tests.harness import Result
 from tests.replay.conftest import Configure, differing
 
@@ -122,7 +123,6 @@ ASKED = {
 TOLD = [
     "paths.huggingface_cache: ${USERPROFILE}\\.cache\\huggingface is no folder here; HF_HOME says "
     "where the cache is",
-    "preprocess.filter_langs: rows are not filtered by language; every row trains",
     "preprocess.cutoff_len: train.cutoff_len counts",
     "train.fp16: train.bf16 is true too and is used alone: one format at a time",
     "export.include_adapter_weights: the adapter is always kept, in adapter/",
@@ -150,6 +150,14 @@ def test_its_config(configure: Configure, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     assert not differing(found, ASKED)
     assert [line for line in TOLD if line not in _lines(result)] == []
+
+
+def test_its_preprocess_is_obeyed(tmp_path: Path) -> None:
+    environ = {"SFT_TRAINER_CONFIG_JSON_PATH": _write(tmp_path, CONFIG)}
+    found = given.settings(sources.with_documents(sources.read(environ=environ)))
+    assert found.get("SFT_LANGUAGES") == ["en"]
+    assert found.get("SFT_SAVE_SPLITS") is True
+    assert str(found.get("SFT_PREPARED_DIR")).endswith("/prepared")
 
 
 def test_its_debug_profile(configure: Configure, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from envtune.settings import given, sources
 from tests.replay.conftest import Configure, differing
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -68,6 +69,11 @@ ASKED = {
     ],
 }
 
+FILTERED = {
+    "SFT_MIN_PROMPT_LENGTH": 10, "SFT_MAX_PROMPT_LENGTH": 2000, "SFT_MIN_RESPONSE_LENGTH": 10,
+    "SFT_MAX_RESPONSE_LENGTH": 2000, "SFT_FILTER_URLS": True, "SFT_FILTER_CODE_BLOCKS": False,
+}  # fmt: skip
+
 
 def _paths(folder: Path, training: str) -> dict[str, str]:
     (folder / "data.json").write_text(json.dumps(DATA))
@@ -83,8 +89,13 @@ def test_its_two_files(configure: Configure, tmp_path: Path) -> None:
     result, found = configure(**_paths(tmp_path, json.dumps(TRAINING)))
     assert result.code == 0, result.err
     assert not differing(found, ASKED)
-    told = "SFT_DATASET_CONFIG: quality_filters: rows are not filtered; every row trains"
-    assert told in result.err
+
+
+def test_its_filters_are_settings(tmp_path: Path) -> None:
+    inputs = sources.read(environ=_paths(tmp_path, json.dumps(TRAINING)))
+    found = given.settings(sources.with_documents(inputs))
+    assert {name: found.get(name) for name in FILTERED} == FILTERED
+    assert not [note for note in found.notes if "quality_filters" in note]
 
 
 def test_its_comments(configure: Configure, tmp_path: Path) -> None:
@@ -124,7 +135,49 @@ def test_weights_of_data_sets(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(json.dumps(DATA | {"datasets": [alpaca, dolly]}))
     result, found = configure(**settings)
     assert result.code == 0, result.err
-    assert "datasets: data sets are not sampled by weight; every row trains" in result.err
+    assert "by weight" not in result.err
     assert [item["path"] for item in found["datasets"]] == [
         "tatsu-lab/alpaca", "databricks/databricks-dolly-15k",
     ]  # fmt: skip
+    read = given.settings(sources.with_documents(sources.read(environ=settings)))
+    assert read.get("SFT_DATA_WEIGHTS") == [1.0, 0.5]
+
+
+def test_weights_for_data_sets_that_are_not_there(configure: Configure, tmp_path: Path) -> None:
+    settings = _paths(tmp_path, json.dumps(TRAINING))
+    result, _ = configure(**settings, SFT_DATA_WEIGHTS="0.7,0.3")
+    assert result.code == 1
+    told = "SFT_DATA_WEIGHTS: has 2 weights for 1 data sets: tatsu-lab/alpaca; give one for each"
+    assert told in result.err
+
+
+def test_what_is_only_alike_trains_said(configure: Configure, tmp_path: Path) -> None:
+    settings = _paths(tmp_path, json.dumps(TRAINING))
+    filters = {"remove_duplicates": True, "deduplication": {"threshold": 0.85, "num_perm": 128}}
+    (tmp_path / "data.json").write_text(json.dumps(DATA | {"quality_filters": filters}))
+    result, found = configure(**settings)
+    assert result.code == 0, result.err
+    assert found["dataset_exact_deduplication"] is True
+    told = "duplicates are told exactly; rows that are only alike train"
+    assert f"quality_filters.deduplication: {told}" in result.err
+    assert "own hold: quality_filters.filter_urls true" in result.err
+
+
+def test_several_descriptions_are_one_where_they_agree(
+    configure: Configure, tmp_path: Path
+) -> None:
+    settings = _paths(tmp_path, json.dumps(TRAINING))
+    [alpaca] = DATA["datasets"]
+    dolly = alpaca | {"dataset_name": "databricks/databricks-dolly-15k"}
+    more = tmp_path / "more.json"
+    more.write_text(json.dumps(DATA | {"name": "dolly", "datasets": [dolly]}))
+    settings["SFT_DATASET_CONFIG"] += f",{more}"
+    result, found = configure(**settings, SFT_DATA_WEIGHTS="0.7,0.3")
+    assert result.code == 0, result.err
+    assert [item["path"] for item in found["datasets"]] == [
+        "tatsu-lab/alpaca", "databricks/databricks-dolly-15k",
+    ]  # fmt: skip
+    more.write_text(json.dumps(DATA | {"template": "instruct", "datasets": [dolly]}))
+    result, _ = configure(**settings)
+    assert result.code == 1
+    assert f"{more} says template otherwise than {tmp_path}/data.json; prepare each" in result.err

@@ -12,6 +12,7 @@ from envtune.checks import (
     fit,
     machine,
     named,
+    preparation,
     quantisable,
     trackers,
     turns,
@@ -91,6 +92,7 @@ OF_SETTINGS: tuple[Callable[[Settings], Iterable[Problem]], ...] = (
     accelerate_flags.refusals,
     _idle,
     conflicts.problems,
+    preparation.problems,
 )
 HERE: tuple[Check, ...] = (
     lambda settings, facts: facts.problems,

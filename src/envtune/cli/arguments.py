@@ -39,6 +39,10 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
     elif name == "copy":
         sub.add_argument("source", metavar="SOURCE", help="s3://bucket/prefix, gs://, az://")
         sub.add_argument("folder", metavar="FOLDER", type=Path)
+    elif name == "convert":
+        rows = "CSV, TSV, JSON, JSON lines, Parquet or Arrow, or a data set of the Hub"
+        sub.add_argument("source", metavar="IN", help=rows)
+        sub.add_argument("made", metavar="OUT", help="a file of JSON lines that is not there yet")
     elif name not in ("login", "welcome", "health"):
         sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
 
@@ -51,6 +55,11 @@ def _options(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--template", metavar="FILE", help=template)
         sub.add_argument("--output", metavar="FILE", help="write the YAML there only")
         sub.add_argument("--check", action="store_true", help="write nothing")
+    elif name == "convert":
+        sub.add_argument("--split", default="train", help="which one of the Hub's data set")
+    elif name == "prepare":
+        sub.add_argument("--dry-run", action="store_true", help="tell, write nothing")
+        sub.add_argument("--force", action="store_true", help="replace rows prepared otherwise")
     elif name == "run":
         folder = "a run folder made by configure"
         sub.add_argument("--folder", metavar="DIR", type=Path, help=folder)

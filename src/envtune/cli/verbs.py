@@ -7,7 +7,7 @@ the verbs that need them, so that a wrong variable is told at once.
 import argparse
 from collections.abc import Callable
 
-from envtune.cli import inspection, work
+from envtune.cli import corpus, inspection, work
 from envtune.cli.termination import Result
 
 # The stages that may be run again on a trained run.
@@ -37,6 +37,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "runs": _runs,
     "login": work.login,
     "copy": work.copy,
+    "prepare": corpus.prepare,
+    "convert": corpus.convert,
     "welcome": inspection.welcome,
     "health": inspection.health,
     "finish": work.finish,

@@ -35,6 +35,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "paths.huggingface_cache": "/cache",
     "preprocess.sample_size": 1000,
     "preprocess.cutoff_len": 2048,
+    "preprocess.filter_langs": ["en", "fr"],
     "train.min_learning_rate": 2e-5,
     "train.resume_from": "checkpoint-100",
     "logging.console_level": "info",
@@ -47,7 +48,10 @@ _EXAMPLES: Mapping[str, Any] = {
     "accelerate_launch_args": {"main_process_port": 29501},
     "multiGPU": {"main_process_port": 29501},
     "template": "chatml",
-    "datasets": [{"dataset_name": "acme/rows", "max_samples": 100}],
+    "datasets": [
+        {"dataset_name": "acme/rows", "max_samples": 100, "weight": 0.7},
+        {"dataset_name": "acme/more", "weight": 0.3},
+    ],
 }
 _USUAL = {"boolean": True, "integer": 1, "number": 0.5}
 # Neighbours that a rule asks for.
@@ -60,6 +64,7 @@ _OF: tuple[tuple[Table, Mapping[str, Any], Mapping[str, Any]], ...] = (
         {
             "stage": "kto", "finetuning_type": "full", "lora_target": "all", "pref_loss": "orpo",
             "template": "llama3", "dataset": "acme/rows", "eval_dataset": "acme/held",
+            "mix_strategy": "interleave_over",
             "add_tokens": "<a>,<b>", "add_special_tokens": "<a>,<b>", "flash_attn": "fa2",
             "additional_target": "embed_tokens,lm_head", "quantization_bit": 8,
             "deepspeed": "ds_z3_config.json",

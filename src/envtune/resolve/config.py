@@ -11,6 +11,8 @@ from envtune.errors import Problem
 from envtune.machine.hardware import Machine
 from envtune.machine.rendezvous import Rendezvous
 from envtune.resolve.facts import DataFacts, ModelFacts, TokenizerFacts
+from envtune.settings.own import OWN
+from envtune.settings.own.preparation import DECISIVE
 from envtune.settings.sources import Inputs
 from envtune.settings.typed import Settings
 
@@ -147,9 +149,17 @@ class RunConfig:
             "device": self.device,
             "parallel": dataclasses.asdict(replace(self.parallel, reason="")),
             "resume_from": contents.get(self.resume_from or "", self.resume_from),
+            **self._preparation(),
         }
         text = json.dumps(decisive, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _preparation(self) -> dict[str, Any]:
+        """What decides which rows are trained beside Axolotl's keys, where it is not the default:
+        a run that prepares nothing keeps the key that it had before there was a preparation."""
+        made = {name: self.own[name].value for name in DECISIVE if name in self.own}
+        asked = {name: value for name, value in made.items() if value != OWN[name].default}
+        return {"preparation": asked} if asked else {}
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,17 @@ def parts(config: RunConfig) -> tuple[str, str, str]:
     named = first.get("data_files") if first.get("path") in READERS else first.get("path", "")
     path = _SUFFIXES.sub("", str(named).rstrip("/"))
     split = _SLICE.search(str(first.get("split") or ""))
+    folder = path.rpartition("/")[0]  # whose rows are all called train
+    prepared = {_last(one.rstrip("/")) for one in config.setting("SFT_DATA_DIRS") or ()}
     return (
         slug(str(plain["base_model"]).rstrip("/").rsplit("/", 1)[-1], "model"),
-        slug(path.rsplit("/", 1)[-1], "dataset"),
+        slug(_last(folder if _last(folder) in prepared else path), "dataset"),
         f"n{split[1]}" if split else "full",
     )
+
+
+def _last(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
 
 
 def next_name(config: RunConfig, existing: Collection[str], now: datetime) -> RunName:

@@ -30,10 +30,12 @@ _JINJA = re.compile(r"\{\{|\{%")
 
 @dataclass(frozen=True)
 class Document:
-    """Names and values, and what a reader should know."""
+    """Names and values, and what a reader should know. `ours`: envtune has written it, so that its
+    names are Axolotl's and no other tool's."""
 
     values: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    ours: bool = False
 
 
 class DocumentError(Exception):

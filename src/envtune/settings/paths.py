@@ -27,7 +27,7 @@ _ALWAYS_LOCAL = ("resume_from_checkpoint", "output_dir")
 DATASETS = ("datasets", "test_datasets", "pretraining_dataset")
 _OWN_PATHS = (
     "SFT_CACHE_DIR", "SFT_EVAL_DATASET", "SFT_EVAL_PROMPTS", "SFT_EVAL_PAIRS",
-    "SFT_EVAL_TASKS_PATH", "SFT_LLMCOMPRESSOR_VENV", "SFT_VLLM_VENV",
+    "SFT_EVAL_TASKS_PATH", "SFT_LLMCOMPRESSOR_VENV", "SFT_PREPARED_DIR", "SFT_VLLM_VENV",
 )  # fmt: skip
 
 

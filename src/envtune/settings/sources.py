@@ -17,7 +17,7 @@ from envtune import redaction
 from envtune.errors import Problem, Refused
 from envtune.machine import certificates
 from envtune.machine.certificates import CA_BUNDLE, INSECURE
-from envtune.settings import documents, runtime, upstream
+from envtune.settings import data_documents, documents, runtime, upstream
 from envtune.settings.own import OWN, profiles
 from envtune.settings.spelling import env_file
 
@@ -205,7 +205,8 @@ def with_documents(inputs: Inputs) -> Inputs:
     }
     notes, problems = [], []
     if profile := named.get("SFT_PROFILE"):
-        found["profile"] += _entries(profiles.PROFILES.get(profile, {}), "SFT_PROFILE")
+        values = documents.Document(profiles.PROFILES.get(profile, {}))
+        found["profile"] += _entries(values, "SFT_PROFILE")
     for name, (label, read_document) in _DOCUMENTS.items():
         try:
             document = read_document(named[name]) if name in named else None
@@ -213,7 +214,7 @@ def with_documents(inputs: Inputs) -> Inputs:
             problems.append(Problem(name, str(error)))
             continue
         if document is not None:
-            found[label] += _entries(document.values, name)
+            found[label] += _entries(document, name)
             notes += [f"{name}: {note}" for note in document.notes]
     for entry in (entry for entries in found.values() for entry in entries):
         if entry.name in _EARLY or entry.name in _DOCUMENTS:
@@ -232,9 +233,9 @@ def _logging(environ: Mapping[str, str]) -> Layer:
     return Layer("environment", tuple(entries))
 
 
-def _entries(document: Mapping[str, Any], variable: str) -> Iterator[Entry]:
-    for name, value in document.items():
-        yield Entry(str(name), as_text(value), value, variable)
+def _entries(document: documents.Document, variable: str) -> Iterator[Entry]:
+    for name, value in document.values.items():
+        yield Entry(str(name), as_text(value), value, variable, str(name) if document.ours else "")
 
 
 def as_text(value: Any) -> str:
@@ -250,7 +251,8 @@ def _file(text: str) -> documents.Document:
 _DOCUMENTS: dict[str, tuple[str, Callable[[str], documents.Document | None]]] = {
     "SFT_TEMPLATE": ("template", lambda text: documents.read_defaults(Path(text))),
     "SFT_TRAINER_CONFIG_JSON_PATH": ("file", _file),
-    "SFT_DATASET_CONFIG": ("file", _file),
+    "SFT_DATASET_CONFIG": ("file", data_documents.described),
+    "SFT_DATA_DIRS": ("file", data_documents.prepared),
     "SFT_TRAINING_CONFIG": ("file", _file),
     "SFT_TRAINER_CONFIG_JSON_ENV_VAR": ("base64", documents.decode),
 }

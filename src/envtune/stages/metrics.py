@@ -9,13 +9,11 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from envtune.settings import languages
+from envtune.data import language
 
 # Above this share of repeated n-grams an answer runs in circles.
 REPETITIVE = 0.3
 _GRAM = 4
-# A language loses against one that is e^5 times as likely; close relatives share short texts.
-_DOUBT = 5.0
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001
 # What ends a sentence: not the dot of 3.5, nor that of an abbreviation before a small letter.
@@ -49,23 +47,6 @@ def _grams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
     return [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
 
 
-def in_language(text: str, asked: str) -> bool | None:
-    """Whether a text is in the language asked for. None: it has too little to tell by."""
-    scores = dict(_rank(text))
-    best = max(scores.values())
-    if best == min(scores.values()):
-        return None
-    return bool(scores[languages.code(asked)] > best - _DOUBT)
-
-
-def _rank(text: str) -> list[tuple[str, float]]:
-    """Every language with its log-likelihood."""
-    import py3langid
-
-    found: list[tuple[str, float]] = py3langid.rank(text)
-    return found
-
-
 def checks(
     text: str, ids: Sequence[int], *, stopped: bool, prompt: Mapping[str, Any]
 ) -> dict[str, bool]:
@@ -80,7 +61,7 @@ def checks(
         "not repetitive": repetition(ids) <= REPETITIVE,
     }
     if asked := prompt.get("language"):
-        kept = in_language(text, asked) if text.strip() else False
+        kept = language.in_one_of(text, [asked]) if text.strip() else False
         found |= {} if kept is None else {"language": kept}
     if limit := prompt.get("max_sentences"):
         found["max sentences"] = sentences(text) <= limit

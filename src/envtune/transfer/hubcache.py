@@ -52,12 +52,17 @@ def snapshot(repository: Repository, environ: Mapping[str, str]) -> Path | None:
             repository.id,
             repo_type=repository.kind,
             revision=repository.revision,
-            cache_dir=environ.get("HF_HUB_CACHE") or f"{_home(environ)}/hub",
+            cache_dir=cache(environ),
             local_files_only=True,
         )
     except (LocalEntryNotFoundError, HFValidationError):
         return None
     return Path(folder)
+
+
+def cache(environ: Mapping[str, str]) -> str:
+    """The folder of the Hub's cache as the child sees it."""
+    return environ.get("HF_HUB_CACHE") or f"{_home(environ)}/hub"
 
 
 def _loaded(id_: str, environ: Mapping[str, str]) -> bool:

@@ -257,6 +257,17 @@ _FIT = [
     Case("held back of a list", {"AXOLOTL_VAL_SET_SIZE": "50", "AXOLOTL_DATASETS__0__PATH": "list.json"}, 3, ("50 of 10 rows",)),
     Case("held back of a sample", {"AXOLOTL_VAL_SET_SIZE": "5", "SFT_SAMPLE_SIZE": "5"}, 3, ("5 of 5 rows",)),
     Case("held back of two sets", {"AXOLOTL_VAL_SET_SIZE": "15", "AXOLOTL_DATASETS__1__PATH": "list.json"}, 0),
+    Case("weights for other sets", {"SFT_DATA_WEIGHTS": "0.7,0.3"}, 1, ("SFT_DATA_WEIGHTS: has 2 weights for 1 data sets", "alpaca.jsonl; give one for each")),
+    Case("weights for each set", {"SFT_DATA_WEIGHTS": "0.7,0.3", "AXOLOTL_DATASETS__1__PATH": "list.json"}, 0),
+    _one("a weight of nothing", "SFT_DATA_WEIGHTS", "0", 1, "SFT_DATA_WEIGHTS"),
+    _one("flags' weights", "SFT_DATA_WEIGHTS", "0.7 0.3", 1, "SFT_DATA_WEIGHTS", "'0.7 0.3'"),
+    Case("no row fits", {"SFT_MIN_PROMPT_LENGTH": "9", "SFT_MAX_PROMPT_LENGTH": "3"}, 1, ("SFT_MIN_PROMPT_LENGTH: 9 is more than SFT_MAX_PROMPT_LENGTH takes, 3",)),
+    _one("a language", "SFT_LANGUAGES", "en,fr-CA", 0),
+    _one("no language", "SFT_LANGUAGES", "english", 1, "SFT_LANGUAGES: 'english' is not allowed", "codes of ISO 639"),
+    _one("an ending", "SFT_INTERLEAVE_STRATEGY", "shortest", 1, "one of all_exhausted, first_exhausted"),
+    _one("no folder", "SFT_DATA_DIRS", "nowhere", 1, "is no folder that `envtune prepare` has finished"),
+    Case("rows that stream", {"SFT_FILTER_URLS": "true", "AXOLOTL_STREAMING": "true", "AXOLOTL_MAX_STEPS": "3"}, 1, ("SFT_FILTER_URLS: cannot be obeyed: the rows are streamed",)),
+    Case("filters", {"SFT_FILTER_URLS": "true", "SFT_MIN_RESPONSE_LENGTH": "1"}, 0),
     Case("nothing held back", {"AXOLOTL_VAL_SET_SIZE": "0", "AXOLOTL_EVAL_STRATEGY": "no"}, 0),
 ]  # fmt: skip
 

@@ -372,6 +372,10 @@ def test_a_moved_file_is_the_same_run_and_a_changed_one_is_not() -> None:
     assert key("/a", "1") != key("/a", "2")
     assert resolved({"AXOLOTL_SEED": "1"}).key({}) != resolved().key({})
     assert resolved({"SFT_GRACE_SECONDS": "9"}).key({}) == resolved().key({})
+    for name, text in (("FILTER_URLS", "true"), ("LANGUAGES", "en"), ("DATA_WEIGHTS", "2")):
+        assert resolved({f"SFT_{name}": text}).key({}) != resolved().key({})
+    assert resolved({"SFT_FILTER_URLS": "false"}).key({}) == resolved().key({})
+    assert resolved({"SFT_PREPARED_DIR": "/p"}).key({}) == resolved().key({})
 
 
 @pytest.mark.parametrize("key", ["base_model_config", "tokenizer_config"])

@@ -171,3 +171,10 @@ def test_another_long_model_does_not_share_the_counter() -> None:
     other = run_config({**LONGEST.plain(), "base_model": LONG + "y"})
     taken = naming.next_name(LONGEST, (), NOW).name
     assert naming.next_name(other, (taken,), NOW).index == 1
+
+
+def test_rows_that_were_prepared_are_called_by_their_folder() -> None:
+    rows = {"datasets": [{"path": "/data/Sums/train.jsonl"}]}
+    assert naming.parts(run_config(rows)) == ("tiny-llama", "train", "full")
+    prepared = run_config(rows, SFT_DATA_DIRS=["./Sums/"])
+    assert naming.parts(prepared) == ("tiny-llama", "sums", "full")

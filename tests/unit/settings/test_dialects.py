@@ -478,6 +478,13 @@ COMPOSE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"preprocess": {"dataset_name": "a/b"}}, {"datasets": [{"type": "alpaca", "path": "a/b"}]}),
     ({"preprocess": {"dataset_name": "./b.jsonl"}}, {"datasets": [{"path": "./b.jsonl"}]}),
     ({"preprocess": {"cutoff_len": 64}}, {"sequence_len": 64}),
+    ({"preprocess": {"filter_langs": ["en", "fr"]}}, {"SFT_LANGUAGES": ["en", "fr"]}),
+    ({"preprocess": {"filter_langs": "it"}}, {"SFT_LANGUAGES": ["it"]}),
+    ({"preprocess": {"filter_langs": []}}, {}),
+    ({"preprocess": {"filter_langs": None, "max_workers": 3, "seed": 5, "pack_sequences": False}},
+     {"dataset_num_proc": 3, "seed": 5, "sample_packing": False}),
+    ({"preprocess": {"save_splits": True}, "paths": {"prepared_dir": "/p"}},
+     {"SFT_SAVE_SPLITS": True, "SFT_PREPARED_DIR": "/p"}),
     ({"preprocess": {"cutoff_len": 64}, "train": {"cutoff_len": 32}}, {"sequence_len": 32}),
     ({"preprocess": {"test_size": 0.05}}, {"val_set_size": 0.05}),
     (
@@ -570,7 +577,13 @@ def test_the_industrial_pipelines_data() -> None:
                 {"dataset_name": "c.json", "type": "json", "weight": 0.3},
             ],
             "output_params": {"sequence_length": 64, "train_ratio": 0.9},
-            "quality_filters": {"min_length": 3},
+            "quality_filters": {
+                "min_prompt_length": 3, "max_prompt_length": 30, "min_response_length": 4,
+                "max_response_length": 40, "filter_urls": False, "remove_duplicates": True,
+                "deduplication": {"threshold": 0.85, "num_perm": 128}, "_why": "a comment",
+            },
+            "sampling_strategy": {"mode": "target_tokens", "target_tokens": 900, "seed": 42,
+                                  "target_conversations": None, "max_samples_per_dataset": 50},
         }
     )  # fmt: skip
     head = "### Instruction:\n{{%s}}\n\n### Response:\n{{%s}}"
@@ -583,10 +596,47 @@ def test_the_industrial_pipelines_data() -> None:
         ],
         "sequence_len": 64,
         "val_set_size": 0.1,
+        "dataset_exact_deduplication": True,
+        "SFT_DATA_WEIGHTS": [0.7, 0.3],
+        "SFT_SAMPLE_SIZE": 50,
+        "SFT_MIN_PROMPT_LENGTH": 3,
+        "SFT_MAX_PROMPT_LENGTH": 30,
+        "SFT_MIN_RESPONSE_LENGTH": 4,
+        "SFT_MAX_RESPONSE_LENGTH": 40,
+        "SFT_FILTER_URLS": False,
     }  # fmt: skip
+    assert found.get("SFT_FILTER_CODE_BLOCKS") is True  # its preparation's own, where it is silent
     notes = "\n".join(found.notes)
-    assert "not sampled by weight" in notes
-    assert "rows are not filtered" in notes
+    assert "own hold: quality_filters.filter_code_blocks true" in notes
+    assert "not taken up to a budget" in notes
+    assert "rows that are only alike train" in notes
+
+
+@pytest.mark.parametrize(
+    ("weights", "made"),
+    [
+        ([None], None),
+        ([1.0], None),
+        ([None, None], None),
+        ([1.0, 1.0], [1.0, 1.0]),
+        ([None, 3], [1, 3]),
+        ([0.7, 0.2, 0.1], [0.7, 0.2, 0.1]),
+    ],
+)
+def test_weights_that_are_named_are_shares(weights: list[Any], made: list[Any] | None) -> None:
+    sets = [
+        {"dataset_name": f"a/{n}", **({"weight": weight} if weight else {})}
+        for n, weight in enumerate(weights)
+    ]
+    assert plain(loaded({"template": "chat", "datasets": sets})).get("SFT_DATA_WEIGHTS") == made
+
+
+def test_what_a_data_set_of_the_industrial_pipeline_asks_beyond_its_columns_is_told() -> None:
+    sets = [{"name": "talk", "dataset_name": "a/b", "custom_processing": {"min_score": 2}}]
+    notes = "\n".join(loaded({"template": "chat", "datasets": sets}).notes)
+    assert "the custom_processing of talk is not done" in notes
+    [line] = refused({"template": "chat", "quality_filters": {"min_length": 3}})
+    assert "quality_filters.min_length: no such setting; did you mean quality_filters.m" in line
 
 
 @pytest.mark.parametrize("template", industrial._TEMPLATES)
@@ -692,3 +742,47 @@ def test_every_rule_that_makes_something_is_tried_above() -> None:
     tried = {flag for flag, *_ in [*VALUES, *REFUSED]} | {"peft_method", "use_liger_kernel"}
     tried |= {"accelerate_launch_args", "multiGPU"}  # LAUNCHED
     assert {f for f, r in trainer.TABLE.items() if isinstance(r, Becomes)} <= tried | {"tracker"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "strategy", "weights"),
+    [
+        ({"mix_strategy": "concat", "interleave_probs": "0.7,0.3"}, "all_exhausted", None),
+        ({"mix_strategy": "interleave_under"}, "first_exhausted", [1, 1]),
+        (
+            {"mix_strategy": "interleave_over", "interleave_probs": "0.7, 0.3"},
+            "all_exhausted",
+            [0.7, 0.3],
+        ),
+        (
+            {"mix_strategy": "interleave_over", "interleave_probs": [0.7, 0.3]},
+            "all_exhausted",
+            [0.7, 0.3],
+        ),
+    ],
+)
+def test_llamafactorys_mixture_is_one_of_shares(
+    keys: dict[str, Any], strategy: str, weights: list[float] | None
+) -> None:
+    told = {
+        "stage": "sft",
+        "finetuning_type": "lora",
+        "dataset_dir": "ONLINE",
+        "dataset": "a/b,a/c",
+    }
+    found = loaded({**told, **keys})
+    assert found.get("SFT_INTERLEAVE_STRATEGY") == strategy
+    assert found.get("SFT_DATA_WEIGHTS") == weights
+
+
+def test_a_mixture_that_llamafactory_never_had_is_refused() -> None:
+    told = {
+        "stage": "sft",
+        "finetuning_type": "lora",
+        "dataset_dir": "ONLINE",
+        "dataset": "a/b,a/c",
+    }
+    [line] = refused({**told, "mix_strategy": "shake"})
+    assert "mix_strategy: cannot be obeyed: shake is none of concat" in line
+    [line] = refused({**told, "mix_strategy": "interleave_over", "interleave_probs": "most"})
+    assert "the interleave_probs most are no numbers" in line

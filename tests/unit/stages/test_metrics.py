@@ -3,10 +3,8 @@
 import math
 from typing import Any
 
-import py3langid
 import pytest
 
-from envtune.settings import languages
 from envtune.stages import metrics
 
 SENTENCES = [
@@ -42,32 +40,6 @@ def test_distinct_n_is_over_all_answers() -> None:
     assert metrics.distinct([[1, 2], [1, 2]], 1) == 0.5
     assert metrics.distinct([[1, 2], [2, 1]], 2) == 1.0
     assert metrics.distinct([[1], []], 2) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "asked", "kept"),
-    [
-        ("The capital of France is Paris.", "en", True),
-        ("The capital of France is Paris.", "en-US", True),
-        ("The capital of France is Paris.", "it", False),
-        ("La capitale della Francia è Parigi.", "it", True),
-        ("La capitale della Francia è Parigi.", "en", False),
-        ("Die Hauptstadt von Frankreich ist Paris.", "de", True),
-        ("La capital de Francia es París.", "es", True),  # a close relative is likelier
-        ("法国的首都是巴黎。", "zh", True),
-        ("Столица Франции - Париж.", "ru", True),
-        ("Столица Франции - Париж.", "pl", False),
-        ("42", "de", None),
-    ],
-)
-def test_a_language_is_told_where_there_is_enough_to_tell_it_by(
-    text: str, asked: str, kept: bool | None
-) -> None:
-    assert metrics.in_language(text, asked) is kept
-
-
-def test_the_languages_are_those_of_the_installed_library() -> None:
-    assert {name for name, _ in py3langid.rank("x")} - {"zxx"} == languages.LANGUAGES
 
 
 CHECKS: list[tuple[str, list[int], bool, dict[str, Any], set[str]]] = [

@@ -30,7 +30,7 @@ _STAGES = {"type": "array", "items": {"enum": list(values.CHAIN)}}
 
 PATHS: Table = {
     "data_root": "DATA_ROOT",
-    "prepared_dir": Noted("prepared rows lie in the run's data/"),
+    "prepared_dir": "SFT_PREPARED_DIR",
     "outputs_dir": "SFT_OUTPUTS_DIR",
     "logs_dir": "SFT_LOGS_DIR",
     "huggingface_cache": Becomes(TEXT, values.cache),
@@ -45,11 +45,11 @@ PREPROCESS: Table = {
     "mode": Refused("only data sets of instructions are read", unless=("huggingface",)),
     "dataset_name": "datasets.0.path",
     "sample_size": Becomes(ANY, values.sample),
-    "filter_langs": Noted("rows are not filtered by language; every row trains"),
+    "filter_langs": Becomes(TEXTS, values.languages),
     "test_size": "val_set_size",
     "cutoff_len": Becomes({"type": "integer"}, values.cutoff),
     "seed": "seed",
-    "save_splits": Noted("prepared rows lie in the run's data/"),
+    "save_splits": "SFT_SAVE_SPLITS",
     "max_workers": "dataset_num_proc",
     "pack_sequences": "sample_packing",
 }

@@ -25,6 +25,12 @@ def sample(value: Any, others: Others) -> Mapping[str, Any] | Refused:
     return Refused(f"{value!r} is neither a number of rows nor full")
 
 
+def languages(value: Any, others: Others) -> Mapping[str, Any]:
+    """One or several; none is no filter."""
+    several = [value] if isinstance(value, str) else value
+    return {"SFT_LANGUAGES": several} if several else {}
+
+
 def cutoff(value: int, others: Others) -> Mapping[str, Any] | Noted:
     if others.get("train.cutoff_len") is not None:
         return Noted("train.cutoff_len counts")

@@ -10,9 +10,11 @@ from typing import Any
 from envtune.settings.dialects import trainer
 from envtune.settings.dialects.rules import (
     ANY,
+    FLAG,
     NUMBER,
     TEXT,
     Becomes,
+    Defaults,
     Noted,
     Others,
     Outcome,
@@ -20,6 +22,7 @@ from envtune.settings.dialects.rules import (
     Rule,
     prefixed,
 )
+from envtune.settings.own.preparation import STRATEGY, WEIGHTS
 
 _NAMES = dict.fromkeys(("name", "description", "version", "model_target"), Noted())
 _RAW_TEXT = Noted("only raw text reads it; the data set's own file says this")
@@ -51,8 +54,12 @@ def _datasets(value: Any, others: Others) -> list[Outcome] | Refused:
         return Refused("has to be a list of objects with dataset_name and text_fields")
     layout = _TEMPLATES.get(str(others.get("template")), _TEMPLATES["chatml"])[0]
     made: list[Outcome] = [{"datasets": [_dataset(item, layout) for item in value]}]
-    if len({item.get("weight", 1) for item in value}) > 1:
-        made.append(Noted("data sets are not sampled by weight; every row trains"))
+    if len(value) > 1 and any("weight" in item for item in value):
+        made.append({WEIGHTS: [item.get("weight", 1) for item in value]})
+    for item in value:
+        if item.get("custom_processing"):
+            name = item.get("name") or item.get("dataset_name")
+            made.append(Noted(f"the custom_processing of {name} is not done; its rows are as read"))
     return made
 
 
@@ -62,7 +69,7 @@ def _dataset(item: Mapping[str, Any], layout: str) -> dict[str, Any]:
     rows = item.get("max_samples")
     split = item.get("split") or "train"
     found["split"] = f"{split}[:{rows}]" if rows else item.get("split")
-    if item.get("type") == "json":
+    if item.get("type") in ("json", "jsonl"):
         found["ds_type"] = "json"
     fields = item.get("text_fields") or {}
     columns = {name: "{{" + str(fields.get(name, name)) + "}}" for name in ("prompt", "response")}
@@ -76,6 +83,33 @@ def _held_back(ratio: float, others: Others) -> Mapping[str, Any] | Refused:
     return {"val_set_size": round(1 - ratio, 6)}
 
 
+def _unique(on: bool, others: Others) -> Mapping[str, Any]:
+    return {"dataset_exact_deduplication": True} if on else {}
+
+
+_BUDGET = Noted("rows are not taken up to a budget; SFT_SAMPLE_SIZE bounds those of each set")
+# Said of each row, prompt and answer.
+_FILTERS: dict[str, Rule] = {
+    "min_prompt_length": "SFT_MIN_PROMPT_LENGTH",
+    "max_prompt_length": "SFT_MAX_PROMPT_LENGTH",
+    "min_response_length": "SFT_MIN_RESPONSE_LENGTH",
+    "max_response_length": "SFT_MAX_RESPONSE_LENGTH",
+    "filter_urls": "SFT_FILTER_URLS",
+    "filter_code_blocks": "SFT_FILTER_CODE_BLOCKS",
+    "require_ascii": "SFT_REQUIRE_ASCII",
+    "remove_duplicates": Becomes(FLAG, _unique),
+    "deduplication": Noted("duplicates are told exactly; rows that are only alike train"),
+}
+_SAMPLING: dict[str, Rule] = {
+    "mode": Noted(),
+    "target_tokens": _BUDGET,
+    "target_conversations": _BUDGET,
+    "max_samples_per_dataset": "SFT_SAMPLE_SIZE",
+    "seed": Noted("one seed, `seed`, draws everything"),
+    "chars_per_token": Noted(),
+    "analysis_sample_size": Noted(),
+}
+
 DATA: dict[str, Rule] = {
     **_NAMES,
     "template": Becomes(TEXT, _template),
@@ -85,8 +119,8 @@ DATA: dict[str, Rule] = {
     "output_params.enable_packing": "sample_packing",
     "output_params.shard_size": Noted("rows are not cut into shards"),
     "output_params.batch_size": Noted("rows are not cut into shards"),
-    "quality_filters": Noted("rows are not filtered; every row trains"),
-    "sampling_strategy": Noted("data sets are not sampled by weight; every row trains"),
+    **prefixed("quality_filters", _FILTERS),
+    **prefixed("sampling_strategy", _SAMPLING),
     "processing_metadata": Noted(),
 }
 
@@ -107,7 +141,14 @@ TRAINING: dict[str, Rule] = {
     "dataset_config.dataset_text_field": _RAW_TEXT,
     "dataset_config.formatting_func": _RAW_TEXT,
     "dataset_config.chars_per_token": _RAW_TEXT,
-    "dataset_config.interleave_strategy": Noted("data sets are not sampled by weight"),
+    "dataset_config.interleave_strategy": STRATEGY,
     **prefixed("evaluation_config", EVALUATION),
     **EVALUATION,
 }
+
+
+def defaults(others: Others) -> Defaults:
+    """What its preparation does where its file does not say otherwise."""
+    if "datasets" not in others:
+        return {}
+    return {"quality_filters.filter_urls": True, "quality_filters.filter_code_blocks": True}

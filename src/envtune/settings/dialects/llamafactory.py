@@ -134,13 +134,14 @@ DATA: Table = {
     "packing": "sample_packing",
     "neat_packing": Becomes(FLAG, lambda on, others: {"sample_packing": True} if on else {}),
     "default_system": "default_system_message",
-    "mix_strategy": Refused("data sets are trained one with the other", ("concat",)),
+    "mix_strategy": Becomes(TEXT, data.mixed),
+    "interleave_probs": _SILENT,
     "ignore_pad_token_for_loss": Refused("padding is in no label", (True,)),
     **_alike(_PREPARED, "overwrite_cache", "tokenized_path", "preprocessing_batch_size",
              "data_shared_file_system", "buffer_size"),
     **_alike(Noted("the chat template decides"), "tool_format", "enable_thinking",
              "preserve_thinking"),
-    **_alike(_NOTHING, "mask_history", "streaming", "interleave_probs", "eval_on_each_dataset",
+    **_alike(_NOTHING, "mask_history", "streaming", "eval_on_each_dataset",
              "eval_num_beams"),
 }  # fmt: skip
 

@@ -9,6 +9,12 @@ from typing import Any
 from envtune.settings import documents
 from envtune.settings.dialects.llamafactory_values import TEMPLATES, names
 from envtune.settings.dialects.rules import Noted, Others, Outcome, Refused
+from envtune.settings.own.preparation import (
+    ALL_EXHAUSTED,
+    FIRST_EXHAUSTED,
+    STRATEGY,
+    WEIGHTS,
+)
 from envtune.settings.paths import is_here
 
 _INFO = "dataset_info.json"
@@ -48,6 +54,23 @@ def sets(key: str) -> Callable[[Any, Others], Outcome | list[Outcome]]:
         return [{key: found}, *dict.fromkeys(notes)]
 
     return make
+
+
+# How several sets are trained, and where a mixture of them ends.
+_MIXED = {"interleave_under": FIRST_EXHAUSTED, "interleave_over": ALL_EXHAUSTED}
+
+
+def mixed(name: str, others: Others) -> Outcome:
+    """One after the other, or each in its share: that of `interleave_probs`, or equal ones."""
+    if name not in _MIXED:
+        return {} if name == "concat" else Refused(f"{name} is none of concat, {', '.join(_MIXED)}")
+    shares = str(others.get("interleave_probs") or "").strip("[]")
+    try:
+        weights = [float(share) for share in names(shares)]
+    except ValueError:
+        return Refused(f"the interleave_probs {shares} are no numbers")
+    weights = weights or [1] * len(names(others.get("dataset")))
+    return {STRATEGY: _MIXED[name], **({WEIGHTS: weights} if len(weights) > 1 else {})}
 
 
 def _info(folder: str) -> tuple[str, Mapping[str, Any] | None]:

@@ -122,6 +122,7 @@ DIALECTS = (
         industrial.DATA,
         ("output_params", "quality_filters", "template"),
         comments=True,
+        defaults=industrial.defaults,
     ),
     TRAINER,
     Dialect("TRL", trl.TABLE, trl.MARKS, sections=False, defaults=trl.defaults),

@@ -54,7 +54,9 @@ def _flag(entry: Entry) -> str | None:
 
 def _document(document: str, entries: Sequence[Entry], result: Translation) -> None:
     given = {e.name: e.value for e in entries}
-    if foreign := next((f for f in FOREIGN if f.told(given)), None):
+    if all(entry.key for entry in entries):  # named as Axolotl names it already
+        result.entries += entries
+    elif foreign := next((f for f in FOREIGN if f.told(given)), None):
         told = f"is a file of {foreign.name}, which is not translated; {foreign.instead}"
         result.problems.append(Problem(document, told))
     elif dialect := next((d for d in DIALECTS if d.told(given)), None):

@@ -44,7 +44,11 @@ TRAINING: dict[str, Own] = {
     "SFT_TRAINER_CONFIG_JSON_ENV_VAR": Own(
         TEXT, None, "the same as base64 JSON; stronger than the file"
     ),
-    "SFT_DATASET_CONFIG": Own(TEXT, None, "the industrial pipeline's JSON that describes the data"),
+    "SFT_DATASET_CONFIG": Own(
+        {"type": "array", "items": TEXT, "minItems": 1},
+        None,
+        "the industrial pipeline's JSON that describes the data, or several of them",
+    ),
     "SFT_TRAINING_CONFIG": Own(
         TEXT, None, "the industrial pipeline's JSON that describes the training"
     ),
@@ -52,9 +56,6 @@ TRAINING: dict[str, Own] = {
         TEXT, None, "a Jinja template that lays out the YAML, or a YAML file of defaults"
     ),
     "SFT_PROFILE": Own({"enum": sorted(PROFILES)}, None, "a set of values weaker than any other"),
-    "SFT_SAMPLE_SIZE": Own(
-        {"type": "integer", "minimum": 1}, None, "train on the first rows of each data set only"
-    ),
     "SFT_CACHE_DIR": Own(TEXT, None, "folder of the Hub's cache where HF_HOME is not set"),
     "DATA_ROOT": Own(TEXT, None, "folder in which a relative path of a data set is looked up too"),
     "CKPT_ROOT": Own(TEXT, None, "the same as SFT_OUTPUTS_DIR, which is stronger"),

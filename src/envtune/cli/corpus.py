@@ -1,0 +1,81 @@
+"""The verbs that work on data alone."""
+
+import argparse
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envtune.cli.termination import Result
+from envtune.errors import Exit, Problem, Refused, of_file
+
+if TYPE_CHECKING:
+    from envtune.data.batches import Batch
+
+LOG = logging.getLogger("envtune")
+
+
+def prepare(args: argparse.Namespace) -> Result:
+    """filter, split and weigh the rows of the data sets, and keep them in SFT_PREPARED_DIR"""
+    from envtune.checks import preparation
+    from envtune.cli import target
+    from envtune.settings import sources
+    from envtune.stages import corpus
+
+    inputs = sources.read(args.overrides)
+    settings = target.settings_of(inputs)
+    for note in settings.notes:
+        LOG.info("%s", note)
+    if problems := [*settings.problems, *preparation.problems(settings)]:
+        raise Refused(problems)
+    return Exit.DONE, corpus.prepare(settings, inputs.environ, force=args.force, dry=args.dry_run)
+
+
+def convert(args: argparse.Namespace) -> Result:
+    """write rows of a file, or of the Hub, as JSON lines: messages, or prompt and completion"""
+    from envtune.data import conversion, folder
+    from envtune.data.batches import BadRow
+
+    made, rows = Path(args.made), 0
+    if os.path.lexists(made):
+        raise Refused([Problem(str(made), "is there already; remove it, or name another file")])
+    aside = made.with_name(f".{made.name}.part")
+    try:
+        with aside.open("wb") as stream:
+            for row in conversion.converted(_batches(args.source, args.split)):
+                stream.write(folder.line(row))
+                rows += 1
+            stream.flush()
+            os.fsync(stream.fileno())
+        if not rows:
+            raise Refused([Problem(args.source, "holds no row", Exit.DATA)])
+        aside.replace(made)
+    except BadRow as bad:
+        raise Refused([Problem("", str(bad), Exit.DATA)]) from None
+    except OSError as error:
+        exit_, told = of_file(error)
+        raise Refused([Problem("", told, exit_)]) from None
+    finally:
+        aside.unlink(missing_ok=True)
+    return Exit.DONE, f"wrote {rows:,} rows to {made}"
+
+
+def _batches(source: str, split: str) -> "Iterator[Batch]":
+    """The rows of a local file, or of a split of the Hub's repository of that name."""
+    from envtune.data import local
+    from envtune.resolve import facts
+    from envtune.settings import paths, sources
+    from envtune.transfer import datafiles
+    from envtune.transfer.repositories import Repository
+
+    if paths.is_local(source):
+        files = [Path(paths.absolute(source))]
+    else:
+        repository = Repository(source, "dataset", source)
+        files = datafiles.fetched(repository, split, "", sources.read().environ, local_only=False)
+    for data in facts.read_data([{"path": str(file)} for file in files]):
+        if data.problem:
+            raise Refused([Problem("", data.problem, Exit.DATA)])
+    for file in files:
+        yield from local.batches(str(file), facts.file_type(str(file)))
