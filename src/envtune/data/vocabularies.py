@@ -26,9 +26,11 @@ class Vocabulary:
 
 
 def of_manifest(where: str, manifest: Mapping[str, Any]) -> Vocabulary | None:
-    """What a manifest.json says of the tokenizer; None where its rows are no tokens."""
-    told = manifest.get("tokenizer_metadata") or {}
-    digest, size = told.get("tokenizer_sha256"), told.get("vocab_size")
+    """What a manifest.json says of the tokenizer, envtune's own or the industrial pipeline's; None
+    where its rows are no tokens."""
+    told = manifest.get("tokenizer") or manifest.get("tokenizer_metadata") or {}
+    digest = told.get("sha256", told.get("tokenizer_sha256"))
+    size = told.get("vocab_size")
     if not isinstance(digest, str) or not digest:
         return None
     return Vocabulary(where, digest.lower(), size if isinstance(size, int) else None)

@@ -35,6 +35,7 @@ def test_another_one_is_one_line() -> None:
             Vocabulary("d", "cd" * 32, 7),
         ),
         ({"tokenizer_metadata": {"tokenizer_sha256": 5}}, None),
+        ({"tokenizer": {"sha256": "cd" * 32, "vocab_size": 7}}, Vocabulary("d", "cd" * 32, 7)),
     ],
 )
 def test_what_a_manifest_says(manifest: dict[str, Any], found: Vocabulary | None) -> None:
