@@ -63,7 +63,7 @@ def convert(args: argparse.Namespace) -> Result:
 
 def _batches(source: str, split: str) -> "Iterator[Batch]":
     """The rows of a local file, or of a split of the Hub's repository of that name."""
-    from envtune.data import local
+    from envtune.data.reading import formats
     from envtune.resolve import facts
     from envtune.settings import paths, sources
     from envtune.transfer import datafiles
@@ -78,4 +78,4 @@ def _batches(source: str, split: str) -> "Iterator[Batch]":
         if data.problem:
             raise Refused([Problem("", data.problem, Exit.DATA)])
     for file in files:
-        yield from local.batches(str(file), facts.file_type(str(file)))
+        yield from formats.batches(str(file))

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from envtune import files
 from envtune.data.batches import Row
-from envtune.data.preparation import Part
+from envtune.data.taken.preparation import Part
 from envtune.settings.data_documents import STATE
 
 CARD = "DATA_CARD.md"

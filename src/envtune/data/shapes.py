@@ -49,7 +49,7 @@ def told(row: Row) -> dict[str, Any]:
         return {"type": found}
     if "text" in row:
         return {"type": "completion", "field": "text"}
-    raise BadRow("", "no shape that is known", _unknown(row))
+    raise BadRow("", "no shape that is known", unknown(row))
 
 
 def detect(columns: Sequence[str]) -> dict[str, Any] | None:
@@ -89,7 +89,8 @@ def _question(row: Row) -> dict[str, str] | None:
     return {**made, "field_input": more} if more else made
 
 
-def _unknown(row: Row) -> str:
+def unknown(row: Row) -> str:
+    """What is said of a row whose columns do not tell how it reads."""
     columns = ", ".join(map(str, list(row)[:8])) or "none"
     what = f"its columns ({columns}) do not tell how it reads"
     if set(row) >= set(_PAIR):

@@ -3,19 +3,17 @@
 import hashlib
 import json
 import logging
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envtune.data import counts, folder, local, pairs, preparation, wishes
-from envtune.data.batches import BadRow, Batch
-from envtune.data.preparation import DataSet, Prepared
-from envtune.data.split import HELD, TRAIN
+from envtune.data import folder, sets
+from envtune.data.batches import BadRow
+from envtune.data.taken import counts, preparation, wishes
+from envtune.data.taken.preparation import DataSet, Prepared
+from envtune.data.taken.split import HELD, TRAIN
 from envtune.errors import Exit, Problem, Refused
-from envtune.resolve import data as data_types
 from envtune.resolve import facts
 from envtune.runs import fingerprint
 from envtune.settings import paths
@@ -30,8 +28,6 @@ LOG = logging.getLogger("envtune")
 # Axolotl's keys that decide which rows are taken, and how they read.
 _KEYS = ("datasets", "test_datasets", "val_set_size", "seed", "dataset_exact_deduplication",
          "shuffle_merged_datasets", "response_template")  # fmt: skip
-# Where a data set lies and which of its rows are meant; all else says how a row reads.
-_WHERE = ("path", "name", "split", "ds_type", "data_files", "revision", "shards", "shards_idx")
 _FOLDER = "prepared"
 
 
@@ -121,39 +117,9 @@ def _files(
 
 
 def _set(item: Mapping[str, Any], files: Sequence[str], settings: Settings) -> DataSet:
-    split, _, part = str(item.get("split") or "train").partition("[")
-    first = re.fullmatch(r":(\d+)\]", part)
-    if part and not first:
-        what = f"{item['path']} is cut at [{part}; only the first rows are taken, as {split}[:100]"
-        raise Refused([Problem(settings.axolotl["datasets"].name, what)])
-    most = int(first[1]) if first else None
-    return DataSet(
-        name=str(item["path"]),
-        batches=partial(_batches, files, item.get("ds_type"), most),
-        keys=partial(_reading, item=item),
-        texts=pairs.texts,
-        problem=pairs.problem,
-    )
-
-
-def _batches(files: Sequence[str], kind: str | None, most: int | None) -> Iterator[Batch]:
-    """The rows of several files, the first `most` of them."""
-    left = most
-    for file in files:
-        for batch in local.batches(file, kind or facts.file_type(file)):
-            if left is not None and left < len(batch.rows):
-                if left:
-                    yield Batch(batch.source, batch.places[:left], batch.rows[:left])
-                return
-            left = None if left is None else left - len(batch.rows)
-            yield batch
-
-
-def _reading(row: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How a row reads: what its data set says of it, without where that lies, or its columns."""
-    said = {key: value for key, value in item.items() if key not in _WHERE}
-    told = said.keys() & {"type", "input_format", "field", "field_messages"}
-    return said if told else {**said, **(data_types.detect(tuple(row)) or {})}
+    untyped = not item.keys() & set(sets.SAYS)
+    name = settings.axolotl["datasets"].name
+    return sets.data_set(sets.of(item, files, untyped=untyped, named=name))
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
@@ -165,7 +131,7 @@ def _asked(settings: Settings, files: Sequence[Sequence[str]]) -> dict[str, Any]
     given = {name: settings.get(name) for name in {**FILTERS, **MIXTURE}}
     own = {name: value for name, value in given.items() if value != OWN[name].default}
     keys = {key: value for key, value in _plain(settings).items() if key in _KEYS}
-    read = [{k: v for k, v in item.items() if k not in _WHERE} for item in keys.pop("datasets")]
+    read = [{k: v for k, v in item.items() if k not in sets.WHERE} for item in keys.pop("datasets")]
     digests = [
         [fingerprint.digest(Path(f), whole=True) for f in several if Path(f).exists()]
         for several in files

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from envtune.data import language
+from envtune.data.taken import language
 
 # Above this share of repeated n-grams an answer runs in circles.
 REPETITIVE = 0.3

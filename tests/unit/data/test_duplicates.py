@@ -3,7 +3,7 @@
 import random
 import resource
 
-from envtune.data import duplicates
+from envtune.data.taken import duplicates
 
 
 def test_a_digest_tells_texts_borders_and_ways_to_read_apart() -> None:

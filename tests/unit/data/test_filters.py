@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from envtune.data import filters
+from envtune.data.taken import filters
 from envtune.settings.own import OWN
 
 URL, CODE = {"SFT_FILTER_URLS": True}, {"SFT_FILTER_CODE_BLOCKS": True}

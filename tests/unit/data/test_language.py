@@ -3,7 +3,7 @@
 import py3langid
 import pytest
 
-from envtune.data import language
+from envtune.data.taken import language
 from envtune.settings import languages
 
 

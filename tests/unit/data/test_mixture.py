@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from envtune.data import mixture
+from envtune.data.taken import mixture
 from envtune.settings.own.preparation import ALL_EXHAUSTED, FIRST_EXHAUSTED
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from envtune.data import counts, duplicates, preparation, split, wishes
+from envtune.data.taken import counts, duplicates, preparation, split, wishes
 from envtune.data.batches import BadRow, Batch
-from envtune.data.filters import Rule
-from envtune.data.preparation import DataSet
-from envtune.data.wishes import Wanted
+from envtune.data.taken.filters import Rule
+from envtune.data.taken.preparation import DataSet
+from envtune.data.taken.wishes import Wanted
 from envtune.settings.own import OWN
 from envtune.settings.own.preparation import FIRST_EXHAUSTED
 

@@ -27,7 +27,7 @@ def code() -> str:
     digest = hashlib.sha256(importlib.metadata.version("axolotl").encode())
     here = Path(__file__).parent
     for folder in (here, here.parents[1] / "data"):
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(folder.rglob("*.py")):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from envtune.data import json_rows, opening, tables
 from envtune.data.batches import BadRow, Batch, Tell, refuse
-from envtune.data.opening import PACKED, decoded, lines
+from envtune.data.reading import json_rows, opening, tables
+from envtune.data.reading.opening import PACKED, decoded, lines
 
 Found = Iterator[tuple[int, Any]]
 

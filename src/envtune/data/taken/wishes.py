@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from envtune.data import filters, language, split
-from envtune.data.filters import Rule
+from envtune.data.taken import filters, language, split
+from envtune.data.taken.filters import Rule
 from envtune.settings.own.preparation import ALL_EXHAUSTED, STRATEGY, WEIGHTS
 
 

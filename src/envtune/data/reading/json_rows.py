@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from envtune.data.batches import BadRow, Row, Tell
-from envtune.data.opening import BOM, LONGEST, decoded, lines
+from envtune.data.reading.opening import BOM, LONGEST, decoded, lines
 
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -14,11 +14,11 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
-from envtune.data import duplicates, mixture, split
 from envtune.data.batches import BadRow, Batch, Row
-from envtune.data.counts import Counts
-from envtune.data.split import HELD, TRAIN
-from envtune.data.wishes import Wanted
+from envtune.data.taken import duplicates, mixture, split
+from envtune.data.taken.counts import Counts
+from envtune.data.taken.split import HELD, TRAIN
+from envtune.data.taken.wishes import Wanted
 from envtune.settings.own.preparation import ALL_EXHAUSTED, STRATEGY
 
 Keys = Mapping[str, Any]

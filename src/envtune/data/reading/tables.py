@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from envtune import files
 from envtune.data.batches import BadRow, Tell
-from envtune.data.opening import LONGEST
+from envtune.data.reading.opening import LONGEST
 
 # What stands between two columns, told by the first line.
 _BETWEEN = (",", ";", "\t", "|")

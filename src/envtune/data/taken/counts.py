@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envtune.data.split import HELD, TRAIN
+from envtune.data.taken.split import HELD, TRAIN
 
 # Places of dropped rows that are told, of each reason.
 _SHOWN = 3

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from envtune.data.filters import Rule
+from envtune.data.taken.filters import Rule
 from envtune.settings import languages
 
 # A language loses against one that is e^5 times as likely; close relatives share short texts.

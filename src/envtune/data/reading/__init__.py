@@ -1,0 +1,1 @@
+"""Which rows are in a file, however they are written?"""

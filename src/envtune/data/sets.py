@@ -1,0 +1,114 @@
+"""A data set as its rows are read: its files, and the keys of Axolotl's by which each row reads."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from envtune.data import shapes, soundness
+from envtune.data.batches import BadRow, Batch, Row, Tell, refuse
+from envtune.data.reading import formats
+from envtune.data.taken.preparation import DataSet
+from envtune.errors import Exit, Problem, Refused
+
+Keys = Mapping[str, Any]
+# Where a data set lies and which of its rows are meant; all else says how a row reads.
+WHERE = ("path", "name", "split", "ds_type", "data_files", "revision", "shards", "shards_idx")
+# What says how rows read. Where nobody has said it, each row's own columns do.
+SAYS = ("type", "field", "field_messages", "message_property_mappings", "input_format")
+_FIRST = re.compile(r":(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set says, the files that hold its rows, and whether nobody has said how they
+    read. `most`: how many rows of them are meant."""
+
+    item: Keys
+    files: tuple[str, ...]
+    untyped: bool = False
+    most: int | None = None
+
+    def keys(self, row: Row) -> Keys:
+        """How a row reads; no type where its columns do not tell."""
+        if not self.untyped:
+            return self.said
+        try:
+            return {**self.said, **shapes.told(row)}
+        except BadRow:
+            return self.said
+
+    @property
+    def said(self) -> Keys:
+        left = (*WHERE, *SAYS) if self.untyped else WHERE
+        return {name: value for name, value in self.item.items() if name not in left}
+
+    def batches(self, tell: Tell = refuse) -> Iterator[Batch]:
+        """The rows from the start. `tell` hears of those that cannot be read."""
+        left = self.most
+        for file in self.files:
+            for batch in formats.batches(file, self.item.get("ds_type"), tell=tell):
+                part = batch if left is None else _first(batch, left)
+                if self.untyped:
+                    part = Batch(part.source, part.places, [shapes.shaped(r) for r in part.rows])
+                if part.rows:
+                    yield part
+                left = None if left is None else left - len(part.rows)
+                if left == 0:
+                    return
+
+    def problem(self, row: Row, keys: Keys) -> tuple[str, str] | None:
+        """Why a row cannot be trained on: the reason and what is to be said; or None."""
+        if self.untyped and "type" not in keys:
+            return "no shape that is known", shapes.unknown(row)
+        return soundness.problem(row, keys)
+
+
+def of(item: Keys, files: Sequence[str], *, untyped: bool, named: str = "datasets") -> Source:
+    """A data set of files. Raises Refused for a part of it that is not its first rows."""
+    split, _, part = str(item.get("split") or "train").partition("[")
+    first = _FIRST.fullmatch(part)
+    if part and not first:
+        what = f"{item['path']} is cut at [{part}; only the first rows are taken, as {split}[:100]"
+        raise Refused([Problem(named, what, Exit.CONFIG)])
+    return Source(item, tuple(files), untyped, int(first[1]) if first else None)
+
+
+def data_set(source: Source, tell: Tell = refuse) -> DataSet:
+    """What the preparation takes rows of."""
+    return DataSet(
+        name=str(source.item["path"]),
+        batches=partial(source.batches, tell),
+        keys=source.keys,
+        texts=soundness.texts,
+        problem=source.problem,
+    )
+
+
+def read(source: Source, tell: Tell = refuse) -> Iterator[tuple[Keys, Batch]]:
+    """All rows that can be trained on, those that read alike together within a batch."""
+    for batch in source.batches(tell):
+        found: dict[str, tuple[Keys, list[int]]] = {}
+        keys, name = source.said, ""
+        for index, row in enumerate(batch.rows):
+            if source.untyped:
+                keys = source.keys(row)
+                name = repr(keys)
+            if told := source.problem(row, keys):
+                tell(BadRow(batch.where(index), *told))
+            else:
+                found.setdefault(name, (keys, []))[1].append(index)
+        for keys_, several in found.values():
+            yield keys_, only(batch, several)
+
+
+def only(batch: Batch, indices: Sequence[int]) -> Batch:
+    """Some rows of a batch."""
+    if len(indices) == len(batch.rows):
+        return batch
+    return Batch(batch.source, [batch.places[i] for i in indices], [batch.rows[i] for i in indices])
+
+
+def _first(batch: Batch, left: int) -> Batch:
+    return only(batch, range(min(left, len(batch.rows))))

@@ -1,0 +1,1 @@
+"""Which of the rows are taken, into which side of the split, and how often?"""
