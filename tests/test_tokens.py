@@ -19,10 +19,10 @@ from axolotl.utils.dict import DictDefault
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
-from envtune.data.batches import BadRow, Batch
+from envtune.data.batches import BadRow, Batch, refuse
 from envtune.engine.data import templates, tokenizer
 from envtune.engine.data.backend import Backend, Differs
-from envtune.engine.data.made import ids_of, refuse
+from envtune.engine.data.made import ids_of
 from envtune.engine.data.strategies import strategy
 from envtune.settings import upstream
 from tests import rows_made

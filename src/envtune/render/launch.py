@@ -22,6 +22,7 @@ ENGINE = {
     "evaluate": "envtune.engine.evaluate.evaluate",
     "export": "envtune.engine.export.export",
     "merge": "envtune.engine.export.merge",
+    "prepare": "envtune.engine.data.prepare",
     "quantise": "envtune.engine.quantise.quantise",
     "render": "envtune.engine.rendering",
 }

@@ -113,7 +113,8 @@ class RunConfig:
     """Everything that decides what is trained and how it is started.
 
     `axolotl` is what the YAML holds, in its order. `output_dir` is the folder that the
-    user named, or None for one under the outputs folder. `device` is cpu or cuda. Which
+    user named, or None for one under the outputs folder. `untyped` are the data sets of each key
+    whose rows say themselves how they read. `device` is cpu or cuda. Which
     node this is and where the others meet is not part of it: `rendezvous` knows.
     """
 
@@ -124,6 +125,7 @@ class RunConfig:
     output_dir: str | None = None
     resume_from: str | None = None
     offline: bool = False
+    untyped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 

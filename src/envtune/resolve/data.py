@@ -1,56 +1,19 @@
 """The data sets: a type for those that have none, told by their keys or their columns."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
+from envtune.data import sets, shapes
 from envtune.resolve.config import Choice, Facts, Value
 from envtune.resolve.facts import DataFacts, file_type
+from envtune.settings.typed import Settings
 
 # The type of rows that are laid out or masked by a template.
-ROWS = "envtune.engine.rows"
+ROWS = shapes.TEMPLATED
 # Keys that say how a row reads: a validation set reads like the first training set.
 _READING = (
     "type", "field", "field_messages", "message_property_mappings", "input_format",
 )  # fmt: skip
-
-# The first row whose columns are all there tells the type. ShareGPT's names differ from
-# those of `messages`, hence the mapping.
-_BY_COLUMNS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("messages",), {"type": "chat_template", "field_messages": "messages"}),
-    (
-        ("conversations",),
-        {
-            "type": "chat_template",
-            "field_messages": "conversations",
-            "message_property_mappings": {"role": "from", "content": "value"},
-        },
-    ),
-    (("instruction", "output"), {"type": "alpaca"}),
-    (
-        ("prompt", "completion"),
-        {
-            "type": {
-                "field_instruction": "prompt",
-                "field_output": "completion",
-                "format": "{instruction}",
-                "no_input_format": "{instruction}",
-            }
-        },
-    ),
-    (
-        ("input", "output"),
-        {
-            "type": {
-                "field_instruction": "input",
-                "field_output": "output",
-                "format": "{instruction}",
-                "no_input_format": "{instruction}",
-            }
-        },
-    ),
-    (("text",), {"type": "completion", "field": "text"}),
-)
 
 # Keys that ask for an evaluation, and keys whose rows come one by one and cannot be split.
 EVALUATES = (
@@ -58,12 +21,6 @@ EVALUATES = (
     "load_best_model_at_end", "do_bench_eval",
 )  # fmt: skip
 STREAMS = ("streaming", "pretraining_dataset")
-
-
-def detect(columns: tuple[str, ...]) -> dict[str, Any] | None:
-    """The keys of an Axolotl data set for rows with these columns, or None."""
-    found = next((keys for names, keys in _BY_COLUMNS if set(names) <= set(columns)), None)
-    return copy.deepcopy(found)
 
 
 def with_types(values: dict[str, Value], facts: Facts, sample: int | None) -> dict[str, Value]:
@@ -115,6 +72,20 @@ def _teller(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return "what is set" if told else "column"
 
 
+def untyped(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """The data sets of each key of which nobody has said how their rows read. A validation set
+    reads as the first training set does."""
+    masked = settings.axolotl.get("response_template")
+    if masked is not None and masked.value:
+        return {}
+    found = {}
+    for key in ("datasets", "test_datasets"):
+        given = settings.axolotl.get(key)
+        items = given.value if given and isinstance(given.value, list) else ()
+        found[key] = tuple(i for i, item in enumerate(items) if not item.keys() & set(sets.SAYS))
+    return found if 0 in found["datasets"] else {**found, "test_datasets": ()}
+
+
 def is_typed(dataset: Mapping[str, Any], data: DataFacts, *, masked: bool) -> bool:
     """Whether it is known how the rows of a data set read."""
     return "type" in _read(dataset, data, masked)
@@ -143,7 +114,8 @@ def _read(dataset: Mapping[str, Any], data: DataFacts, masked: bool) -> dict[str
         return filled | {"type": ROWS}
     if "field" in filled:
         return filled | {"type": "completion"}
-    return filled | {k: v for k, v in (detect(data.columns) or {}).items() if k not in filled}
+    found = shapes.detect(data.columns) or {}
+    return filled | {name: value for name, value in found.items() if name not in filled}
 
 
 def _typed(dataset: Mapping[str, Any], data: DataFacts) -> dict[str, Any]:

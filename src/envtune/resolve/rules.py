@@ -11,6 +11,7 @@ from typing import Any
 from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking, turns
 from envtune.resolve.config import Choice, Facts, RunConfig, Value
 from envtune.settings.own import OWN
+from envtune.settings.own.preparation import FILTERS
 from envtune.settings.typed import IMPLIED, Setting, Settings
 
 Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
@@ -35,7 +36,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         _taken(values, key) for key in ("output_dir", "resume_from_checkpoint")
     )
     own = _own(settings)
-    values = data.with_types(values, facts, settings.get("SFT_SAMPLE_SIZE"))
+    values = data.with_types(values, facts, _sample(settings))
     values |= data.streamed(values) | method.named(values)
     for key, rule in RUNNING if settings.passes_through else RULES:
         if key not in values:
@@ -55,9 +56,18 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         output_dir=str(output_dir.value) if output_dir else None,
         resume_from=str(resume_from.value) if resume_from else None,
         offline=facts.local,
+        untyped={} if settings.passes_through else data.untyped(settings),
         warnings=settings.warnings,
         notes=settings.notes,
     )
+
+
+def _sample(settings: Settings) -> int | None:
+    """The first rows that are taken by the split's name; the preparation takes them after its
+    filters."""
+    size: int | None = settings.get("SFT_SAMPLE_SIZE")
+    filtered = any(settings.get(name) for name in FILTERS if name != "SFT_SAMPLE_SIZE")
+    return None if filtered else size
 
 
 def _too_long(key: str, setting: Setting, facts: Facts) -> bool:

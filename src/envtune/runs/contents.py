@@ -16,6 +16,8 @@ RECORD, COMPLETE, REPORT = "run.json", ".complete", "report.json"
 CARD, CONFIG, DATA, EVAL, OUT = "README.md", "config", "data", "eval", ".publish"
 ADAPTER, MODEL = "adapter", "model"
 # Rows as they are trained, with their mask, and the page of them.
+# Where the rows lie that were prepared for the run.
+PREPARED = f"{DATA}/prepared.json"
 SAMPLE, SAMPLE_PAGE = f"{DATA}/sample.json", f"{DATA}/sample.html"
 # What a run makes of its adapter: for vLLM, and for everybody.
 SERVING, MERGED = "serving", "merged"

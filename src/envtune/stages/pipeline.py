@@ -22,7 +22,16 @@ from envtune.runs.folders import Run
 from envtune.runs.lease import Lease
 from envtune.serve import models, server
 from envtune.settings.typed import Setting
-from envtune.stages import evaluating, exporting, fetching, parity, publishing, quantising, training
+from envtune.stages import (
+    evaluating,
+    exporting,
+    fetching,
+    parity,
+    preparing,
+    publishing,
+    quantising,
+    training,
+)
 from envtune.supervise import descendants, nodes, restarts, templates
 from envtune.supervise.budget import Budget
 from envtune.supervise.signals import StopSignals
@@ -153,7 +162,7 @@ def _lead(context: Context) -> tuple[Exit, str]:
         with Budget(context):
             fetching.fetch(context)
             for name, stage in STAGES:
-                _run_stage(name, stage, context)
+                _run_stage(name, stage, context, again=_is_gone(name, context))
     except Ended as end:
         _ended(context, end.exit, end.message)
         return end.exit, end.message
@@ -235,6 +244,13 @@ def _run_stage(
     return True
 
 
+def _is_gone(name: str, context: Context) -> bool:
+    """Whether what a stage has made may be gone: prepared rows lie in a cache until they are
+    trained on."""
+    trained = folders.read_record(context.run.folder).get("stages", {}).get("train", {})
+    return name == "prepare" and trained.get("outcome") != "done"
+
+
 def _finish(context: Context) -> tuple[Exit, str]:
     """Writes the last records; `.complete` comes after all others."""
     run = context.run
@@ -256,6 +272,7 @@ def _complete(run: Run) -> dict[str, StageRecord]:
 
 
 STAGES: tuple[tuple[str, Callable[[Context], StageRecord | None]], ...] = (
+    ("prepare", preparing.prepare),
     ("train", training.train),
     ("export", exporting.export),
     ("quantise", quantising.quantise),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from envtune.data.taken import counts, duplicates, preparation, split, wishes
 from envtune.data.batches import BadRow, Batch
+from envtune.data.taken import counts, duplicates, preparation, split, wishes
 from envtune.data.taken.filters import Rule
 from envtune.data.taken.preparation import DataSet
 from envtune.data.taken.wishes import Wanted

@@ -194,7 +194,7 @@ def test_a_sequence_is_no_longer_than_the_models_context(context: int | None, le
     ],
 )
 def test_the_columns_tell_the_type_of_the_data(columns: tuple[str, ...], kind: str | None) -> None:
-    found = detect(columns)
+    found = shapes.detect(columns)
     if kind is None:
         assert found is None
     else:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from envtune.data.batches import BadRow, Batch, Row
+from envtune.data.batches import BadRow, Batch, Row, Tell
 from envtune.engine.data import spans
 from envtune.engine.data.backend import Backend, Encoded
-from envtune.engine.data.made import Beyond, Made, Tell, coded, no_text
+from envtune.engine.data.made import Beyond, Made, coded, no_text
 from envtune.engine.data.templates import Refusal, Template
 from envtune.engine.data.turns import Reading
 

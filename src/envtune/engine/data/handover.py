@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.runs.contents import PREPARED
 
-# In the run folder: where the rows lie.
-PREPARED = Path("data") / "prepared.json"
 # Axolotl takes the mask of packed rows away from models that make their own.
 _UNMASKED = ("mamba", "gemma3")
 
 
 def say(run_dir: Path, prepared: dict[str, Any]) -> None:
-    """Notes in the run folder where its rows lie."""
+    """Notes in the run folder where its rows lie, and whether Axolotl could not make them."""
     path = run_dir / PREPARED
     path.parent.mkdir(exist_ok=True)
-    files.write_json(path, {name: prepared[name] for name in ("folder", "hit", "because")})
+    names = ("folder", "hit", "because", "required")
+    files.write_json(path, {name: prepared.get(name) for name in names})
 
 
 def meta(cfg: Any, run_dir: Path) -> Any:
@@ -25,8 +25,13 @@ def meta(cfg: Any, run_dir: Path) -> Any:
     The steps are counted as axolotl.utils.data.sft counts them. Raises ValueError as it does.
     """
     said = run_dir / PREPARED
-    folder = Path(files.read_json(said)["folder"]) if said.exists() else None
-    if folder is None or not (folder / "train").is_dir():
+    told = files.read_json(said) if said.exists() else None
+    if told is None:
+        return None
+    folder = Path(told["folder"])
+    if not (folder / "train").is_dir():
+        if told.get("required"):
+            raise FileNotFoundError(f"the prepared rows are not on this node: {folder}")
         return None
     from axolotl.common.datasets import TrainDatasetMeta
     from axolotl.utils.trainer import calculate_total_num_steps

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from envtune.data.batches import BadRow, Batch, Row
+from envtune.data.batches import BadRow, Batch, Row, Tell
 from envtune.engine.data.backend import Backend
-from envtune.engine.data.made import Made, Tell, coded, no_text
+from envtune.engine.data.made import Made, coded, no_text
 from envtune.settings import upstream
 
 

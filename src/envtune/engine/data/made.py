@@ -1,22 +1,13 @@
 """What every type of data set makes of a batch of rows."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from envtune.data.batches import BadRow, Batch
-
-# What is told of a row that cannot be trained on: it is left out if this returns.
-Tell = Callable[[BadRow], None]
+from envtune.data.batches import Batch, Tell
 
 
 class Beyond(Exception):
     """These rows are Axolotl's: `reason` says what is not known here."""
-
-
-def refuse(bad: BadRow) -> None:
-    """Ends at the first row that cannot be trained on."""
-    raise bad
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.data.batches import Batch
+from envtune.data.batches import Batch, Tell, refuse
 from envtune.engine.data import figures, order, shards, store, templates, tokenizer
 from envtune.engine.data.backend import Backend, Differs
-from envtune.engine.data.made import Beyond, Tell, refuse
+from envtune.engine.data.made import Beyond
 from envtune.engine.data.spill import Rows, Spill
 from envtune.engine.data.strategies import strategy
 from envtune.engine.data.tokenizer import Loaded

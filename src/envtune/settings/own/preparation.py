@@ -65,6 +65,19 @@ KEPT: dict[str, Own] = {
     ),
 }
 
-PREPARATION: dict[str, Own] = {**FILTERS, **MIXTURE, **KEPT}
+LOOKED_AT: dict[str, Own] = {
+    "SFT_PREPARE": Own(
+        {"enum": ["auto", "axolotl"]},
+        "auto",
+        "who makes ids and labels of rows; auto: envtune where it makes the same ones as Axolotl",
+    ),
+    "SFT_BAD_ROWS": Own(
+        {"enum": ["refuse", "drop"]},
+        "refuse",
+        "a row that cannot be trained on ends the run before it begins, or is left out and counted",
+    ),
+}
+
+PREPARATION: dict[str, Own] = {**LOOKED_AT, **FILTERS, **MIXTURE, **KEPT}
 # What decides which rows are trained: with another value it is another run.
-DECISIVE = tuple(name for name in {**FILTERS, **MIXTURE} if name != "SFT_SAMPLE_SIZE")
+DECISIVE = ("SFT_BAD_ROWS", *(n for n in {**FILTERS, **MIXTURE} if n != "SFT_SAMPLE_SIZE"))

@@ -1,0 +1,206 @@
+"""The stage that looks at every row before torch is imported, and makes ids and labels of them
+where they are known to be Axolotl's.
+
+What it makes is kept by content under the caches, so that another start, or another learning
+rate, finds it; the plugin hands it to Axolotl. It runs at every start: a cache may be gone.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from envtune import files
+from envtune.data.batches import BadRow
+from envtune.data.reading import formats
+from envtune.errors import Exit, Problem, Refused
+from envtune.runs import fingerprint
+from envtune.runs.contents import PREPARED
+from envtune.settings.own import OWN
+from envtune.settings.own.preparation import FILTERS, MIXTURE
+from envtune.supervise import worker
+from envtune.supervise.stage import LOG, Context, StageRecord
+from envtune.transfer import datafiles, hubcache, repositories
+from envtune.transfer.repositories import Repository
+
+_KEYS = {"train": "datasets", "test": "test_datasets"}
+# Rows that come one by one are never read whole.
+_STREAMED = ("streaming", "pretraining_dataset")
+
+
+def prepare(context: Context) -> StageRecord | None:
+    """Looks at the rows and prepares them, unless Axolotl is to."""
+    (context.run.folder / PREPARED).unlink(missing_ok=True)
+    plain = context.config.plain()
+    streamed = next((key for key in _STREAMED if plain.get(key)), None)
+    if context.config.setting("SFT_PREPARE") == "axolotl" or streamed or not plain.get("datasets"):
+        return _not_here(context, f"{streamed} is set" if streamed else "SFT_PREPARE=axolotl")
+    try:
+        order = _order(context, plain)
+    except Refused as refused:
+        return worker.failed("prepare", refused.exit, str(refused))
+    if order is None:
+        return _not_here(context, "a data set is on the Hub or in a store")
+    if failed := worker.carry_out(context, "prepare", "prepare", order):
+        return _told(context, order, failed)
+    result = files.read_json(Path(order["result"]))
+    for line in result.get("lines", ()):
+        LOG.info("prepare: %s", line)
+    if "folder" not in result:
+        LOG.info("prepare: Axolotl makes the ids: %s", result["beyond"])
+        return {"outcome": "done", "by": "axolotl", "because": result["beyond"]}
+    return _done(context, result)
+
+
+def _lost(name: str, lost: Mapping[str, Any]) -> Iterator[str]:
+    """What is too long to be trained on, and the way out."""
+    long, short = lost["too_long"], lost["too_short"]
+    if long["rows"]:
+        what = "are cut" if long["cut"] else "are left out"
+        yield (
+            f"{name}: {long['rows']:,} rows are longer than AXOLOTL_SEQUENCE_LEN and {what}, with "
+            f"{long['tokens']:,} tokens; raise it, or set AXOLOTL_EXCESS_LENGTH_STRATEGY=truncate"
+        )
+    if short["rows"]:
+        yield f"{name}: {short['rows']:,} rows are too short to learn from"
+
+
+def _not_here(context: Context, why: str) -> StageRecord | None:
+    """Nothing is prepared. Raises nothing: what needs a preparation is refused as a failure."""
+    if asked(context.config.setting):
+        what = f"the rows are to be filtered or weighed, and {why}: envtune does not see them"
+        return worker.failed("prepare", Exit.CONFIG, what)
+    return None
+
+
+def asked(setting: Any) -> bool:
+    """Whether rows are to be filtered, weighed or kept."""
+    names = {**FILTERS, **MIXTURE}.keys() - {"SFT_SAMPLE_SIZE"}
+    return any(setting(name) != OWN[name].default for name in names)
+
+
+def _order(context: Context, plain: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the child is told; None where a data set is not on this machine. Raises Refused."""
+    config, folder = context.config, context.run.folder
+    wanted = asked(config.setting)
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for split, key in _KEYS.items():
+        for number, item in enumerate(plain.get(key) or ()):
+            found = _files(context, item, key, number, fetch=wanted)
+            if found is None:
+                return None
+            untyped = number in config.untyped.get(key, ())
+            sets.setdefault(split, []).append({"item": item, "files": found, "untyped": untyped})
+    base = hubcache.base_folder(config, context.environ)
+    other = str(plain.get("tokenizer_config") or "")
+    beyond = "" if base else "the tokenizer is not here yet"
+    if other and not other.startswith("/"):
+        beyond = "tokenizer_config is a name of the Hub"
+    names = (*FILTERS, *MIXTURE)
+    return {
+        "config": dict(plain),
+        "tokenizer": other or str(base),
+        "sets": sets,
+        "settings": {name: config.setting(name) for name in names},
+        "asked": wanted,
+        "drops": config.setting("SFT_BAD_ROWS") == "drop",
+        "beyond": beyond,
+        "content": _content(sets),
+        "run": folder,
+        "caches": _caches(context) / "tokenizers",
+        "out": _out(context, required=wanted),
+        "result": context.run.log("prepare").with_name("prepared.json"),
+    }
+
+
+def _files(
+    context: Context, item: Mapping[str, Any], key: str, number: int, *, fetch: bool
+) -> list[str] | None:
+    """The files of a data set on this machine; of the Hub's only where they are to be fetched."""
+    given, name = item.get("data_files"), f"{key}[{number}]"
+    if isinstance(given, str) or given:
+        several = [given] if isinstance(given, str) else list(given)
+        return several if all(os.path.isabs(path) for path in several) else None
+    path = str(item.get("path", ""))
+    if path.startswith("/"):
+        return _members(path)
+    if not fetch or not repositories.is_repository(item):
+        return None
+    split = str(item.get("split") or "train").partition("[")[0]
+    repository = Repository(name, "dataset", path, item.get("revision"))
+    local_only = bool(context.config.setting("SFT_LOCAL_FILES_ONLY"))
+    found = datafiles.fetched(
+        repository, split, item.get("name") or "", context.environ, local_only=local_only
+    )
+    return [str(path) for path in found]
+
+
+def _members(path: str) -> list[str]:
+    try:
+        return formats.members(path)
+    except BadRow as bad:
+        raise Refused([Problem("", str(bad), Exit.DATA)]) from None
+    except OSError as error:
+        raise Refused([Problem("", f"{path}: {error.strerror}", Exit.DATA)]) from None
+
+
+def _content(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A digest of the bytes of all files, in their order."""
+    total = hashlib.sha256()
+    for path in (path for several in sets.values() for one in several for path in one["files"]):
+        there = os.path.exists(path)
+        total.update(fingerprint.digest(Path(path), whole=True).encode() if there else b"?")
+    return total.hexdigest()
+
+
+def _caches(context: Context) -> Path:
+    """Where envtune keeps what another run may use, beside the Hub's caches."""
+    environ = context.environ
+    home = environ.get("HF_HOME") or context.config.setting("SFT_CACHE_DIR")
+    user = environ.get("HOME") or str(context.run.folder.parent)
+    return Path(home or environ.get("XDG_CACHE_HOME") or f"{user}/.cache") / "envtune"
+
+
+def _out(context: Context, *, required: bool) -> Path:
+    """Where prepared rows are kept: on the volume that all nodes see, where each needs them."""
+    if required and context.config.parallel.nodes > 1:
+        return context.run.folder / "data" / "rows"
+    return _caches(context) / "prepared"
+
+
+def _told(context: Context, order: Mapping[str, Any], failed: StageRecord) -> StageRecord:
+    """The record of a refusal: its lines as they are, where there are some."""
+    result = Path(order["result"])
+    lines = files.read_json(result).get("refused") if result.exists() else None
+    return {**failed, "message": "\n".join(map(context.clean, lines))} if lines else failed
+
+
+def _done(context: Context, result: Mapping[str, Any]) -> StageRecord:
+    made = {name: result[name] for name in ("folder", "hit", "because", "required")}
+    splits = result["manifest"]["splits"]
+    for line in _lines(result):
+        LOG.info("prepare: %s", line)
+    return {
+        "outcome": "done",
+        "by": "envtune",
+        **made,
+        "dropped": result["dropped"],
+        "rows": {name: split["rows"] for name, split in splits.items()},
+        "tokens": {name: split["tokens"] for name, split in splits.items()},
+        "checks": ["every row was read"],
+    }
+
+
+def _lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """What a person is told of prepared rows."""
+    for name, split in result["manifest"]["splits"].items():
+        yield f"{name}: {split['rows']:,} rows, {split['tokens']:,} tokens"
+    for name, lost in result["manifest"].get("dropped", {}).items():
+        yield from _lost(name, lost)
+    for reason, count in result["dropped"].items():
+        yield f"{count:,} rows are left out: {reason}"
+    for slow in result["manifest"].get("slow", ()):
+        yield slow
+    found = "found" if result["hit"] else "made"
+    yield f"{found} in {result['folder']}: {result['because']}"
