@@ -82,7 +82,7 @@ def _candidates(cfg: Any, tokenizer: Any) -> Iterator[_Candidate]:
     given: list[Any] = told if isinstance(told, list) else [told]
     for dataset in given:
         alone = len(given) == 1 and found.named(dataset).startswith(found.TEXTS)
-        rows = None if alone else samples.load(dataset, cfg)  # nothing of text is to be proved
+        rows: Any = None if alone else samples.load(dataset, cfg)  # nothing of text is to be proved
         columns = list(rows.features) if rows is not None and rows.features else None
         if columns and "input_ids" in columns:
             continue  # tokens without words
