@@ -62,7 +62,7 @@ def test_a_run_goes_to_new_hub_and_to_a_folder_with_a_card_for_each(
     done = go_on(wanting(run, SFT_PUSH_TO=["ada/new", to]), **reach(new_hub)).wait()
     assert done.code == 0, done.err[-3000:]
     assert "train: done before" in done.err
-    assert f"publish: {new_hub.url}/ada/new: 6 files, " in done.err
+    assert f"publish: {new_hub.url}/ada/new: 7 files, " in done.err
     stage = read(run / "run.json")["stages"]["publish"]
     assert [place["url"] for place in stage["targets"]] == [
         f"{new_hub.url}/ada/new",

@@ -26,6 +26,8 @@ from envtune.resolve.data import ROWS
 
 # What a request for a row's answer says: its messages, and what it names besides.
 Request = tuple[list[dict[str, str]], dict[str, str]]
+# Types whose rows are trained as the text that they are.
+TEXTS = ("completion", "pretrain")
 RAW = "raw text was trained, and no chat"
 SEGMENTS = "input_output"
 
@@ -47,7 +49,7 @@ def of(cfg: Any, dataset: Any, tokenizer: Any, columns: Collection[str] | None =
     strategy = _strategy(cfg, dataset, tokenizer)
     if prompter := getattr(getattr(strategy, "prompter", None), "chat_template", None):
         return _of_chat(name, prompter, strategy, tokenizer, cfg)
-    if name.startswith(("completion", "pretrain")) or _is_raw(strategy):
+    if name.startswith(TEXTS) or _is_raw(strategy):
         return Found(refusing(name, RAW, stops), strategy)
     if strategy is None:  # Axolotl's own messages, mistral-common: the tokenizer's template holds
         own = getattr(tokenizer, "chat_template", None)
