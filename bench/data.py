@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 BATCH = 4000
 LENGTH = 512
-# Above so many rows Axolotl would take a quarter of an hour.
+# Above so many rows the slow ways, Axolotl's among them, would take a quarter of an hour.
 THEIRS = 500_000
 ENVIRON = {
     "PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT),
@@ -88,15 +88,14 @@ def compare(folder: Path, kind: str, tokenizer: Path, count: int) -> None:
     data = write_rows(folder / f"{count}.jsonl", count)
     config = write_config(folder / f"{kind}-{count}.json", tokenizer, data, folder)
     caches = folder / f"cache-{kind}-{count}"
-    costs = {"first": measure(__file__, "prepare", config, folder / "first", caches)}
-    costs["prepared"] = measure(__file__, "prepare", config, folder / "ours", caches)
-    costs["by tokenizers alone"] = measure(
-        __file__, "prepare", config, folder / "slow", caches, "slow"
-    )
+    ours = functools.partial(measure, __file__, "prepare", config)
+    bare = functools.partial(measure, __file__, "bare")
+    costs = {"first": ours(folder / "first", caches), "prepared": ours(folder / "ours", caches)}
+    costs["bare fastokens"] = bare("fastokens", config, data)
     if count <= THEIRS:
+        costs["by tokenizers alone"] = ours(folder / "slow", caches, "slow")
+        costs["bare tokenizers"] = bare("tokenizers", config, data)
         costs["axolotl preprocess"] = measure("-m", "axolotl.cli.preprocess", config)
-    for library in ("fastokens", "tokenizers"):
-        costs[f"bare {library}"] = measure(__file__, "bare", library, config, data)
     tokens, what = same(folder)
     print(f"{kind}, {count} rows, {tokens} tokens, {what}")
     theirs = costs.get("axolotl preprocess")
@@ -114,10 +113,9 @@ def same(folder: Path) -> tuple[int, str]:
     """Compares what was prepared. Returns the tokens, and what was compared."""
     from datasets import load_from_disk
 
-    ours, slow = (next((folder / name).glob("*/train")) for name in ("ours", "slow"))
+    mine = load_from_disk(str(next((folder / "ours").glob("*/train"))))
     theirs = [path.parent for path in (folder / "theirs").glob("*/state.json")]
-    mine = load_from_disk(str(ours))
-    for path in (slow, *theirs):
+    for path in (*folder.glob("slow/*/train"), *theirs):
         other = load_from_disk(str(path))
         for column in ("input_ids", "labels", "attention_mask"):
             if not mine.data.column(column).equals(other.data.column(column)):

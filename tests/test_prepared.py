@@ -281,6 +281,16 @@ def test_what_is_not_known_is_left_to_axolotl_with_the_reason(
         prepare(config | more, tmp_path)
 
 
+def test_a_tokenizer_that_is_not_there_is_left_to_axolotl(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copy(Path(config["base_model"]) / "config.json", empty)
+    with pytest.raises(Beyond, match="the tokenizer is not loaded"):
+        prepare({**config, "base_model": str(empty)}, tmp_path)
+
+
 def test_the_figures_are_those_of_the_rows(config: dict[str, Any], tmp_path: Path) -> None:
     made = prepare({**config, "val_set_size": 0.25, "sequence_len": 300}, tmp_path)
     manifest = json.loads((Path(made["folder"]) / "manifest.json").read_text())

@@ -80,9 +80,7 @@ def prepare(wanted: Wanted, out: Path, tell: Tell = refuse) -> dict[str, Any]:
     wanted = replace(wanted, config={"sequence_len": order.LENGTH, **given})
     if reason := beyond(wanted.config):
         raise Beyond(reason)
-    loaded = tokenizer.load(wanted.tokenizer, wanted.config, wanted.caches)
-    if loaded is None:
-        raise Beyond("the tokenizer has no fast form")
+    loaded = _loaded(wanted)
     key = _key(wanted, loaded)
     found, because = None, "nothing tells what the rows hold"
     with store.alone(out, key):
@@ -91,6 +89,16 @@ def prepare(wanted: Wanted, out: Path, tell: Tell = refuse) -> dict[str, Any]:
         manifest = found or _fresh(wanted, loaded, out, key, tell)
     folder = str(out / store.name(key))
     return {"folder": folder, "hit": bool(found), "because": because, "manifest": manifest}
+
+
+def _loaded(wanted: Wanted) -> Loaded:
+    try:
+        loaded = tokenizer.load(wanted.tokenizer, wanted.config, wanted.caches)
+    except (ValueError, ImportError) as error:  # Axolotl may have more to load it with
+        raise Beyond(f"the tokenizer is not loaded: {str(error).splitlines()[0]}") from error
+    if loaded is None:
+        raise Beyond("the tokenizer has no fast form")
+    return loaded
 
 
 def _key(wanted: Wanted, loaded: Loaded) -> dict[str, Any]:
