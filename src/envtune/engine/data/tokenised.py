@@ -3,7 +3,9 @@
 What is not known to be the same as Axolotl's is Axolotl's: Beyond is raised with the reason.
 """
 
+import contextlib
 import datetime
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,8 @@ from envtune.errors import Exit, Problem, Refused
 
 # The rows of one data set, from the beginning each time: batches with the keys by which they read.
 Read = Callable[[], Iterator[tuple[Mapping[str, Any], Batch]]]
+# Objects between two looks for circles.
+_OBJECTS = 200_000
 TRAIN, TEST = "train", "test"
 # Keys with which Axolotl reads, merges or hands rows on in a way of its own.
 _BEYOND = (
@@ -122,7 +126,7 @@ def _key(wanted: Wanted, loaded: Loaded) -> dict[str, Any]:
 def _fresh(
     wanted: Wanted, loaded: Loaded, out: Path, key: Mapping[str, Any], tell: Tell
 ) -> dict[str, Any]:
-    with store.writing(out, key) as aside:
+    with store.writing(out, key) as aside, _few_collections():
         try:
             made = _Preparing(wanted.config, Backend(loaded, wanted.slow), aside, tell).all(
                 wanted.rows
@@ -139,6 +143,18 @@ def _fresh(
         }
         files.write_json(aside / store.MANIFEST, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Batches of rows are thousands of objects without a circle: looking for some at every 700
+    took an eighth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _Preparing:
