@@ -18,6 +18,13 @@ from envtune.settings import upstream
 
 # Stands in a row's numbers for an id that is taken out of them.
 _OUT = -(1 << 31)
+# The names of the prompts, by whether there is a system and an input.
+_GIVEN = {
+    (False, False): "",
+    (False, True): "input",
+    (True, False): "system",
+    (True, True): "system input",
+}
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,8 @@ class Layout:
     def texts(self, row: Row) -> tuple[str, Any]:
         """Prompt and answer. Raises KeyError for a column that is not there, and TypeError."""
         parts = {name: column.of(row) for name, column in self.columns.items()}
-        given = " ".join(name for name in ("system", "input") if parts.get(name))
-        answer = parts.pop("output")
-        return self.prompts[given].format(**parts), answer
+        given = _GIVEN[bool(parts.get("system")), bool(parts.get("input"))]
+        return self.prompts[given].format(**parts), parts["output"]
 
 
 def layout(kind: str | Mapping[str, Any]) -> Layout | None:
@@ -159,10 +165,15 @@ class Instruct:
                 tell(BadRow(batch.where(i), "a column is no text", str(error)))
                 continue
             answer = answer or ""
-            if problem := no_text(answer, "the answer") or no_text(prompt, "the prompt"):
+            if problem := self._problem(prompt, answer):
                 tell(BadRow(batch.where(i), *problem))
-            elif self.whole and not prompt:
-                tell(BadRow(batch.where(i), "an empty prompt", "the prompt is empty, and trained"))
-            else:
-                yield prompt
-                yield answer
+                continue
+            yield prompt
+            yield answer
+
+    def _problem(self, prompt: str, answer: Any) -> tuple[str, str] | None:
+        if self.whole and not prompt:
+            return "an empty prompt", "the prompt is empty, and it would be trained"
+        if isinstance(answer, str) and answer.isascii() and prompt.isascii():
+            return None
+        return no_text(answer, "the answer") or no_text(prompt, "the prompt")
