@@ -27,8 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 BATCH = 4000
 LENGTH = 512
-# Above so many rows Axolotl would take a quarter of an hour.
+# Above so many rows the slow ways, Axolotl's among them, would take a quarter of an hour.
 THEIRS = 500_000
+# One step of training as envtune has it on a CPU.
+STEP = {
+    "max_steps": 1, "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True,
+    "plugins": ["envtune.engine.plugin.EnvtunePlugin"], "sequence_len": 2048,
+    "lora_mlp_kernel": False, "lora_qkv_kernel": False, "lora_o_kernel": False,
+    "lora_embedding_kernel": False, "save_strategy": "no",
+}  # fmt: skip
 ENVIRON = {
     "PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT),
     "HF_HUB_OFFLINE": "1",
@@ -44,12 +51,12 @@ class Cost:
     memory: float  # MiB
 
 
-def measure(*argv: object) -> Cost:
+def measure(*argv: object, **environ: str) -> Cost:
     """Runs a command to its end."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
-            [sys.executable, *map(str, argv)], env=ENVIRON, stdout=log, stderr=log
+            [sys.executable, *map(str, argv)], env=ENVIRON | environ, stdout=log, stderr=log
         )
         memory = 0.0
         while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
@@ -82,21 +89,40 @@ def main(counts: list[int]) -> None:
         for kind, tokenizer in tokenizers(folder):
             for count in counts:
                 compare(folder, kind, tokenizer, count)
+        first_step(folder, min(counts))
+
+
+def first_step(folder: Path, count: int) -> None:
+    """A training of one step of the embedded model, on raw rows and on prepared ones."""
+    measure("-m", "envtune.engine.embedded", folder / "embedded")
+    data = write_rows(folder / f"{count}.jsonl", count)
+    tokenizer = folder / "embedded" / "tiny-llama"
+    config = write_config(folder / "step.json", tokenizer, data, folder, **STEP)
+    run = folder / "run"
+    (run / "data").mkdir(parents=True)
+    raw = measure("-m", "axolotl.cli.train", config, ENVTUNE_RUN_DIR=str(run))
+    ours = measure(__file__, "prepare", config, folder / "stepped", folder / "cache-step", run)
+    prepared = measure("-m", "axolotl.cli.train", config, ENVTUNE_RUN_DIR=str(run))
+    print(f"one step of the embedded model on {count} rows")
+    print(f"  raw rows {raw.cpu:.2f} CPU-s {raw.wall:.1f} s {raw.memory:.0f} MiB")
+    print(
+        f"  prepared {prepared.cpu:.2f} CPU-s {prepared.wall:.1f} s {prepared.memory:.0f} MiB,"
+        f" after {ours.cpu:.2f} CPU-s: {prepared.cpu / raw.cpu:.2f} of raw"
+    )
 
 
 def compare(folder: Path, kind: str, tokenizer: Path, count: int) -> None:
     data = write_rows(folder / f"{count}.jsonl", count)
     config = write_config(folder / f"{kind}-{count}.json", tokenizer, data, folder)
     caches = folder / f"cache-{kind}-{count}"
-    costs = {"first": measure(__file__, "prepare", config, folder / "first", caches)}
-    costs["prepared"] = measure(__file__, "prepare", config, folder / "ours", caches)
-    costs["by tokenizers alone"] = measure(
-        __file__, "prepare", config, folder / "slow", caches, "slow"
-    )
+    ours = functools.partial(measure, __file__, "prepare", config)
+    bare = functools.partial(measure, __file__, "bare")
+    costs = {"first": ours(folder / "first", caches), "prepared": ours(folder / "ours", caches)}
+    costs["bare fastokens"] = bare("fastokens", config, data)
     if count <= THEIRS:
+        costs["by tokenizers alone"] = ours(folder / "slow", caches, "-", "slow")
+        costs["bare tokenizers"] = bare("tokenizers", config, data)
         costs["axolotl preprocess"] = measure("-m", "axolotl.cli.preprocess", config)
-    for library in ("fastokens", "tokenizers"):
-        costs[f"bare {library}"] = measure(__file__, "bare", library, config, data)
     tokens, what = same(folder)
     print(f"{kind}, {count} rows, {tokens} tokens, {what}")
     theirs = costs.get("axolotl preprocess")
@@ -114,10 +140,9 @@ def same(folder: Path) -> tuple[int, str]:
     """Compares what was prepared. Returns the tokens, and what was compared."""
     from datasets import load_from_disk
 
-    ours, slow = (next((folder / name).glob("*/train")) for name in ("ours", "slow"))
+    mine = load_from_disk(str(next((folder / "ours").glob("*/train"))))
     theirs = [path.parent for path in (folder / "theirs").glob("*/state.json")]
-    mine = load_from_disk(str(ours))
-    for path in (slow, *theirs):
+    for path in (*folder.glob("slow/*/train"), *theirs):
         other = load_from_disk(str(path))
         for column in ("input_ids", "labels", "attention_mask"):
             if not mine.data.column(column).equals(other.data.column(column)):
@@ -129,8 +154,8 @@ def same(folder: Path) -> tuple[int, str]:
 # --- what is measured, in processes of its own ----------------------------------------------
 
 
-def prepare(config: str, out: str, caches: str, slow: str = "") -> None:
-    from envtune.engine.data import tokenised
+def prepare(config: str, out: str, caches: str, run: str = "", slow: str = "") -> None:
+    from envtune.engine.data import handover, tokenised
 
     settings = json.loads(Path(config).read_text())
     (item,) = settings["datasets"]
@@ -138,7 +163,9 @@ def prepare(config: str, out: str, caches: str, slow: str = "") -> None:
     wanted = tokenised.Wanted(
         settings, Path(settings["base_model"]), {"train": [read]}, "", Path(caches), slow or None
     )
-    tokenised.prepare(wanted, Path(out))
+    made = tokenised.prepare(wanted, Path(out))
+    if run and not slow:
+        handover.say(Path(run), made)
 
 
 def batches(path: Path, item: dict[str, Any]) -> Iterator[Any]:
@@ -245,7 +272,7 @@ def write_rows(path: Path, count: int) -> Path:
     return path
 
 
-def write_config(path: Path, tokenizer: Path, data: Path, folder: Path) -> Path:
+def write_config(path: Path, tokenizer: Path, data: Path, folder: Path, **more: Any) -> Path:
     config = {
         "base_model": str(tokenizer), "output_dir": str(folder / "out"), "seed": 42,
         "datasets": [{"path": str(data), "ds_type": "json", "type": "alpaca"}],
@@ -253,6 +280,7 @@ def write_config(path: Path, tokenizer: Path, data: Path, folder: Path) -> Path:
         "sequence_len": LENGTH, "num_epochs": 1, "learning_rate": 1e-4,
         "micro_batch_size": 1, "gradient_accumulation_steps": 1,
         "optimizer": "adamw_torch", "lr_scheduler": "cosine", "bf16": False, "fp16": False,
+        **more,
     }  # fmt: skip
     path.write_text(json.dumps(config))
     return path

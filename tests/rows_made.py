@@ -7,7 +7,10 @@ from typing import Any
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
-_WORDS = ["the", "model", "answers", "a", "question", "about", "12", "apples,", "3.5", "miles", "and", "Zürich", "in", "2024", "don't", "well-known"]
+_WORDS = [
+    "the", "model", "answers", "a", "question", "about", "12", "apples,", "3.5", "miles", "and",
+    "Zürich", "in", "2024", "don't", "well-known",
+]  # fmt: skip
 # A prefix of a stand-in, borders of white space, marks that templates look for, half of a token.
 HOSTILE = [
     "", " ", "\n", "[", "z", "[[dummy", "zzdummymessagezz", "]]", " a", "a ", "\n\na\n", "\t", "a\u00a0",

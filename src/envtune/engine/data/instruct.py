@@ -13,8 +13,18 @@ from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row, Tell
 from envtune.engine.data.backend import Backend
-from envtune.engine.data.made import Made, coded, no_text
+from envtune.engine.data.made import Made, no_text
 from envtune.settings import upstream
+
+# Stands in a row's numbers for an id that is taken out of them.
+_OUT = -(1 << 31)
+# The names of the prompts, by whether there is a system and an input.
+_GIVEN = {
+    (False, False): "",
+    (False, True): "input",
+    (True, False): "system",
+    (True, True): "system input",
+}
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,8 @@ class Layout:
     def texts(self, row: Row) -> tuple[str, Any]:
         """Prompt and answer. Raises KeyError for a column that is not there, and TypeError."""
         parts = {name: column.of(row) for name, column in self.columns.items()}
-        given = " ".join(name for name in ("system", "input") if parts.get(name))
-        answer = parts.pop("output")
-        return self.prompts[given].format(**parts), answer
+        given = _GIVEN[bool(parts.get("system")), bool(parts.get("input"))]
+        return self.prompts[given].format(**parts), parts["output"]
 
 
 def layout(kind: str | Mapping[str, Any]) -> Layout | None:
@@ -109,33 +118,40 @@ class Instruct:
         texts = list(self._texts(batch, tell))
         made = self.backend.encode(texts, special=True)
         self.backend.prove(texts, made, self.dice, special=True)
-        ids, splits = made.ids, made.splits
-        eos: Any = self.backend.loaded.eos_id
+        splits, eos, bos = made.splits, self.backend.loaded.eos_id, self.backend.loaded.bos_id
         sizes = np.diff(splits)
-        filled = np.array([bool(text) for text in texts], bool)
-        keep: Any = np.repeat(filled, sizes)
-        for i in np.flatnonzero(sizes > self.limit):  # what the tokenizer adds at the end stays
-            keep[splits[i] + self.limit - self.after : splits[i + 1] - self.after] = False
-        lengths = np.minimum(sizes, self.limit) * filled
         answer = np.arange(len(texts)) % 2 == 1
-        filled = lengths > 0  # a text of nothing that the vocabulary has is empty too
-        last = ids[np.maximum(splits[1:] - 1 - self._lost(sizes), 0)] if len(ids) else lengths
-        closed = answer & filled & (last != eos) & (lengths < self.limit)
-        begun = splits[:-1][answer & filled]
-        keep[begun[ids[begun] == self.backend.loaded.bos_id]] = False
-        trained: Any = np.repeat(answer | self.whole, sizes)
-        at = splits[1:][closed]
-        keep = np.insert(keep, at, True)
-        numbers = np.insert(coded(ids, trained), at, eos)
-        ends = splits + np.concatenate([[0], np.cumsum(closed)])
-        kept = np.concatenate([[0], np.cumsum(keep)])[ends[::2]]
-        return Made(numbers[keep], kept, frozenset([eos]))
+        masks = np.where(answer | self.whole, np.int32(0), np.int32(-1))  # all bits: ~id
+        numbers: Any = made.ids ^ np.repeat(masks, sizes)
+        lengths = self._cut(numbers, texts, splits)
+        filled = answer & (lengths > 0)
+        ends, begins = splits[1:][filled] - 1, splits[:-1][filled]
+        if not self.after:  # else what the tokenizer adds there stays
+            ends -= (sizes - lengths)[filled]
+        closed, begun = np.zeros((2, len(texts)), bool)
+        closed[filled] = (made.ids[ends] != eos) & (lengths[filled] < self.limit)
+        begun[filled] = made.ids[begins] == bos
+        numbers[splits[:-1][begun]] = _OUT
+        numbers = np.insert(numbers, splits[1:][closed], eos).astype(np.int32, copy=False)
+        lengths += closed.astype(int) - begun
+        if len(numbers) != lengths.sum():
+            numbers = numbers[numbers != _OUT]
+        rows = np.concatenate([[0], np.cumsum(lengths)[1::2]])
+        return Made(numbers, rows, frozenset(() if eos is None else (eos,)))
 
-    def _lost(self, sizes: Any) -> Any:
-        """How many ids of each text's end are cut, where the tokenizer adds none there."""
+    def _cut(self, numbers: Any, texts: Sequence[str], splits: Any) -> Any:
+        """Takes out what an empty text has and what is over sequence_len. Returns the lengths."""
         import numpy as np
 
-        return np.where(self.after, 0, np.maximum(sizes - self.limit, 0))
+        lengths = np.diff(splits)
+        empty = [i for i, text in enumerate(texts) if not text]
+        for i in np.flatnonzero(lengths > self.limit):
+            numbers[splits[i] + self.limit - self.after : splits[i + 1] - self.after] = _OUT
+        for i in empty:
+            numbers[splits[i] : splits[i + 1]] = _OUT
+        lengths = np.minimum(lengths, self.limit)
+        lengths[empty] = 0
+        return lengths
 
     def _texts(self, batch: Batch, tell: Tell) -> Any:
         for i, row in enumerate(batch.rows):
@@ -149,10 +165,15 @@ class Instruct:
                 tell(BadRow(batch.where(i), "a column is no text", str(error)))
                 continue
             answer = answer or ""
-            if problem := no_text(answer, "the answer") or no_text(prompt, "the prompt"):
+            if problem := self._problem(prompt, answer):
                 tell(BadRow(batch.where(i), *problem))
-            elif self.whole and not prompt:
-                tell(BadRow(batch.where(i), "an empty prompt", "the prompt is empty, and trained"))
-            else:
-                yield prompt
-                yield answer
+                continue
+            yield prompt
+            yield answer
+
+    def _problem(self, prompt: str, answer: Any) -> tuple[str, str] | None:
+        if self.whole and not prompt:
+            return "an empty prompt", "the prompt is empty, and it would be trained"
+        if isinstance(answer, str) and answer.isascii() and prompt.isascii():
+            return None
+        return no_text(answer, "the answer") or no_text(prompt, "the prompt")

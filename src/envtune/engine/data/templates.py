@@ -152,6 +152,7 @@ def _minijinja(text: str, strftime: Callable[[str], str]) -> tuple[Any, str | No
         trim_blocks=True,
         lstrip_blocks=True,
         auto_escape_callback=lambda name: False,
+        debug=False,
         templates={"chat": _GENERATION.sub(r"\1\2with\3", text)},
         filters={"tojson": _tojson},
         globals={"raise_exception": refuse, "strftime_now": strftime},
