@@ -52,6 +52,7 @@ def resolved(config: RunConfig, contents: dict[str, str]) -> dict[str, Any]:
         "output_dir": config.output_dir,
         "resume_from": config.resume_from,
         "offline": config.offline,
+        "untyped": config.untyped,
         "contents": contents,
     }
 
@@ -70,6 +71,7 @@ def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConf
         output_dir=data["output_dir"],
         resume_from=data["resume_from"],
         offline=data["offline"],
+        untyped={key: tuple(several) for key, several in data.get("untyped", {}).items()},
     )
 
 

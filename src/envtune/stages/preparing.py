@@ -200,7 +200,6 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield from _lost(name, lost)
     for reason, count in result["dropped"].items():
         yield f"{count:,} rows are left out: {reason}"
-    for slow in result["manifest"].get("slow", ()):
-        yield slow
+    yield from result["manifest"].get("slow", ())
     found = "found" if result["hit"] else "made"
     yield f"{found} in {result['folder']}: {result['because']}"

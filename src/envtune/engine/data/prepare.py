@@ -31,6 +31,8 @@ from envtune.engine.data.made import Beyond
 from envtune.engine.data.tokenised import TEST
 from envtune.errors import Exit, Problem, Refused
 
+# Beside prepared rows: how many were left out, by reason.
+_LEFT_OUT = "left_out.json"
 Read = Iterator[tuple[Mapping[str, Any], Batch]]
 
 
@@ -72,12 +74,22 @@ class Preparing:
             raise self._refused(bad) from None
         except Beyond as beyond:
             return self._for_axolotl(str(beyond))
-        dropped = dict(Counter(self.left.reasons.values()))
+        dropped = self._dropped(made)
         told = list(counts.lines(self.counts)) if self.asked else []
         mixed = any(one.untyped for several in self.sources.values() for one in several)
         made |= {"required": self.asked or bool(dropped) or mixed}
         handover.say(Path(self.order["run"]), made)
         return {**made, "dropped": dropped, "lines": told}
+
+    def _dropped(self, made: Mapping[str, Any]) -> dict[str, int]:
+        """How many rows were left out for which reason, also by the start that made them."""
+        file = Path(made["folder"]) / _LEFT_OUT
+        if made["hit"] and file.exists():
+            found: dict[str, int] = files.read_json(file)
+            return found
+        dropped = dict(Counter(self.left.reasons.values()))
+        files.write_json(file, dropped)
+        return dropped
 
     def _order(self) -> tokenised.Wanted:
         config, rows = dict(self.config), {}
