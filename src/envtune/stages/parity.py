@@ -155,7 +155,7 @@ def _order(context: Context, what: Served) -> dict[str, Any]:
     return {
         "base": base if adapter.is_dir() else folder / "model",
         "adapter": str(adapter) if adapter.is_dir() else None,
-        "data": folder / "data",
+        "run": folder,
         "device": device,
         "dtype": _dtype(context, what),
         "prompts": PROMPTS,

@@ -15,8 +15,7 @@ from envtune import files
 from envtune.artifacts import adapterfiles, adapters, layouts, modelfiles
 from envtune.errors import Exit
 from envtune.render import launch
-from envtune.resolve.owned import PREPARED
-from envtune.runs import folders, record
+from envtune.runs import folders, prepared, record
 from envtune.runs.contents import CARD, EVAL, OUT, SERVING
 from envtune.settings import publish_targets
 from envtune.settings.publish_targets import Target
@@ -131,7 +130,7 @@ def _told(context: Context) -> Told:
         serving=_json(folder / SERVING / "serving.json"),
         layout=layouts.read(folder),
         license=_license(base),
-        rows=_rows(folder / PREPARED),
+        rows=_rows(folder),
         resized=grown(folder / "adapter", base),
     )
 
@@ -155,15 +154,14 @@ def _license(base: Path | None) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _rows(prepared: Path) -> int | None:
-    """The rows of the prepared data, where it is one data set."""
-    found = sorted({path.parent for path in prepared.glob("*/data-*.arrow")})
-    if len(found) != 1:
+def _rows(run_dir: Path) -> int | None:
+    """How many rows trained, where they are still there."""
+    if (folder := prepared.trained(run_dir)) is None:
         return None
     import pyarrow
 
     count = 0
-    for path in found[0].glob("data-*.arrow"):
+    for path in folder.glob("data-*.arrow"):
         with pyarrow.memory_map(str(path)) as source:
             count += sum(batch.num_rows for batch in pyarrow.ipc.open_stream(source))
     return count

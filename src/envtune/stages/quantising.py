@@ -12,7 +12,6 @@ from envtune import venvs
 from envtune.artifacts import modelfiles
 from envtune.checks.quantisable import ENVIRONMENT, SCHEME, VENV, no_environment
 from envtune.errors import Exit
-from envtune.resolve.owned import PREPARED
 from envtune.runs.contents import MERGED
 from envtune.settings.own.stages import QUANTISED
 from envtune.stages import exporting
@@ -64,7 +63,7 @@ def _order(context: Context, model: Path) -> dict[str, Any]:
         "model": model,
         "target": context.run.folder / QUANTISED[scheme],
         "scheme": scheme,
-        "rows": context.run.folder / PREPARED,
+        "run": context.run.folder,
         "samples": config.setting("SFT_CALIBRATION_SAMPLES"),
         "length": config.setting("SFT_CALIBRATION_SEQUENCE_LEN") or longest,
         "seed": plain.get("seed") or 0,

@@ -1,7 +1,7 @@
 """What a trained model answers as it was trained: python -m ...evaluate.answers ORDER.json
 
 The order names the `base` folder and the `adapter` on it, or a `base` alone where a whole
-model was trained; the run's `data` folder; `device` (cpu or cuda), `dtype`, how many `prompts`
+model was trained; the `run` folder; `device` (cpu or cuda), `dtype`, how many `prompts`
 and how many `tokens` to each; and the file `answers` to write: a list of prompt, tokens,
 the logarithms of their probabilities, and those that the base alone gives the same tokens.
 """
@@ -17,6 +17,7 @@ from envtune import files
 from envtune.artifacts import adapterfiles, modelfiles
 from envtune.artifacts.adapters import INPUT, OUTPUT, ROWS, split
 from envtune.engine.export import fourbit
+from envtune.runs import prepared
 
 # Of a prompt, tokens: enough for a template and a question, and cheap on a CPU.
 _LONGEST = 192
@@ -68,7 +69,7 @@ def _rows(adapter: Path) -> int | None:
 def _prompts(order: dict[str, Any], model: Any) -> Iterator[list[int]]:
     """Questions of the data, evenly spread over it; the last two end with trained tokens."""
     dice, size = random.Random(_SEED), model.get_input_embeddings().weight.shape[0]
-    rows = list(_questions(Path(order["data"]), order["prompts"]))
+    rows = list(_questions(Path(order["run"]), order["prompts"]))
     while len(rows) < order["prompts"]:  # data that is streamed leaves no rows
         rows.append([dice.randrange(size) for _ in range(dice.randint(8, 32))])
     watched = _watched(order, size)
@@ -77,11 +78,11 @@ def _prompts(order: dict[str, Any], model: Any) -> Iterator[list[int]]:
         yield [*row[-_LONGEST:], *more]
 
 
-def _questions(data: Path, count: int) -> Iterator[list[int]]:
+def _questions(run_dir: Path, count: int) -> Iterator[list[int]]:
     """What stands before the first trained token of a row, or its first half."""
     from datasets import load_from_disk
 
-    for folder in sorted(path.parent for path in data.glob("prepared/*/dataset_info.json")):
+    if (folder := prepared.trained(run_dir)) is not None:
         rows = load_from_disk(str(folder))
         for index in range(0, len(rows), max(1, len(rows) // count)):
             row = rows[index]

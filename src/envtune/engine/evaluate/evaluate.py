@@ -18,6 +18,7 @@ from typing import Any
 from envtune import files
 from envtune.artifacts import layouts
 from envtune.errors import Exit, Problem, Refused
+from envtune.runs import prepared
 from envtune.settings.prompts import Prompt
 
 # datasets starts a process that imports this file once more, under another name, and wants
@@ -38,7 +39,7 @@ def evaluate(order: Mapping[str, Any]) -> dict[str, Any]:
     encoded = prompting.encode(
         asked, trained.cfg, trained.tokenizer, layouts.read(trained.artifact.parent)
     )
-    rows, source = _validation(trained, order["dataset"])
+    rows, source = _validation(trained, order["dataset"], Path(order["config"]).parents[1])
     settings = generation.settings(order["generation"])
     judged: list[Row] = []  # every answer, for the base to judge
 
@@ -60,7 +61,7 @@ def _shown(what: str, total: int) -> Callable[[int], None]:
     return lambda done: print(f"evaluate: {what}: {done} of {total}", flush=True)
 
 
-def _validation(trained: Trained, dataset: str | None) -> tuple[list[Row], str]:
+def _validation(trained: Trained, dataset: str | None, run_dir: Path) -> tuple[list[Row], str]:
     """The rows that the loss is measured on, and where they come from or why there are none."""
     # Its public sister loads the training rows too, and counts their steps.
     from axolotl.utils.data.sft import _load_and_prepare_datasets
@@ -74,8 +75,13 @@ def _validation(trained: Trained, dataset: str | None) -> tuple[list[Row], str]:
         return [], "streamed rows are not measured"
     if not (cfg.val_set_size or cfg.test_datasets):
         return [], "no rows were held back; set AXOLOTL_VAL_SET_SIZE, or SFT_EVAL_DATASET"
-    split = "test" if cfg.test_datasets else "train"
-    _, held, _ = _load_and_prepare_datasets(trained.tokenizer, cfg, split=split)
+    if dataset is None and (folder := prepared.held(run_dir)) is not None:
+        from datasets import load_from_disk
+
+        held = load_from_disk(str(folder))
+    else:
+        split = "test" if cfg.test_datasets else "train"
+        _, held, _ = _load_and_prepare_datasets(trained.tokenizer, cfg, split=split)
     rows = [(row["input_ids"], row["labels"]) for row in held]
     labelled = [row for row in rows if any(label != IGNORED for label in row[1][1:])]
     if not labelled:

@@ -1,7 +1,7 @@
 """Quantises a whole model: python -m envtune.engine.quantise.quantise ORDER.json
 
 Runs in the quantise environment. The order names the `model`, the `target` to make and the
-`scheme`; the prepared `rows` to look at, how many `samples` of them, of what `length` in
+`scheme`; the `run` whose rows to look at, how many `samples` of them, of what `length` in
 tokens, drawn by which `seed`; the `device`, and whether the model's own code is `trusted`.
 What can be refused is, before a weight is read. The files are written beside the target and
 opened again: only a model that still answers gets its name.
@@ -22,6 +22,7 @@ from envtune.engine.export.merge import beside
 from envtune.engine.quantise import schemes
 from envtune.engine.quantise.schemes import Plan
 from envtune.errors import Exit, Problem, Refused
+from envtune.runs import prepared
 
 RECORD = "quantise.json"
 # How many rows both models are asked, and what share of the perplexity may be added: 4 bits
@@ -35,7 +36,7 @@ class Order:
 
     model: Path
     target: Path
-    rows: Path
+    run: Path
     scheme: str
     samples: int
     length: int
@@ -47,7 +48,7 @@ class Order:
     def read(cls, path: Path) -> "Order":
         """Raises OSError, ValueError or LookupError where it is none."""
         told = modelfiles.read_json(path)
-        return cls(**{**told, **{name: Path(told[name]) for name in ("model", "target", "rows")}})
+        return cls(**{**told, **{name: Path(told[name]) for name in ("model", "target", "run")}})
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -89,11 +90,9 @@ def read_rows(order: Order) -> list[list[int]]:
     """Token ids of a random choice among the rows that were trained. Raises Refused."""
     from datasets import load_from_disk
 
-    # Those that are held back to evaluate are prepared after them.
-    prepared = sorted(order.rows.glob("*/state.json"), key=lambda path: path.stat().st_mtime)
-    if not prepared:
-        raise _useless(f"{order.rows} holds none")
-    data = load_from_disk(str(prepared[0].parent))
+    if (folder := prepared.trained(order.run)) is None:
+        raise _useless(f"those of {order.run} are gone")
+    data = load_from_disk(str(folder))
     if "input_ids" not in data.column_names:
         raise _useless(f"they have no tokens but {', '.join(data.column_names)}")
     chosen = random.Random(order.seed).sample(range(len(data)), min(order.samples, len(data)))
