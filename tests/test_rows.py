@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from envtune.engine.rows import Layout, RowStrategy, load
+from envtune.data.marks import Layout
+from envtune.engine.rows import RowStrategy, load
 from tests.harness import Entrypoint, losses, read
 
 MASKED = -100

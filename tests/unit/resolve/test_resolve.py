@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from envtune.data import shapes
 from envtune.machine.hardware import Machine
 from envtune.render import launch
 from envtune.render.launch import Place
 from envtune.resolve import owned
 from envtune.resolve.batch import batch_sum
 from envtune.resolve.config import Tracking
-from envtune.resolve.data import detect
 from envtune.resolve.rules import RULES, resolve
 from envtune.settings import axolotl_keys, upstream
 from tests.unit import builders

@@ -78,11 +78,22 @@ class Backend:
         return found
 
     @functools.cached_property
-    def after(self) -> int:
-        """How many ids the post-processor adds after a text."""
+    def never_cut(self) -> frozenset[str]:
+        """Texts that are one token wherever they stand."""
+        added = json.loads(self.loaded.backend).get("added_tokens") or ()
+        return frozenset(str(token["content"]) for token in added)
+
+    @functools.cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that the post-processor puts before a text and after it."""
         bare, full = (self.exact.encode("a", add_special_tokens=on).ids for on in (False, True))
         begun = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-        return len(full) - begun - len(bare)
+        return full[:begun], full[begun + len(bare) :]
+
+    @functools.cached_property
+    def after(self) -> int:
+        """How many ids the post-processor adds after a text."""
+        return len(self.around[1])
 
     def encode(self, texts: Sequence[str], *, special: bool) -> Encoded:
         """Ids with or without what the post-processor adds. Raises UnicodeEncodeError for a text

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from envtune.data.shapes import TEMPLATED
 from envtune.engine.data import instruct, templates
 from envtune.engine.data.backend import Backend
 from envtune.engine.data.chat import Chat, Options
 from envtune.engine.data.made import Beyond, Strategy
+from envtune.engine.data.marked import Marked
 from envtune.engine.data.texts import Completion, Segments
 from envtune.engine.data.turns import Reading
 
@@ -27,6 +29,8 @@ def strategy(keys: Mapping[str, Any], config: Mapping[str, Any], backend: Backen
         return _chat(keys, config, backend)
     if kind == _SEGMENTS:
         return Segments(backend, config)
+    if kind == TEMPLATED:
+        return Marked(keys, backend, config)
     if backend.loaded.eos_id is None:
         raise Beyond("the tokenizer has no token for the end of a text")
     if kind == _TEXT:

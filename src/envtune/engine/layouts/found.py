@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import IterableDataset
 
+from envtune.data.marks import Layout as RowLayout
 from envtune.engine.layouts import chats, recording
 from envtune.engine.layouts.layout import (
     INPUT,
@@ -19,7 +20,6 @@ from envtune.engine.layouts.layout import (
     refusing,
 )
 from envtune.engine.layouts.recording import Unrecorded
-from envtune.engine.rows import Layout as RowLayout
 from envtune.engine.rows import RowStrategy
 from envtune.engine.tokens import around, glue, never_cut, one
 from envtune.resolve.data import ROWS
