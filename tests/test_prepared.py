@@ -329,6 +329,7 @@ def as_if_killed(reference: Path, run: Path, *, begun: bool) -> None:
         shutil.rmtree(folder)
     if not begun:
         shutil.rmtree(run / "checkpoints")
+        shutil.rmtree(run / "eval", ignore_errors=True)
         (run / "metrics.jsonl").unlink()
     record, outcome = harness.read(run / "run.json"), harness.read(run / "outcome.json")
     (run / "run.json").write_text(json.dumps(record | {"stages": {}}))
