@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 
 from envtune.checks.named import module_spec
+from envtune.data import sets
+from envtune.data.verdicts import Verdict
 from envtune.errors import Exit, Problem
 from envtune.resolve import data as data_types
 from envtune.resolve.config import Facts
@@ -42,6 +44,10 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+# Rows that a check looks at, seconds that it has for those of a data set, and lines that it shows.
+_SEEN, _SECONDS, _SHOWN = 1000, 0.05, 5
+
+
 def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     yield from _unreadable(settings, "test_datasets", facts.test_data)
     if "datasets" not in settings.axolotl:
@@ -60,6 +66,23 @@ def _unreadable(settings: Settings, key: str, several: tuple[DataFacts, ...]) ->
     for index, data in enumerate(several if key in settings.axolotl else ()):
         if data.problem:
             yield Problem(settings.axolotl[key].at(index, "path"), data.problem, Exit.DATA)
+
+
+def rows(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """What is wrong with the first rows of each local data set; all of them are read before the
+    training."""
+    given = settings.axolotl.get("datasets")
+    told = settings.get("SFT_BAD_ROWS") == "drop" or settings.get("SFT_PREPARE") == "axolotl"
+    if given is None or not isinstance(given.value, list) or told or settings.passes_through:
+        return
+    untyped = data_types.untyped(settings).get("datasets", ())
+    masked = "response_template" in settings.axolotl
+    for index, (item, data) in enumerate(zip(given.value, facts.data, strict=True)):
+        if data.local and not data.problem and data.columns:
+            read = data_types.as_read(item, data, masked=masked)
+            verdict = Verdict(most=_SHOWN)
+            verdict.look(sets.of(read, [data.path], untyped=index in untyped), _SEEN, _SECONDS)
+            yield from (Problem("", line, Exit.DATA) for line in verdict.lines())
 
 
 def types(settings: Settings, facts: Facts) -> Iterator[Problem]:

@@ -99,6 +99,7 @@ HERE: tuple[Check, ...] = (
     machine.device,
     named.problems,
     data.problems,
+    data.rows,
     data.types,
     fit.problems,
     turns.problems,

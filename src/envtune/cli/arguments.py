@@ -43,6 +43,9 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
         rows = "CSV, TSV, JSON, JSON lines, Parquet or Arrow, or a data set of the Hub"
         sub.add_argument("source", metavar="IN", help=rows)
         sub.add_argument("made", metavar="OUT", help="a file of JSON lines that is not there yet")
+    elif name == "validate":
+        rows = "a file, a folder or a pattern of rows; or a run's folder"
+        sub.add_argument("files", nargs="+", metavar="FILE or RUN", help=rows)
     elif name not in ("login", "welcome", "health"):
         sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
 
@@ -57,6 +60,8 @@ def _options(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--check", action="store_true", help="write nothing")
     elif name == "convert":
         sub.add_argument("--split", default="train", help="which one of the Hub's data set")
+    elif name == "validate":
+        sub.add_argument("--errors", type=int, default=10, metavar="N", help="name so many rows")
     elif name == "prepare":
         sub.add_argument("--dry-run", action="store_true", help="tell, write nothing")
         sub.add_argument("--force", action="store_true", help="replace rows prepared otherwise")

@@ -12,6 +12,8 @@ from envtune.errors import Exit, Problem, Refused, of_file
 
 if TYPE_CHECKING:
     from envtune.data.batches import Batch
+    from envtune.data.sets import Source
+    from envtune.resolve.config import RunConfig
 
 LOG = logging.getLogger("envtune")
 
@@ -79,3 +81,52 @@ def _batches(source: str, split: str) -> "Iterator[Batch]":
             raise Refused([Problem("", data.problem, Exit.DATA)])
     for file in files:
         yield from formats.batches(str(file))
+
+
+def validate(args: argparse.Namespace) -> Result:
+    """read every row of files, or of a run's data sets, and name the first that are wrong"""
+    from envtune.data.batches import BadRow
+    from envtune.data.verdicts import Verdict
+
+    verdict = Verdict(most=args.errors)
+    try:
+        for source in _sources(args.files):
+            verdict.look(source)
+    except BadRow as bad:
+        verdict.tell(bad)
+    except OSError as error:
+        exit_, told = of_file(error)
+        raise Refused([Problem("", told, Exit.DATA if exit_ == Exit.CONFIG else exit_)]) from None
+    for line in verdict.notes():
+        LOG.info("%s", line)
+    if verdict.wrong:
+        raise Refused(Problem("", line, Exit.DATA) for line in verdict.lines())
+    if not verdict.rows:
+        raise Refused([Problem("", "there is no row", Exit.DATA)])
+    return Exit.DONE, f"{verdict.rows:,} rows: {verdict.told()}"
+
+
+def _sources(named: list[str]) -> "Iterator[Source]":
+    """The data sets of files, or of a run's folder. Raises OSError, Refused."""
+    from envtune.data import sets
+    from envtune.data.reading import formats
+    from envtune.runs import folders, record
+    from envtune.settings.paths import absolute
+
+    for path in map(absolute, named):
+        if (folder := Path(path) / "config" / "resolved.json").exists():
+            yield from _of_run(record.load_resolved(folders.open_run(folder.parents[1])))
+        else:
+            yield sets.of({"path": path}, formats.members(path), untyped=True)
+
+
+def _of_run(config: "RunConfig") -> "Iterator[Source]":
+    from envtune.data import sets
+    from envtune.data.reading import formats
+
+    for key, untyped in {"datasets": (), "test_datasets": (), **config.untyped}.items():
+        for number, item in enumerate(config.plain().get(key) or ()):
+            if not str(item.get("path")).startswith("/"):
+                LOG.info("%s is not on this machine; Axolotl reads it", item.get("path"))
+                continue
+            yield sets.of(item, formats.members(item["path"]), untyped=number in untyped)

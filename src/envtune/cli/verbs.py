@@ -39,6 +39,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "copy": work.copy,
     "prepare": corpus.prepare,
     "convert": corpus.convert,
+    "validate": corpus.validate,
     "welcome": inspection.welcome,
     "health": inspection.health,
     "finish": work.finish,

@@ -44,11 +44,12 @@ class Source:
         left = (*WHERE, *SAYS) if self.untyped else WHERE
         return {name: value for name, value in self.item.items() if name not in left}
 
-    def batches(self, tell: Tell = refuse) -> Iterator[Batch]:
-        """The rows from the start. `tell` hears of those that cannot be read."""
-        left = self.most
+    def batches(self, tell: Tell = refuse, size: int | None = None) -> Iterator[Batch]:
+        """The rows from the start, up to `size` at a time. `tell` hears of those that cannot be
+        read."""
+        left, kind = self.most, self.item.get("ds_type")
         for file in self.files:
-            for batch in formats.batches(file, self.item.get("ds_type"), tell=tell):
+            for batch in formats.batches(file, kind, size or formats.SIZE, tell):
                 part = batch if left is None else _first(batch, left)
                 if self.untyped:
                     part = Batch(part.source, part.places, [shapes.shaped(r) for r in part.rows])

@@ -1,5 +1,7 @@
 """What became of rows that are looked at: how they read, what is wrong, what teaches nothing."""
 
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,11 +35,14 @@ class Verdict:
         if len(self.bad) < self.most:
             self.bad.append(bad)
 
-    def look(self, source: Source) -> None:
-        """Looks at every row of a data set; what ends the reading is the last that is told."""
+    def look(self, source: Source, rows: int | None = None, seconds: float = math.inf) -> None:
+        """Looks at the rows of a data set, all or the first; what ends the reading is told last."""
+        end, before = time.monotonic() + seconds, self.rows
         ways: set[str] = set()
         try:
-            for batch in source.batches(self.tell):
+            for batch in source.batches(self.tell, rows):
+                if time.monotonic() > end or (rows is not None and self.rows - before >= rows):
+                    break
                 for index, row in enumerate(batch.rows):
                     keys = source.keys(row)
                     if told := source.problem(row, keys):

@@ -86,6 +86,11 @@ def untyped(settings: Settings) -> dict[str, tuple[int, ...]]:
     return found if 0 in found["datasets"] else {**found, "test_datasets": ()}
 
 
+def as_read(dataset: Mapping[str, Any], data: DataFacts, *, masked: bool) -> dict[str, Any]:
+    """A data set with how its rows read, where that is known."""
+    return _read(dataset, data, masked)
+
+
 def is_typed(dataset: Mapping[str, Any], data: DataFacts, *, masked: bool) -> bool:
     """Whether it is known how the rows of a data set read."""
     return "type" in _read(dataset, data, masked)

@@ -13,15 +13,13 @@ from typing import Any
 
 from envtune import files
 from envtune.artifacts import modelfiles
+from envtune.data import shapes
+from envtune.data.batches import BadRow
+from envtune.data.reading import formats
 from envtune.settings.paths import near_file
 
-# ds_type as Axolotl names it; JSON lines are "json" too.
-_DATA_TYPES = {
-    ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet",
-    ".arrow": "arrow", ".txt": "text",
-}  # fmt: skip
-# What the datasets library calls what reads them.
-READERS = tuple(dict.fromkeys(_DATA_TYPES.values()))
+# What the datasets library calls what reads rows.
+READERS = tuple(dict.fromkeys(formats.BY_SUFFIX.values()))
 _LINE_LIMIT = 1 << 20
 # Rows are counted in files of up to so many bytes.
 _COUNTED = 1 << 24
@@ -107,51 +105,39 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
     path = str(dataset.get("path", ""))
     if not path.startswith("/"):
         return DataFacts(path, local=False)
-    target = Path(path)
-    if os.path.isdir(target):
-        empty = not any(target.iterdir())
-        return DataFacts(path, True, problem=f"{target} is an empty folder" if empty else "")
     kind = file_type(path)
     try:
-        return _sample(path, target, files.head(target, _LINE_LIMIT), kind)
+        found, row = first_row(path)
+    except BadRow as bad:
+        return DataFacts(path, True, ds_type=kind, problem=str(bad))
     except FileNotFoundError:
-        return DataFacts(path, True, problem=f"{target} is not there{near_file(path)}")
+        return DataFacts(path, True, problem=f"{path} is not there{near_file(path)}")
     except OSError as error:
-        return DataFacts(path, True, problem=f"{target} cannot be read: {error.strerror}")
+        return DataFacts(path, True, problem=f"{path} cannot be read: {error.strerror}")
+    if not found:
+        return DataFacts(path, True, ds_type=kind, problem=f"{path} is empty")
+    return DataFacts(path, True, tuple(map(str, shapes.shaped(row))), kind)
+
+
+def first_row(path: str) -> tuple[bool, Mapping[str, Any]]:
+    """Whether a file or a folder has rows, and its first one. Raises BadRow, OSError.
+
+    What has no name of rows is read as Axolotl reads it, and has no columns that are known.
+    """
+    if not os.path.isdir(path) and file_type(path) is None and formats.is_unknown(path):
+        return bool(files.head(Path(path), 1)), {}
+    bad: list[BadRow] = []
+    for file in formats.members(path):
+        for _, row in formats.rows(file, tell=bad.append):
+            return True, row
+    if bad:
+        raise bad[0]
+    return False, {}
 
 
 def file_type(path: str) -> str | None:
     """How the rows of a file are written, by its name, as Axolotl names it."""
-    return _DATA_TYPES.get(Path(path).suffix)
-
-
-def _sample(path: str, target: Path, head: bytes, kind: str | None) -> DataFacts:
-    if not head.strip():
-        return DataFacts(path, True, ds_type=kind, problem=f"{target} is empty")
-    try:
-        columns = _columns(head) if kind == "json" else ()
-    except ValueError as error:
-        if len(head) == _LINE_LIMIT:  # one row longer than the sample
-            return DataFacts(path, True, ds_type=kind)
-        return DataFacts(path, True, ds_type=kind, problem=f"{target}:1: {error}")
-    return DataFacts(path, True, columns, kind)
-
-
-def _columns(head: bytes) -> tuple[str, ...]:
-    """The names in the first object of JSON lines or of a JSON list. Raises ValueError."""
-    try:
-        whole = head if len(head) < _LINE_LIMIT else head[: head.rfind(b"\n") + 1]
-        text = whole.decode().lstrip("[ \t\r\n")
-        row, _ = json.JSONDecoder().raw_decode(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004  # the data's type, not the code's
-    return tuple(row)
+    return formats.kind_of(path)
 
 
 def count_rows(data: DataFacts, enough: int) -> int | None:

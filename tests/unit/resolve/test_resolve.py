@@ -188,7 +188,7 @@ def test_a_sequence_is_no_longer_than_the_models_context(context: int | None, le
         (("text", "messages"), "chat_template"),
         (("prompt", "completion"), "{instruction}"),
         (("instruction",), None),
-        (("question", "answer"), None),
+        (("question", "answer"), "{instruction}"),
         (("Text",), None),
         ((), None),
     ],

@@ -12,6 +12,8 @@ from envtune.data.reading import json_rows, opening, tables
 from envtune.data.reading.opening import PACKED, decoded, lines
 
 Found = Iterator[tuple[int, Any]]
+# Rows of a batch.
+SIZE = 4000
 
 # How rows are written, by the end of a file's name, as Axolotl names it (ds_type).
 BY_SUFFIX = {
@@ -50,7 +52,7 @@ def kind_of(path: str) -> str | None:
 
 
 def batches(
-    path: str, kind: str | None = None, size: int = 4000, tell: Tell = refuse
+    path: str, kind: str | None = None, size: int = SIZE, tell: Tell = refuse
 ) -> Iterator[Batch]:
     """The rows of a file, a folder or a pattern, `size` at a time. `tell` hears of each that cannot
     be read, and is left out if that returns. Raises BadRow, OSError."""
@@ -71,6 +73,11 @@ def rows(path: str, kind: str | None = None, tell: Tell = refuse) -> Found:
         return
     with opening.unpacked(path) as stream:
         yield from _BY_LINES[kind](stream, path, tell)
+
+
+def is_unknown(path: str) -> bool:
+    """Whether a file's name says neither how rows are written nor that there are none."""
+    return kind_of(path) is None and Path(path).suffix.lower() not in _INSTEAD
 
 
 def _unknown(path: str) -> str:
