@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from envtune.checks.named import module_spec
 from envtune.data import sets
+from envtune.data.batches import BadRow
 from envtune.data.verdicts import Verdict
 from envtune.errors import Exit, Problem
 from envtune.resolve import data as data_types
@@ -81,7 +83,9 @@ def rows(settings: Settings, facts: Facts) -> Iterator[Problem]:
         if data.local and not data.problem and data.columns:
             read = data_types.as_read(item, data, masked=masked)
             verdict = Verdict(most=_SHOWN)
-            verdict.look(sets.of(read, [data.path], untyped=index in untyped), _SEEN, _SECONDS)
+            with suppress(OSError, BadRow):  # told by who looks for the files
+                files = sets.files_of(item) or ()
+                verdict.look(sets.of(read, files, untyped=index in untyped), _SEEN, _SECONDS)
             yield from (Problem("", line, Exit.DATA) for line in verdict.lines())
 
 

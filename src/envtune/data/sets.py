@@ -1,5 +1,6 @@
 """A data set as its rows are read: its files, and the keys of Axolotl's by which each row reads."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,22 @@ def of(item: Keys, files: Sequence[str], *, untyped: bool, named: str = "dataset
         what = f"{item['path']} is cut at [{part}; only the first rows are taken, as {split}[:100]"
         raise Refused([Problem(named, what, Exit.CONFIG)])
     return Source(item, tuple(files), untyped, int(first[1]) if first else None)
+
+
+def files_of(item: Keys) -> list[str] | None:
+    """The files of a data set that lies here, or None. Raises BadRow, OSError."""
+    path, given = str(item.get("path") or ""), item.get("data_files")
+    several = [given] if isinstance(given, str) else list(given or ())
+    if given and not all(isinstance(one, str) for one in several):
+        return None
+    if several and path.startswith("/"):
+        several = [one if os.path.exists(one) else os.path.join(path, one) for one in several]
+        several = [os.path.abspath(one) for one in several]
+    elif not several:
+        several = [path]
+    if not all(one.startswith("/") for one in several):
+        return None
+    return [file for one in several for file in formats.members(one)]
 
 
 def data_set(source: Source, tell: Tell = refuse) -> DataSet:

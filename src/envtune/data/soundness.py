@@ -36,11 +36,7 @@ def problem(row: Row, keys: Keys) -> Told | None:
     if kind == "input_output":
         return _segments(row)
     if kind == TEMPLATED:
-        return (
-            None
-            if keys.get("input_format")
-            else _text(row, keys.get("field") or "text", needed=True)
-        )
+        return _templated(row, keys)
     columns = _columns(kind)
     return _instruct(row, columns) if columns else None
 
@@ -170,7 +166,8 @@ class _Columns:
         named = {part: _names(form) for part, form in forms.items()}
         self.answered = named.pop("output")
         order = ("system", "instruction", "input")
-        self.asked = tuple(name for part in order for name in named.get(part, ()))
+        asked = (name for part in order for name in named.get(part, ()))
+        self.asked = tuple(dict.fromkeys(asked))
         self.optional = optional
 
 

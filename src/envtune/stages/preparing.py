@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.data import sets
 from envtune.data.batches import BadRow
-from envtune.data.reading import formats
 from envtune.errors import Exit, Problem, Refused
 from envtune.runs import fingerprint
 from envtune.runs.contents import PREPARED
@@ -84,14 +84,14 @@ def _order(context: Context, plain: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the child is told; None where a data set is not on this machine. Raises Refused."""
     config, folder = context.config, context.run.folder
     wanted = asked(config.setting)
-    sets: dict[str, list[dict[str, Any]]] = {}
+    made: dict[str, list[dict[str, Any]]] = {}
     for split, key in _KEYS.items():
         for number, item in enumerate(plain.get(key) or ()):
             found = _files(context, item, key, number, fetch=wanted)
             if found is None:
                 return None
             untyped = number in config.untyped.get(key, ())
-            sets.setdefault(split, []).append({"item": item, "files": found, "untyped": untyped})
+            made.setdefault(split, []).append({"item": item, "files": found, "untyped": untyped})
     base = hubcache.base_folder(config, context.environ)
     other = str(plain.get("tokenizer_config") or "")
     beyond = "" if base else "the tokenizer is not here yet"
@@ -101,12 +101,12 @@ def _order(context: Context, plain: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "config": dict(plain),
         "tokenizer": other or str(base),
-        "sets": sets,
+        "sets": made,
         "settings": {name: config.setting(name) for name in names},
         "asked": wanted,
         "drops": config.setting("SFT_BAD_ROWS") == "drop",
         "beyond": beyond,
-        "content": _content(sets),
+        "content": _content(made),
         "run": folder,
         "caches": _caches(context) / "tokenizers",
         "out": _out(context, required=wanted),
@@ -118,31 +118,24 @@ def _files(
     context: Context, item: Mapping[str, Any], key: str, number: int, *, fetch: bool
 ) -> list[str] | None:
     """The files of a data set on this machine; of the Hub's only where they are to be fetched."""
-    given, name = item.get("data_files"), f"{key}[{number}]"
-    if isinstance(given, str) or given:
-        several = [given] if isinstance(given, str) else list(given)
-        return several if all(os.path.isabs(path) for path in several) else None
     path = str(item.get("path", ""))
-    if path.startswith("/"):
-        return _members(path)
-    if not fetch or not repositories.is_repository(item):
-        return None
-    split = str(item.get("split") or "train").partition("[")[0]
-    repository = Repository(name, "dataset", path, item.get("revision"))
-    local_only = bool(context.config.setting("SFT_LOCAL_FILES_ONLY"))
-    found = datafiles.fetched(
-        repository, split, item.get("name") or "", context.environ, local_only=local_only
-    )
-    return [str(path) for path in found]
-
-
-def _members(path: str) -> list[str]:
     try:
-        return formats.members(path)
+        found = sets.files_of(item)
     except BadRow as bad:
         raise Refused([Problem("", str(bad), Exit.DATA)]) from None
     except OSError as error:
         raise Refused([Problem("", f"{path}: {error.strerror}", Exit.DATA)]) from None
+    if found is not None:
+        return found
+    if not fetch or not repositories.is_repository(item):
+        return None
+    split = str(item.get("split") or "train").partition("[")[0]
+    repository = Repository(f"{key}[{number}]", "dataset", path, item.get("revision"))
+    local_only = bool(context.config.setting("SFT_LOCAL_FILES_ONLY"))
+    fetched = datafiles.fetched(
+        repository, split, item.get("name") or "", context.environ, local_only=local_only
+    )
+    return [str(file) for file in fetched]
 
 
 def _content(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

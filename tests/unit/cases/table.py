@@ -276,7 +276,8 @@ def _types() -> list[Case]:
     """Types that Axolotl has not, and columns that no row has."""
     unknown = {"sharegpt": "leave the type out", "alpcaa": "did you mean alpaca?",
                "chat-template": "did you mean chat_template?", "nothing.at_all": "is no type", "__main__": "is no type",
-               "alpaca:chat": "", "alpaca_chat.load_qa": "", "completion": "", "envtune.engine.rows": ""}  # fmt: skip
+               "alpaca:chat": "", "alpaca_chat.load_qa": "has no column question", "completion": "has no column text",
+               "envtune.engine.rows": "has no column text"}  # fmt: skip
     sft = [
         _one("type", "AXOLOTL_DATASETS__0__TYPE", name, 3 if words else 0, words or "!no type")
         for name, words in unknown.items()

@@ -16,6 +16,8 @@ from envtune.data.batches import BadRow
 # Bytes of a line, or of one row of a list: what is longer is no row, and is not held whole.
 LONGEST = 64 << 20
 _CHUNK = 1 << 20
+# A few bytes of zstd may hold 128 KiB: so many are unpacked at a time.
+_PACKED = 1 << 10
 PACKED = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
 _OTHERS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
@@ -46,9 +48,7 @@ def unpacked(path: str) -> Iterator[IO[bytes]]:
         if path.endswith(".gz"):
             stream: Any = gzip.GzipFile(fileobj=raw)
         elif path.endswith(".zst"):
-            import zstandard
-
-            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            stream = _Zstd(raw)
         else:
             stream = raw
         buffered = io.BufferedReader(stream, _CHUNK)
@@ -65,6 +65,36 @@ def unpacked(path: str) -> Iterator[IO[bytes]]:
             if type(error).__module__.startswith("zstandard"):
                 raise BadRow(path, "damaged", f"is damaged, or cut off: {error}") from None
             raise
+
+
+class _Zstd(io.RawIOBase):
+    """What a file of zstd's frames holds. Raises EOFError where the last one has no end, of which
+    the library's own reader says nothing."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        import zstandard
+
+        self.raw, self.frames = raw, zstandard.ZstdDecompressor()
+        self.frame, self.left, self.open = self.frames.decompressobj(), b"", False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.left:
+            packed = self.raw.read(_PACKED)
+            if not packed:
+                if self.open:
+                    raise EOFError("its last frame has no end")
+                return 0
+            while packed:
+                self.left += self.frame.decompress(packed)
+                packed, self.open = self.frame.unused_data, not self.frame.eof
+                if self.frame.eof:
+                    self.frame = self.frames.decompressobj()
+        size = min(len(buffer), len(self.left))
+        buffer[:size], self.left = self.left[:size], self.left[size:]
+        return size
 
 
 def _look(first: bytes, path: str) -> None:
