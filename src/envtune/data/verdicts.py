@@ -41,8 +41,6 @@ class Verdict:
         ways: set[str] = set()
         try:
             for batch in source.batches(self.tell, rows):
-                if time.monotonic() > end or (rows is not None and self.rows - before >= rows):
-                    break
                 for index, row in enumerate(batch.rows):
                     keys = source.keys(row)
                     if told := source.problem(row, keys):
@@ -53,6 +51,8 @@ class Verdict:
                     ways.add(name)
                     if why := soundness.idle(row, keys):
                         self.idle[why] += 1
+                if time.monotonic() > end or (rows is not None and self.rows - before >= rows):
+                    break
         except BadRow as bad:
             self.tell(bad)
         self.mixed |= len(ways) > 1
