@@ -18,7 +18,7 @@ SCRIPTS = ROOT / "scripts"
 TEMPLATE = SCRIPTS / "config_template.yaml"
 LOCAL = {
     "AXOLOTL_BASE_MODEL": "demo/tiny-llama",
-    "AXOLOTL_DATASETS": '[{"path": "demo/instructions.jsonl", "type": "alpaca"}]',
+    "AXOLOTL_DATASETS": '[{"path": "alpaca.jsonl", "type": "alpaca"}]',
     "SFT_DEVICE": "cpu",
 }
 AS_GPU = {**LOCAL, "SFT_DEVICE": "auto", "SFT_PRETEND_GPU": "rtx4090"}
@@ -27,6 +27,7 @@ AS_GPU = {**LOCAL, "SFT_DEVICE": "auto", "SFT_PRETEND_GPU": "rtx4090"}
 @pytest.fixture
 def place(embedded: Path, tmp_path: Path) -> Path:
     (tmp_path / "demo").symlink_to(embedded)
+    (tmp_path / "alpaca.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n' * 40)
     return tmp_path
 
 

@@ -80,7 +80,7 @@ def axolotl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
         "full": [question({"ADAPTER": "null"}, name) for name in MACHINES],
         "allowed": [question(environ, "a100") for environ in ALLOWED],
         "optimizers": [
-            question({"OPTIMIZER": name, "ADAPTER": "null"}, gpus)
+            question({"OPTIMIZER": name, **({} if name == "polora" else {"ADAPTER": "null"})}, gpus)
             for name in _optimizers()
             for gpus in ("h100", "h100x8")
         ],

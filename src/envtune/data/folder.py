@@ -59,13 +59,12 @@ class File:
 
 def line(row: Row) -> bytes:
     """A row as one line of JSON, in UTF-8 where its text can be; dates and the like as text."""
-    import orjson
-
-    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    compact = (",", ":")
     try:
-        return orjson.dumps(row, default=str, option=options)
-    except TypeError:  # a lone surrogate, or a number of more than 64 bits
-        return json.dumps(row, default=str, separators=(",", ":")).encode() + b"\n"
+        text = json.dumps(row, default=str, separators=compact, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        text = json.dumps(row, default=str, separators=compact).encode()
+    return text + b"\n"
 
 
 def state(folder: Path) -> dict[str, Any] | None:

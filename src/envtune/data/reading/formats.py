@@ -1,6 +1,7 @@
 """Which rows are in a file or a folder, however they are written."""
 
 import glob
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -66,6 +67,9 @@ def batches(
 def rows(path: str, kind: str | None = None, tell: Tell = refuse) -> Found:
     """Each row of one file and where it begins. Raises BadRow, OSError."""
     kind = kind_of(path) or kind or _unknown(path)
+    if missing := _missing(path, kind):
+        what = f"needs {missing}, which is not installed here: pip install {missing}"
+        raise BadRow(path, "no reader", what)
     if kind in _WHOLE:
         if path.endswith(PACKED):
             raise BadRow(path, "no rows", f"is packed {kind}, which packs itself: unpack it")
@@ -73,6 +77,12 @@ def rows(path: str, kind: str | None = None, tell: Tell = refuse) -> Found:
         return
     with opening.unpacked(path) as stream:
         yield from _BY_LINES[kind](stream, path, tell)
+
+
+def _missing(path: str, kind: str) -> str:
+    """The library that reads a file and is not here, as where the wheel alone is installed."""
+    wanted = "pyarrow" if kind in _WHOLE else "zstandard" if path.endswith(".zst") else ""
+    return wanted if wanted and importlib.util.find_spec(wanted) is None else ""
 
 
 def is_unknown(path: str) -> bool:
