@@ -85,11 +85,17 @@ def test_rows_are_filtered_and_held_back_by_what_they_say(
     rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(60)]
     rows += [{"prompt": "See http://a.b/c", "completion": "x"}] * 3
     run = start.train(
-        **write(tmp_path / "rows.jsonl", rows), SFT_FILTER_URLS="true", AXOLOTL_VAL_SET_SIZE="10"
-    )
+        **write(tmp_path / "rows.jsonl", rows), SFT_FILTER_URLS="true", AXOLOTL_VAL_SET_SIZE="10",
+        SFT_SAVE_SPLITS="true",
+    )  # fmt: skip
     stage = read(run / "run.json")["stages"]["prepare"]
     assert stage["rows"] == {"train": 50, "eval": 10}
     assert stage["required"]
+    kept = {name: (run / "data/splits" / name).read_text() for name in ("train.jsonl", "val.jsonl")}
+    assert [text.count("\n") for text in kept.values()] == [50, 10]
+    assert sorted("".join(kept.values()).splitlines()) == sorted(
+        json.dumps(row, separators=(",", ":")) for row in rows[:60]
+    )
 
 
 def test_the_losses_are_those_of_rows_that_axolotl_prepares(start: Entrypoint) -> None:

@@ -18,7 +18,7 @@ from envtune.errors import Exit, Problem, Refused
 from envtune.runs import fingerprint
 from envtune.runs.contents import PREPARED
 from envtune.settings.own import OWN
-from envtune.settings.own.preparation import FILTERS, MIXTURE
+from envtune.settings.own.preparation import FILTERS, MIXTURE, SAVE
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import datafiles, hubcache, repositories
@@ -76,7 +76,7 @@ def _not_here(context: Context, why: str) -> StageRecord | None:
 
 def asked(setting: Any) -> bool:
     """Whether rows are to be filtered, weighed or kept."""
-    names = {**FILTERS, **MIXTURE}.keys() - {"SFT_SAMPLE_SIZE"}
+    names = {**FILTERS, **MIXTURE, SAVE: None}.keys() - {"SFT_SAMPLE_SIZE"}
     return any(setting(name) != OWN[name].default for name in names)
 
 
@@ -104,6 +104,7 @@ def _order(context: Context, plain: Mapping[str, Any]) -> dict[str, Any] | None:
         "sets": made,
         "settings": {name: config.setting(name) for name in names},
         "asked": wanted,
+        "save": config.setting(SAVE),
         "drops": config.setting("SFT_BAD_ROWS") == "drop",
         "beyond": beyond,
         "content": _content(made),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.data import sets
+from envtune.data import folder, sets
 from envtune.data.batches import BadRow, Batch, refuse
 from envtune.data.taken import counts, preparation, wishes
 from envtune.data.taken.counts import Counts
@@ -33,6 +33,8 @@ from envtune.errors import Exit, Problem, Refused
 
 # Beside prepared rows: how many were left out, by reason.
 _LEFT_OUT = "left_out.json"
+# In the run folder: the rows of each side, where they are to be kept.
+_SPLITS = "data/splits"
 Read = Iterator[tuple[Mapping[str, Any], Batch]]
 
 
@@ -78,8 +80,18 @@ class Preparing:
         told = list(counts.lines(self.counts)) if self.asked else []
         mixed = any(one.untyped for several in self.sources.values() for one in several)
         made |= {"required": self.asked or bool(dropped) or mixed}
+        if self.order["save"]:
+            self._save(Path(self.order["run"]) / _SPLITS)
         handover.say(Path(self.order["run"]), made)
         return {**made, "dropped": dropped, "lines": told}
+
+    def _save(self, where: Path) -> None:
+        """Keeps the rows of each side of the split as they were read."""
+        several = [sets.data_set(one, self.left.tell) for one in self.sources[TRAIN]]
+        with folder.working(where):
+            written = folder.write(where, preparation.prepared(several, self.wanted))
+            told = {"files": [file.plain() for file in written]}
+            folder.finish(where, written, told, "The rows of each side of the split, as read.\n")
 
     def _dropped(self, made: Mapping[str, Any]) -> dict[str, int]:
         """How many rows were left out for which reason, also by the start that made them."""

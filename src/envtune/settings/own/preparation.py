@@ -9,6 +9,7 @@ from envtune.settings.own.setting import FLAG, TEXT, Own
 
 ALL_EXHAUSTED, FIRST_EXHAUSTED = "all_exhausted", "first_exhausted"
 WEIGHTS, STRATEGY = "SFT_DATA_WEIGHTS", "SFT_INTERLEAVE_STRATEGY"
+SAVE = "SFT_SAVE_SPLITS"
 
 _CHARACTERS = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}
 _LANGUAGE = {
@@ -60,9 +61,7 @@ KEPT: dict[str, Own] = {
         "folders that `envtune prepare` has written, each a data set",
     ),
     "SFT_PREPARED_DIR": Own(TEXT, None, "folder in which the prepared rows are kept"),
-    "SFT_SAVE_SPLITS": Own(
-        FLAG, False, "keep the rows of each side of the split as train.jsonl and val.jsonl"
-    ),
+    SAVE: Own(FLAG, False, "keep the rows of each side of the split as train.jsonl and val.jsonl"),
 }
 
 LOOKED_AT: dict[str, Own] = {
