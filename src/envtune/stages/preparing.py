@@ -15,6 +15,7 @@ from envtune import files
 from envtune.data import sets
 from envtune.data.batches import BadRow
 from envtune.errors import Exit, Problem, Refused
+from envtune.machine import hardware
 from envtune.runs import fingerprint
 from envtune.runs.contents import PREPARED
 from envtune.settings.own import OWN
@@ -152,7 +153,8 @@ def _caches(context: Context) -> Path:
     """Where envtune keeps what another run may use, beside the Hub's caches."""
     environ = context.environ
     home = environ.get("HF_HOME") or context.config.setting("SFT_CACHE_DIR")
-    user = environ.get("HOME") or str(context.run.folder.parent)
+    usable = hardware.home_is_usable(environ)
+    user = environ["HOME"] if usable else str(context.run.folder.parent / ".home")
     return Path(home or environ.get("XDG_CACHE_HOME") or f"{user}/.cache") / "envtune"
 
 

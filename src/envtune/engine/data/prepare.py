@@ -29,7 +29,7 @@ from envtune.data.verdicts import Verdict
 from envtune.engine.data import handover, tokenised
 from envtune.engine.data.made import Beyond
 from envtune.engine.data.tokenised import TEST
-from envtune.errors import Exit, Problem, Refused
+from envtune.errors import Exit, Problem, Refused, of_file
 
 # Beside prepared rows: how many were left out, by reason.
 _LEFT_OUT = "left_out.json"
@@ -171,10 +171,20 @@ class Preparing:
         return {"beyond": reason, "lines": list(verdict.notes())}
 
 
+def _result(order: Mapping[str, Any]) -> dict[str, Any]:
+    """What one order comes to. Raises Refused, also where a file cannot be written or read."""
+    try:
+        return Preparing(order).result()
+    except OSError as error:
+        error.filename = error.filename or order["out"]  # a write to a full disk names none
+        exit_, told = of_file(error)
+        raise Refused([Problem("", told, exit_)]) from None
+
+
 def main() -> None:
     order = json.loads(Path(sys.argv[1]).read_text())
     try:
-        result = Preparing(order).result()
+        result = _result(order)
     except Refused as refusal:
         for problem in refusal.problems:
             print(f"prepare: refused: {problem}", file=sys.stderr, flush=True)
