@@ -28,7 +28,7 @@ _PLACE = re.compile(r"\{\{\s*(.+?)\s*\}\}")
 
 def problem(row: Row, keys: Keys) -> Told | None:
     """The reason, the same for each row of its kind, and what is wrong with this one; or None."""
-    kind = keys.get("type")
+    kind = _type(keys)
     if kind == CHAT:
         return _chat(row, keys)
     if kind == "completion":
@@ -41,6 +41,15 @@ def problem(row: Row, keys: Keys) -> Told | None:
     return _instruct(row, columns) if columns else None
 
 
+def _type(keys: Keys) -> Any:
+    """The type that keys name, or that those of a layout, a column or turns mean."""
+    if keys.get("type"):
+        return keys["type"]
+    if keys.get("field_messages"):
+        return CHAT
+    return TEMPLATED if keys.get("input_format") else "completion" if keys.get("field") else None
+
+
 def _templated(row: Row, keys: Keys) -> Told | None:
     if not keys.get("input_format"):
         return _text(row, keys.get("field") or "text", needed=True)
@@ -50,7 +59,7 @@ def _templated(row: Row, keys: Keys) -> Told | None:
 
 def idle(row: Row, keys: Keys) -> str:
     """Why nothing is learned from a row that is sound, or nothing."""
-    if keys.get("type") == CHAT:
+    if _type(keys) == CHAT:
         return "" if any(_said(turn, keys) for turn in _turns(row, keys)) else "no answer in it"
     return "" if texts(row, keys)[1].strip() else "an empty answer"
 
@@ -65,7 +74,7 @@ def _said(turn: Any, keys: Keys) -> bool:
 
 def texts(row: Row, keys: Keys) -> tuple[str, str]:
     """What a row asks and what it answers, as far as its keys tell; ("", all) for plain text."""
-    kind = keys.get("type")
+    kind = _type(keys)
     if kind == CHAT:
         role, content = _sides(keys)
         sides: tuple[list[str], list[str]] = ([], [])
