@@ -203,7 +203,7 @@ def test_parity_expects_of_a_server_what_the_merged_model_answers(
     edit(base / "config.json", quantization_config=told | {"bnb_4bit_compute_dtype": compute})
     trained(base, tmp_path / "adapter", ADAPTERS[adapter])
     merging.merge(base, tmp_path / "adapter", tmp_path / "merged")
-    asked = {"data": tmp_path, "device": "cpu", "dtype": "float32", "prompts": 2, "tokens": 8}
+    asked = {"run": tmp_path, "device": "cpu", "dtype": "float32", "prompts": 2, "tokens": 8}
     packed = answers.answers({**asked, "base": base, "adapter": tmp_path / "adapter"})
     merged = answers.answers({**asked, "base": tmp_path / "merged", "adapter": None})
     for found, expected in zip(packed, merged, strict=True):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from envtune.errors import Problem
+from envtune.settings.own import OWN
 from envtune.settings.own.preparation import DECISIVE, WEIGHTS
 from envtune.settings.typed import Settings
 
@@ -35,7 +36,8 @@ def _unread(settings: Settings) -> Iterator[Problem]:
     )
     why = why or ("are of a training that is passed on as it is" if settings.passes_through else "")
     for name in DECISIVE if why else ():
-        if (setting := settings.own.get(name)) and setting.value:
+        setting = settings.own.get(name)
+        if setting and setting.value and setting.value != OWN[name].default:
             yield Problem(setting.name, f"cannot be obeyed: the rows {why}; unset it")
 
 

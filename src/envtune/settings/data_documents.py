@@ -4,6 +4,7 @@ Several are one where they agree on all but the data sets. Data that is prepared
 is prepared apart, and its folders are named.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def named(text: str) -> list[str]:
             raise DocumentError('has to be a list of paths, such as ["a", "b"]')
         return list(found)
     several = [part.strip() for part in text.split(",") if part.strip()]
-    return several if not Path(text).exists() else [text]
+    return several if not os.path.exists(text) else [text]  # False for a name that is too long
 
 
 def described(text: str) -> Document:
@@ -65,6 +66,8 @@ def _agree(values: dict[str, Any], rest: dict[str, Any], path: str, first: str) 
 def prepared(text: str) -> Document:
     """The data sets in the folders that a variable names. Raises DocumentError."""
     states = [(Path(path), _state(Path(path))) for path in named(text)]
+    if not states:
+        raise DocumentError("names no folder")
     marks = {state.get("response_template") for _, state in states}
     if len(marks) > 1:
         told = ", ".join(f"{folder} {state.get('response_template')!r}" for folder, state in states)
