@@ -9,7 +9,8 @@ def test_what_axolotl_refuses_is_one_line_without_a_traceback(entrypoint: Entryp
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
     (entrypoint.folder / "bad.jsonl").write_text(f'{row}\n{{"messages": "nonsense"}}\n')
     told = entrypoint.folder / "termination"
-    start = entrypoint.start(TERMINATION_LOG_FILE=str(told), AXOLOTL_DATASETS__0__PATH="bad.jsonl")
+    bad = {"AXOLOTL_DATASETS__0__PATH": "bad.jsonl", "SFT_PREPARE": "axolotl"}
+    start = entrypoint.start(TERMINATION_LOG_FILE=str(told), **bad)
     result = start.wait()
     assert result.code == 3, result.err[-3000:]
     assert "the data could not be read" in told.read_text()

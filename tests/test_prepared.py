@@ -350,13 +350,12 @@ def test_a_training_on_prepared_rows_is_the_one_on_raw_rows_and_axolotl_prepares
 ) -> None:
     run = entrypoint.folder / "outputs" / lora.name
     as_if_killed(lora, run, begun=begun)
-    prepared_for(run, entrypoint.folder)
-    assert entrypoint.train(**forking) == run
+    assert entrypoint.train(**forking, SFT_PREPARE="axolotl") == run
     assert harness.losses(run) == harness.losses(lora)
     adapter = Path("adapter") / "adapter_model.safetensors"
     assert (run / adapter).read_bytes() == (lora / adapter).read_bytes()
-    assert list(lora.glob("data/**/*.arrow"))
-    assert not list(run.glob("data/**/*.arrow"))
+    assert list(run.glob("data/**/*.arrow"))
+    assert not list(lora.glob("data/**/*.arrow"))
 
 
 @pytest.mark.skipif(not DRILL, reason="DRILL=1: two ranks, and packed rows, for a minute each")

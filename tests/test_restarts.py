@@ -218,7 +218,7 @@ def test_a_training_that_cannot_work_is_not_begun_twice_by_one_container(
 ) -> None:
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
     (tmp_path / "bad.jsonl").write_text(f'{row}\n{{"messages": "nonsense"}}\n')
-    change = {"AXOLOTL_DATASETS__0__PATH": "bad.jsonl"}
+    change = {"AXOLOTL_DATASETS__0__PATH": "bad.jsonl", "SFT_PREPARE": "axolotl"}
     first = restart(**change)
     assert first.code == 3, first.err[-3000:]
     [log] = tmp_path.glob("logs/*/train/run.log")

@@ -80,7 +80,8 @@ def rows(settings: Settings, facts: Facts) -> Iterator[Problem]:
     untyped = data_types.untyped(settings).get("datasets", ())
     masked = "response_template" in settings.axolotl
     for index, (item, data) in enumerate(zip(given.value, facts.data, strict=True)):
-        if data.local and not data.problem and data.columns:
+        known = data_types.is_typed(item, data, masked=masked)
+        if data.local and not data.problem and data.columns and known:
             read = data_types.as_read(item, data, masked=masked)
             verdict = Verdict(most=_SHOWN)
             with suppress(OSError, BadRow):  # told by who looks for the files
