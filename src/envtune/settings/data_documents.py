@@ -23,11 +23,19 @@ def named(text: str) -> list[str]:
     """The paths in a variable: a JSON list, or with commas between. Raises DocumentError."""
     if text.lstrip().startswith("["):
         found = documents.parse(text, "its value", ".json")
-        if not all(isinstance(one, str) for one in found):
+        if not isinstance(found, list) or not all(map(_is_path, found)):
             raise DocumentError('has to be a list of paths, such as ["a", "b"]')
         return list(found)
     several = [part.strip() for part in text.split(",") if part.strip()]
     return several if not os.path.exists(text) else [text]  # False for a name that is too long
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a value may be a path: half of a character or a NUL is in none."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def described(text: str) -> Document:
