@@ -113,7 +113,8 @@ def _block(value: Any) -> _Plain:
 def _origin(value: Value) -> _Plain:
     """Where a value came from, as the text of a comment."""
     text = f"{value.source}: {value.reason}" if value.reason else value.source
-    return _Plain(" ".join(text.split()))
+    shown = "".join(c if c.isprintable() else " " for c in text)  # YAML takes no control codes
+    return _Plain(" ".join(shown.split()))
 
 
 def _compare(text: str, wanted: Mapping[str, Any], template: Path) -> None:
