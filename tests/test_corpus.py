@@ -196,7 +196,7 @@ def test_a_csv_becomes_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "code", "told"),
     [
-        ("a.csv", "title,body\na,b\n", 3, "a.csv:2: has no prompt or input"),
+        ("a.csv", "title,body\na,b\n", 3, "a.csv:2: has no prompt or question"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt": \n', 3, "a.jsonl:2: "),
         ("a.jsonl", "", 3, "a.jsonl"),
         ("b.csv", None, 1, "b.csv"),

@@ -101,8 +101,9 @@ def validate(args: argparse.Namespace) -> Result:
         LOG.info("%s", line)
     if verdict.wrong:
         raise Refused(Problem("", line, Exit.DATA) for line in verdict.lines())
-    if not verdict.rows:
-        raise Refused([Problem("", "there is no row", Exit.DATA)])
+    if sum(verdict.idle.values()) == verdict.rows:
+        what = "nothing is learned from any row" if verdict.rows else "there is no row"
+        raise Refused([Problem("", what, Exit.DATA)])
     return Exit.DONE, f"{verdict.rows:,} rows: {verdict.told()}"
 
 

@@ -20,6 +20,13 @@ class Batch:
         """A row as people name it: file:line."""
         return f"{self.source}:{self.places[index]}"
 
+    def only(self, indices: Sequence[int]) -> "Batch":
+        """Some of the rows."""
+        if len(indices) == len(self.rows):
+            return self
+        places, rows = self.places, self.rows
+        return Batch(self.source, [places[i] for i in indices], [rows[i] for i in indices])
+
 
 class BadRow(ValueError):
     """A row that cannot be trained on. `reason` is counted: a few words, the same for each row

@@ -4,11 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row
+from envtune.data.shapes import ANSWERED, ASKED, CHATS
 
-# The first column that is there counts.
-_PROMPTS = ("prompt", "input", "instruction", "question")
-_ANSWERS = ("completion", "output", "response", "answer")
-_CHATS = ("messages", "conversations")
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -20,13 +17,13 @@ def converted(batches: Iterable[Batch]) -> Iterator[Row]:
 
 
 def _converted(row: Row, where: str) -> Row:
-    if chat := next((row[name] for name in _CHATS if row.get(name)), None):
+    if chat := next((row[name] for name in CHATS if row.get(name)), None):
         return {"messages": [_message(one, where) for one in _turns(chat, where)]}
     if set(row) == {"text"}:
         return {"text": _text(row["text"], where, "text")}
-    prompt, answer = (_named(row, names) for names in (_PROMPTS, _ANSWERS))
+    prompt, answer = (_named(row, names) for names in (ASKED, ANSWERED))
     if prompt is None or answer is None:
-        lost = " or ".join(_PROMPTS if prompt is None else _ANSWERS)
+        lost = " or ".join(ASKED if prompt is None else ANSWERED)
         raise BadRow(where, "no such columns", f"has no {lost}; it has {', '.join(row) or 'none'}")
     asked = _text(row[prompt], where, prompt)
     more = row.get("input") if prompt == "instruction" else None

@@ -101,6 +101,14 @@ def working(folder: Path) -> Iterator[None]:
             (folder / _BEGUN).unlink(missing_ok=True)
 
 
+def clear_up(folder: Path) -> None:
+    """Takes away what one that was killed after its end has left. Raises NotOursError where
+    somebody works there."""
+    if (folder / _BEGUN).exists():
+        with working(folder):
+            pass
+
+
 def _make_sure(folder: Path, *, killed: bool) -> None:
     """That nothing there is somebody else's; what one that was killed has left goes."""
     ours = _digests(folder)

@@ -5,13 +5,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envtune.data import shapes, soundness
 from envtune.data.batches import BadRow, Batch, Row, Tell, refuse
 from envtune.data.reading import formats
-from envtune.data.taken.preparation import DataSet
 from envtune.errors import Exit, Problem, Refused
+
+if TYPE_CHECKING:  # a check reads rows and prepares none
+    from envtune.data.taken.preparation import DataSet
 
 Keys = Mapping[str, Any]
 # Where a data set lies and which of its rows are meant; all else says how a row reads.
@@ -51,7 +53,7 @@ class Source:
         left, kind = self.most, self.item.get("ds_type")
         for file in self.files:
             for batch in formats.batches(file, kind, size or formats.SIZE, tell):
-                part = batch if left is None else _first(batch, left)
+                part = batch if left is None else batch.only(range(min(left, len(batch.rows))))
                 if self.untyped:
                     part = Batch(part.source, part.places, [shapes.shaped(r) for r in part.rows])
                 if part.rows:
@@ -93,8 +95,10 @@ def files_of(item: Keys) -> list[str] | None:
     return [file for one in several for file in formats.members(one)]
 
 
-def data_set(source: Source, tell: Tell = refuse) -> DataSet:
+def data_set(source: Source, tell: Tell = refuse) -> "DataSet":
     """What the preparation takes rows of."""
+    from envtune.data.taken.preparation import DataSet
+
     return DataSet(
         name=str(source.item["path"]),
         batches=partial(source.batches, tell),
@@ -118,15 +122,4 @@ def read(source: Source, tell: Tell = refuse) -> Iterator[tuple[Keys, Batch]]:
             else:
                 found.setdefault(name, (keys, []))[1].append(index)
         for keys_, several in found.values():
-            yield keys_, only(batch, several)
-
-
-def only(batch: Batch, indices: Sequence[int]) -> Batch:
-    """Some rows of a batch."""
-    if len(indices) == len(batch.rows):
-        return batch
-    return Batch(batch.source, [batch.places[i] for i in indices], [batch.rows[i] for i in indices])
-
-
-def _first(batch: Batch, left: int) -> Batch:
-    return only(batch, range(min(left, len(batch.rows))))
+            yield keys_, batch.only(several)

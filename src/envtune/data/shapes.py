@@ -14,33 +14,21 @@ Keys = Mapping[str, Any]
 # The type of rows that are laid out or masked by a template.
 TEMPLATED = "envtune.engine.rows"
 CHAT = "chat_template"
-_CHATS = ("messages", "conversations")
+CHATS = ("messages", "conversations")
 # The names of a turn's sides, in messages and in ShareGPT's conversations.
 SIDES = (("role", "content"), ("from", "value"))
-_ASKED = ("prompt", "question", "query", "input", "instruction")
-_ANSWERED = ("completion", "response", "answer", "output")
+ASKED = ("prompt", "question", "query", "input", "instruction")
+ANSWERED = ("completion", "response", "answer", "output")
 _BESIDE = ("input", "context")
 _PAIR = ("chosen", "rejected")
-_KNOWN = (*_CHATS, *_ASKED, *_ANSWERED, *_BESIDE, *_PAIR, "text", "system", "tools", "label")
+_KNOWN = (*CHATS, *ASKED, *ANSWERED, *_BESIDE, *_PAIR, "text", "system", "tools", "label")
 # What says that a turn is not learned from.
 _TRAINED = "training"
 
 
-def reading(row: Row, item: Keys) -> Keys:
-    """The keys by which a row reads: the item's own, or what its columns tell. Raises BadRow.
-
-    A row that `shaped` would change is to be changed before.
-    """
-    if any(item.get(key) for key in ("type", "field", "input_format")):
-        return item
-    if item.get("field_messages"):
-        return {"type": CHAT, **item}
-    return {**told(row), **item}
-
-
 def told(row: Row) -> dict[str, Any]:
     """The keys that a row's columns tell. Raises BadRow where they tell none."""
-    for name in _CHATS:
+    for name in CHATS:
         if name in row:
             return _chat(name, row[name])
     if "instruction" in row and "output" in row:
@@ -75,8 +63,8 @@ def _chat(name: str, turns: Any) -> dict[str, Any]:
 
 def _question(row: Row) -> dict[str, str] | None:
     """A question and its answer, as a type of the user's own."""
-    asked = next((name for name in _ASKED if name in row), None)
-    answered = next((name for name in _ANSWERED if name in row), None)
+    asked = next((name for name in ASKED if name in row), None)
+    answered = next((name for name in ANSWERED if name in row), None)
     if asked is None or answered is None:
         return None
     more = next((n for n in _BESIDE if n in row and n != asked and asked == "instruction"), None)

@@ -152,19 +152,25 @@ def _turn(turn: Any, where: str, keys: Keys) -> Told | None:
         )
     role, content = _sides(keys)
     said = turn.get(role)
-    if not isinstance(said, str):
+    if said is None:
         has = ", ".join(map(str, turn)) or "nothing"
         return "a turn without a role", f"{where} has no {role}; it has {has}"
+    if not isinstance(said, str):
+        return "no text", f"{where}.{role} is {_kind(said)}, {_short(said)}, and no text"
     own = {name for names in (keys.get("roles") or {}).values() for name in names}
     if said not in _ROLES and said not in own and said not in (keys.get("roles_to_train") or ()):
         what = f"{where} has the role {_short(said)}; known are system, user, assistant and tool"
-        return "a role that is not known", f"{what}; AXOLOTL_DATASETS__0__ROLES maps others"
+        return "a role that is not known", f"{what}; the data set's `roles` maps others"
     value = turn.get(content)
     if value is None and not any(turn.get(n) for n in ("tool_calls", "reasoning_content")):
         told = "is null" if content in turn else "is not there"
         return "null" if content in turn else "no content", f"{where}.{content} {told}"
     if value is not None and not isinstance(value, str | list):
         return "no text", f"{where}.{content} is {_kind(value)}, {_short(value)}, and no text"
+    parts = value if isinstance(value, list) else ()
+    if wrong := [part for part in parts if not isinstance(part, str | Mapping)]:
+        what = f"{where}.{content} has a part that is {_kind(wrong[0])}, {_short(wrong[0])}"
+        return "a part that is no object", f"{what}, and no object with a text"
     return None
 
 

@@ -59,6 +59,7 @@ def prepare(settings: Settings, environ: Mapping[str, str], *, force: bool, dry:
 
 def _as_it_is(where: Path, old: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     if old.get("asked") == asked:
+        folder.clear_up(where)
         return f"{where} holds these rows already; --force prepares them again"
     now, before = asked["settings"], old.get("asked", {}).get("settings", {})
     names = sorted(n for n in {*now, *before} if now.get(n) != before.get(n)) or ["the data"]

@@ -29,8 +29,8 @@ ROWS: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"messages": [{"role": "tool", "content": "a", "name": "f"}]}),
 ]  # fmt: skip
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"title": "a"}, "has no prompt or input or instruction or question; it has title"),
-    ({"prompt": "a"}, "has no completion or output or response or answer; it has prompt"),
+    ({"title": "a"}, "has no prompt or question or query or input or instruction; it has title"),
+    ({"prompt": "a"}, "has no completion or response or answer or output; it has prompt"),
     ({}, "it has none"),
     ({"text": "a", "title": "b"}, "has no prompt"),
     ({"prompt": ["a"], "completion": "b"}, "prompt holds a list and no text"),

@@ -63,6 +63,13 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (CHAT, {"messages": [*TURNS, {"role": "chatgpt", "content": "a"}]}, 'has the role "chatgpt"'),
     (CHAT, {"messages": [{"role": "user", "content": None}]}, "messages[0].content is null"),
     (CHAT, {"messages": [{"role": "user"}]}, "messages[0].content is not there"),
+    (CHAT, {"messages": [{"role": 1, "content": "a"}]}, "messages[0].role is a number, 1"),
+    (
+        CHAT,
+        {"messages": [{"role": "user", "content": [{"text": "a"}, 1]}]},
+        "messages[0].content has a part that is a number, 1",
+    ),
+    (CHAT, {"messages": [{"role": "user", "content": [None]}]}, "a part that is null"),
     (CHAT, {"messages": [{"role": "user", "content": 5}]}, "messages[0].content is a number, 5"),
     ({"type": "alpaca"}, {"instruction": None, "output": "b"}, "instruction is null"),
     ({"type": "alpaca"}, {"instruction": "a"}, "has no column output"),

@@ -32,7 +32,7 @@ _INSTEAD = {
 def _text_rows(stream: IO[bytes], path: str, tell: Tell) -> Found:
     for number, start, line in lines(stream, path):
         try:
-            text = decoded(line, start, f"{path}:{number}")
+            text = decoded(line.rstrip(b"\r\n"), start, f"{path}:{number}")
         except BadRow as bad:
             tell(bad)
             continue

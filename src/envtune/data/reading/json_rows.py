@@ -6,7 +6,9 @@ loader would not read are bad here too: names twice in one object, halves of cha
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 from envtune.data.batches import BadRow, Row, Tell
@@ -15,6 +17,10 @@ from envtune.data.reading.opening import BOM, LONGEST, decoded, lines
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+# How a name ends, as programs write it.
+_NAMED = (b'":', b'" :')
+# From this line on rows are parsed by orjson.
+_FEW = 2000
 Found = tuple[int, Row]  # the line, and the row
 
 
@@ -45,50 +51,50 @@ def _whole(line: bytes) -> bool:
 
 
 def _by_line(stream: IO[bytes], path: str, tell: Tell) -> Iterator[Found]:
-    parse = _parser()
+    fast = None
     for number, start, line in lines(stream, path):
         if not line or line.isspace():
             continue
+        if number == _FEW:
+            fast = _orjson()
         where = f"{path}:{number}"
         try:
-            row = checked(_parsed(parse, line, start, where), line, where)
+            row = checked(_parsed(fast, line, start, where), line, where)
         except BadRow as bad:
             tell(bad)
             continue
         yield number, row
 
 
-def _parsed(parse: Any, line: bytes, start: int, where: str) -> Any:
-    try:
-        return parse(line)
-    except (ValueError, RecursionError):
-        return _slowly(line, start, where)
-
-
-def _parser() -> Any:
-    """orjson, ten times as fast, where it is installed."""
+def _orjson() -> Any:
+    """What parses ten times as fast and takes 4 ms to import, where it is installed."""
     try:
         import orjson
     except ImportError:
-        return json.loads
+        return None
     return orjson.loads
 
 
-def _slowly(line: bytes, start: int, where: str) -> Any:
-    """A line that the fast parser refuses: NaN is one that the loader takes. Raises BadRow."""
+def _parsed(fast: Any, line: bytes, start: int, where: str) -> Any:
+    """What a line says. orjson refuses NaN, which the loader takes, and tells no column."""
+    with suppress(ValueError):
+        if fast is not None:
+            return fast(line)
     text = decoded(line, start, where)
     try:
         row = json.loads(text)
-    except RecursionError:
-        raise BadRow(where, "no JSON", "is nested too deeply") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRow(where, "no JSON", _told(error, text)) from None
-    _characters(row, where)
+    if "\\u" in text:
+        _characters(row, where)
     return row
 
 
-def _told(error: json.JSONDecodeError, text: str) -> str:
+def _told(error: Exception, text: str) -> str:
+    """What is wrong with a line, and what may be meant."""
     what = _said(error)
+    if not isinstance(error, json.JSONDecodeError):
+        return what
     if text.lstrip().startswith("{'"):
         what += "; names and texts need double quotes"
     elif error.msg == "Extra data":
@@ -98,8 +104,13 @@ def _told(error: json.JSONDecodeError, text: str) -> str:
     return what
 
 
-def _said(error: json.JSONDecodeError) -> str:
-    return f"not JSON: {error.msg.removesuffix(' starting at')} at column {error.colno}"
+def _said(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        said = error.msg.removesuffix(" at").removesuffix(" starting")
+        return f"not JSON: {said} at column {error.colno}"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    return "holds a number of more digits than any text that is trained on"  # Python's own bound
 
 
 def _characters(row: Any, where: str) -> None:
@@ -115,10 +126,18 @@ def checked(row: Any, text: bytes, where: str) -> Row:
     if not isinstance(row, dict):
         kind = {list: "a list", str: "a text", type(None): "null"}.get(type(row), "a value")
         raise BadRow(where, "no object", f"is {kind}, and a row is an object with named columns")
-    for name in row:
-        if text.count(f'"{name}"'.encode(errors="surrogatepass")) > 1 and name in _twice(text):
-            raise BadRow(where, "a name twice", f"has {name} twice")
+    written = sum(text.count(mark) - text.count(b"\\" + mark) for mark in _NAMED)
+    if written > _names(row) and (twice := _twice(text)):
+        raise BadRow(where, "a name twice", f"has {sorted(twice)[0]} twice")
     return row
+
+
+def _names(value: Any) -> int:
+    """How many names there are in a value, at any depth: fewer than are written where one stands
+    twice in its object."""
+    inner = value.values() if isinstance(value, dict) else value
+    below = sum(_names(one) for one in inner if isinstance(one, dict | list))
+    return below + (len(value) if isinstance(value, dict) else 0)
 
 
 def _twice(text: bytes) -> set[str]:
@@ -128,8 +147,7 @@ def _twice(text: bytes) -> set[str]:
     def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
-            names = [name for name, _ in pairs]
-            found.update(name for name in names if names.count(name) > 1)
+            found.update(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
         return made
 
     json.loads(text, object_pairs_hook=keep)
@@ -139,21 +157,30 @@ def _twice(text: bytes) -> set[str]:
 def _values(stream: IO[bytes], path: str) -> Iterator[Found]:
     """The objects of a list, or objects that follow each other."""
     reader = _Reader(stream, path)
-    listed = reader.next() == "["
-    if listed:
-        reader.at += 1
-    while (mark := reader.next()) not in ("", "]" if listed else ""):
-        if mark == "," and listed:
+    if reader.next() == "[":
+        yield from _of_list(reader)
+    while reader.next():
+        yield reader.row()
+
+
+def _of_list(reader: "_Reader") -> Iterator[Found]:
+    reader.at += 1
+    mark = reader.next()
+    while mark != "]":
+        if not mark:
+            raise reader.bad("the list has no end: cut off")
+        yield reader.row()
+        mark = reader.next()
+        if mark == ",":
             reader.at += 1
-            continue
-        line, text, row = reader.value()
-        yield line, checked(row, text.encode(errors="surrogatepass"), f"{path}:{line}")
-    if listed and not mark:
-        raise BadRow(f"{path}:{reader.line}", "no JSON", "not JSON: the list has no end: cut off")
-    if listed:
-        reader.at += 1
-        if reader.next():
-            raise BadRow(f"{path}:{reader.line}", "no JSON", "something follows the list's end")
+            mark = reader.next()
+            if mark in ("]", ","):
+                raise reader.bad("a comma too many")
+        elif mark not in ("]", ""):
+            raise reader.bad("a comma is missing")
+    reader.at += 1
+    if reader.next():
+        raise reader.bad("something follows the list's end")
 
 
 class _Reader:
@@ -195,21 +222,30 @@ class _Reader:
             if not self.more():
                 return ""
 
-    def value(self) -> tuple[int, str, Any]:
+    def bad(self, what: str) -> BadRow:
+        """What is wrong at this line."""
+        return BadRow(f"{self.path}:{self.line}", "no JSON", f"not JSON: {what}")
+
+    def row(self) -> Found:
+        """The next value as a row. Raises BadRow."""
+        line, text, value = self._value()
+        return line, checked(value, text.encode(errors="surrogatepass"), f"{self.path}:{line}")
+
+    def _value(self) -> tuple[int, str, Any]:
         """The line, the text and what it says. Raises BadRow."""
         size, where = _CHUNK, f"{self.path}:{self.line}"
         while True:
             try:
                 row, end = _DECODER.raw_decode(self.text, self.at)
                 break
-            except RecursionError:
-                raise BadRow(where, "no JSON", "is nested too deeply") from None
             except json.JSONDecodeError as error:
                 # What is cut off by the piece's end fails near it.
                 if len(self.text) - self.at > LONGEST or not self.more(size):
                     line = self.line + self.text.count("\n", self.at, error.pos)
                     raise BadRow(f"{self.path}:{line}", "no JSON", _said(error)) from None
                 size *= 2
+            except (ValueError, RecursionError) as error:
+                raise BadRow(where, "no JSON", _said(error)) from None
         line, text = self.line, self.text[self.at : end]
         if "\\u" in text:
             _characters(row, where)

@@ -1,7 +1,6 @@
 """Bytes of a data file: a regular one, unpacked by its name, line by line and bounded."""
 
 import errno
-import gzip
 import io
 import os
 import zlib
@@ -18,6 +17,8 @@ LONGEST = 64 << 20
 _CHUNK = 1 << 20
 # A few bytes of zstd may hold 128 KiB: so many are unpacked at a time.
 _PACKED = 1 << 10
+# Lines without a row between two rows.
+EMPTY = 1_000_000
 PACKED = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
 _OTHERS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
@@ -46,6 +47,8 @@ def unpacked(path: str) -> Iterator[IO[bytes]]:
     files.head(Path(path), 1)
     with Path(path).open("rb") as raw:
         if path.endswith(".gz"):
+            import gzip
+
             stream: Any = gzip.GzipFile(fileobj=raw)
         elif path.endswith(".zst"):
             stream = _Zstd(raw)
@@ -55,7 +58,7 @@ def unpacked(path: str) -> Iterator[IO[bytes]]:
         try:
             _look(buffered.peek(16)[:16], path)
             yield buffered
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error) as error:
             raise BadRow(path, "damaged", f"is damaged, or cut off: {error}") from None
         except OSError as error:
             if error.errno is not None:
@@ -108,16 +111,23 @@ def _look(first: bytes, path: str) -> None:
 
 
 def lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, int, bytes]]:
-    """Number, first byte and bytes of each line, without its end. Raises BadRow for one that is
-    too long to be a row."""
-    number = start = 0
+    """Number, first byte and bytes of each line, its end too. Raises BadRow for one that is too
+    long to be a row, and for empty ones without end, as those of a packed file of nothing."""
+    number = start = empty = 0
     while line := stream.readline(LONGEST + 1):
         number += 1
         if len(line) > LONGEST:
             what = f"is longer than {LONGEST >> 20} MiB: no row is, and its end was not looked for"
             raise BadRow(f"{path}:{number}", "too long a line", what)
         body = line.removeprefix(BOM) if number == 1 else line
-        yield number, start + len(line) - len(body), body.rstrip(b"\r\n")
+        empty = 0 if line.strip() else empty + 1
+        if empty > EMPTY:
+            raise BadRow(
+                f"{path}:{number}",
+                "empty lines",
+                f"{EMPTY:,} lines before it are empty, and no more are read",
+            )
+        yield number, start + len(line) - len(body), body
         start += len(line)
 
 

@@ -90,7 +90,7 @@ class Prepared:
             start, rows = 0, len(whole.rows)
             while start < rows and left != 0:
                 end = rows if left is None else min(start + left, rows)
-                batch = _only(whole, range(start, end))
+                batch = whole.only(range(start, end))
                 places = self._places(data, counts, batch)
                 counts.read += len(places)
                 left = None if left is None else left - sum(p != _DROPPED for p in places)
@@ -151,7 +151,7 @@ class Prepared:
         for name, indices in ((TRAIN, train), (HELD, held)):
             counts.kept[name] += len(indices)
             for keys, several in _alike([(data.keys(batch.rows[i]), i) for i in indices]):
-                yield name, keys, _only(batch, several)
+                yield name, keys, batch.only(several)
 
     def _in_two_passes(self) -> Iterator[Part]:
         places = [array("Q") for _ in self.sets]
@@ -207,12 +207,6 @@ class Prepared:
             raise BadRow(counts.name, "weight", f"{told}; {fix}")
 
 
-def _only(batch: Batch, indices: Sequence[int]) -> Batch:
-    if len(indices) == len(batch.rows):
-        return batch
-    return Batch(batch.source, [batch.places[i] for i in indices], [batch.rows[i] for i in indices])
-
-
 def _alike(keyed: Iterable[tuple[Keys, int]]) -> list[tuple[Keys, list[int]]]:
     """Indices by the keys that their rows read by; a file has few kinds of rows."""
     found: list[tuple[Keys, list[int]]] = []
@@ -233,7 +227,7 @@ def _again(data: DataSet, places: Sequence[int]) -> Iterator[tuple[Batch, Sequen
         found = places[done : done + len(batch.rows)]
         done += len(found)
         if found:
-            yield _only(batch, range(len(found))), found
+            yield batch.only(range(len(found))), found
         if done == len(places):
             return
     if done < len(places):
