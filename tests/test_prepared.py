@@ -336,14 +336,6 @@ def as_if_killed(reference: Path, run: Path, *, begun: bool) -> None:
     (run / "outcome.json").write_text(json.dumps(outcome | {"state": "training"}))
 
 
-def prepared_for(run: Path, caches: Path) -> Prepared:
-    """Prepares what a run's own YAML says."""
-    config = yaml.safe_load((run / "config" / "axolotl.yaml").read_text())
-    made = prepare(config, caches, content="rows")
-    handover.say(run, made)
-    return made
-
-
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_training_on_prepared_rows_is_the_one_on_raw_rows_and_axolotl_prepares_none(
     entrypoint: harness.Entrypoint, lora: Path, forking: dict[str, str], begun: bool
@@ -370,15 +362,10 @@ def test_several_ranks_and_packed_rows_learn_the_same(
     tmp_path: Path, settings: dict[str, str], more: dict[str, str]
 ) -> None:
     runs = []
-    for name in ("raw", "prepared"):
-        folder = tmp_path / name
-        folder.mkdir()
-        start = harness.Entrypoint(folder, settings)
-        if runs:
-            run = folder / "outputs" / runs[0].name
-            as_if_killed(runs[0], run, begun=False)
-            prepared_for(run, folder)
-        runs.append(start.train(**more))
+    for by in ("axolotl", "auto"):
+        (tmp_path / by).mkdir()
+        runs.append(harness.Entrypoint(tmp_path / by, settings).train(SFT_PREPARE=by, **more))
+    assert [(run / "data" / "prepared.json").exists() for run in runs] == [False, True]
     assert harness.losses(runs[0]) == harness.losses(runs[1])
     evaluated = [(run / "eval" / "metrics.jsonl") for run in runs]
     assert (

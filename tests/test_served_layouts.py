@@ -85,9 +85,7 @@ def learned(
     }  # fmt: skip
     found = Served(Entrypoint(folder, base | forking), port, own)
     yield found
-    if found.start.process.poll() is None:
-        found.start.signal()
-        found.start.wait()
+    found.end()
 
 
 def test_what_was_learned_by_heart_is_said_to_a_chat_and_stops(learned: Served) -> None:

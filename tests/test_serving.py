@@ -72,6 +72,12 @@ class Served:
         said: str = answer.json()["choices"][0]["message"]["content"]
         return said
 
+    def end(self) -> None:
+        """Stops what is still there."""
+        if self.start.process.poll() is None:
+            self.start.signal()
+            self.start.wait()
+
     def verb(self, name: str, **more: str) -> Result:
         environ = clean_environ(**{**self.environ, **more})
         return envtune(name, cwd=self.entrypoint.folder, environ=environ)
@@ -92,9 +98,7 @@ def serving(
     }  # fmt: skip
     found = Served(Entrypoint(folder, settings | forking), port, more)
     yield found
-    if found.start.process.poll() is None:
-        found.start.signal()
-        found.start.wait()
+    found.end()
 
 
 def test_what_is_served_was_proved_first(serving: Served) -> None:

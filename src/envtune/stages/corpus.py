@@ -16,13 +16,11 @@ from envtune.data.taken.split import HELD, TRAIN
 from envtune.errors import Exit, Problem, Refused
 from envtune.resolve import facts
 from envtune.runs import fingerprint
-from envtune.settings import paths
 from envtune.settings.own import OWN
 from envtune.settings.own.preparation import FILTERS, MIXTURE
 from envtune.settings.typed import Settings
 from envtune.stages import data_card
-from envtune.transfer import datafiles, repositories
-from envtune.transfer.repositories import Repository
+from envtune.transfer import datafiles
 
 LOG = logging.getLogger("envtune")
 # Axolotl's keys that decide which rows are taken, and how they read.
@@ -105,16 +103,9 @@ def _files(
     item: Mapping[str, Any], number: int, settings: Settings, environ: Mapping[str, str]
 ) -> list[str]:
     """Where the rows of a data set lie on this machine; those of the Hub are fetched."""
-    if not repositories.is_repository(item):
-        return [str(item["path"])]
     name = settings.axolotl["datasets"].at(number, "path")
-    repository = Repository(name, "dataset", str(item["path"]), item.get("revision"))
-    split, subset = str(item.get("split") or "train").partition("[")[0], item.get("name") or ""
-    caches = paths.caches(settings.get("SFT_CACHE_DIR"), environ)
-    local_only = bool(settings.get("SFT_LOCAL_FILES_ONLY"))
-    where = {**environ, **caches}
-    found = datafiles.fetched(repository, split, subset, where, local_only=local_only)
-    return [str(path) for path in found]
+    found = datafiles.here(item, name)
+    return datafiles.of_hub(item, name, settings.get, environ) if found is None else found
 
 
 def _set(item: Mapping[str, Any], files: Sequence[str], settings: Settings) -> DataSet:

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.data import sets
-from envtune.data.batches import BadRow
-from envtune.errors import Exit, Problem, Refused
+from envtune.errors import Exit, Refused
 from envtune.machine import hardware
 from envtune.runs import fingerprint
 from envtune.runs.contents import PREPARED
@@ -23,7 +21,6 @@ from envtune.settings.own.preparation import FILTERS, MIXTURE, SAVE
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import datafiles, hubcache, repositories
-from envtune.transfer.repositories import Repository
 
 _KEYS = {"train": "datasets", "test": "test_datasets"}
 # Rows that come one by one are never read whole.
@@ -68,7 +65,7 @@ def _lost(name: str, lost: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _not_here(context: Context, why: str) -> StageRecord | None:
-    """Nothing is prepared. Raises nothing: what needs a preparation is refused as a failure."""
+    """Nothing is prepared, which is a failure where something was asked of the rows."""
     if asked(context.config.setting):
         what = f"the rows are to be filtered or weighed, and {why}: envtune does not see them"
         return worker.failed("prepare", Exit.CONFIG, what)
@@ -120,24 +117,11 @@ def _files(
     context: Context, item: Mapping[str, Any], key: str, number: int, *, fetch: bool
 ) -> list[str] | None:
     """The files of a data set on this machine; of the Hub's only where they are to be fetched."""
-    path = str(item.get("path", ""))
-    try:
-        found = sets.files_of(item)
-    except BadRow as bad:
-        raise Refused([Problem("", str(bad), Exit.DATA)]) from None
-    except OSError as error:
-        raise Refused([Problem("", f"{path}: {error.strerror}", Exit.DATA)]) from None
-    if found is not None:
+    name = f"{key}[{number}]"
+    found = datafiles.here(item, name)
+    if found is not None or not fetch or not repositories.is_repository(item):
         return found
-    if not fetch or not repositories.is_repository(item):
-        return None
-    split = str(item.get("split") or "train").partition("[")[0]
-    repository = Repository(f"{key}[{number}]", "dataset", path, item.get("revision"))
-    local_only = bool(context.config.setting("SFT_LOCAL_FILES_ONLY"))
-    fetched = datafiles.fetched(
-        repository, split, item.get("name") or "", context.environ, local_only=local_only
-    )
-    return [str(file) for file in fetched]
+    return datafiles.of_hub(item, name, context.config.setting, context.environ)
 
 
 def _content(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

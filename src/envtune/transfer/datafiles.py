@@ -5,10 +5,14 @@ the Hub's own viewer tells it: `train-00000-of-00002.parquet`, `data/train.jsonl
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from envtune.data import sets
+from envtune.data.batches import BadRow
 from envtune.errors import Exit, Problem, Refused
+from envtune.settings import paths
 from envtune.transfer import hubcache, refusals
 from envtune.transfer.hub import Hub, closed, reason
 from envtune.transfer.repositories import Repository
@@ -25,6 +29,28 @@ _SPLITS = {
 }
 # A repository's own descriptions, which are JSON too.
 _DESCRIBES = ("dataset_infos.json", "dataset_info.json", "state.json", "config.json")
+
+
+def here(item: Mapping[str, Any], name: str) -> list[str] | None:
+    """The files of a data set that lies on this machine, else None. Raises Refused."""
+    try:
+        return sets.files_of(item)
+    except BadRow as bad:
+        raise Refused([Problem(name, str(bad), Exit.DATA)]) from None
+    except OSError as error:
+        raise Refused([Problem(name, f"{item['path']}: {error.strerror}", Exit.DATA)]) from None
+
+
+def of_hub(
+    item: Mapping[str, Any], name: str, setting: Callable[[str], Any], environ: Mapping[str, str]
+) -> list[str]:
+    """The files of a data set's split that the Hub holds, fetched. Raises Refused."""
+    repository = Repository(name, "dataset", str(item["path"]), item.get("revision"))
+    split = str(item.get("split") or "train").partition("[")[0]
+    where = {**environ, **paths.caches(setting("SFT_CACHE_DIR"), environ)}
+    local_only = bool(setting("SFT_LOCAL_FILES_ONLY"))
+    found = fetched(repository, split, item.get("name") or "", where, local_only=local_only)
+    return [str(path) for path in found]
 
 
 def fetched(

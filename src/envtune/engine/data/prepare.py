@@ -60,7 +60,7 @@ class Preparing:
         self.counts: list[Counts] = []
         setting = order["settings"].get
         self.wanted = wishes.wanted(setting, self.config, drops=order["drops"])
-        self.asked = bool(self.wanted.rules or self.wanted.weights or order["asked"])
+        self.asked = order["asked"]
         self.sources = {
             split: [sets.of(s["item"], s["files"], untyped=s["untyped"]) for s in several]
             for split, several in order["sets"].items()

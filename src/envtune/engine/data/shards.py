@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from envtune.artifacts import checkpoints
 from envtune.engine.data.made import ids_of
 from envtune.engine.data.spill import Rows
 
@@ -38,7 +39,7 @@ def write(folder: Path, rows: Rows, order: Any, mark: str, *, packed: bool) -> l
         for name, piece in zip(names, pieces, strict=True)
     ]
     _describe(folder, columns, names, mark)
-    sync(folder)
+    checkpoints.sync_folder(folder)
     return shards
 
 
@@ -162,12 +163,3 @@ def is_whole(path: Path, shard: dict[str, Any]) -> bool:
         while piece := stream.read(1 << 22):
             digest.update(piece)
     return bool(digest.hexdigest() == shard["xxh3"])
-
-
-def sync(folder: Path) -> None:
-    """Has the names in a folder written."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.artifacts import checkpoints
 from envtune.engine.data import shards
 
 MANIFEST, KEY = "manifest.json", "key.json"
@@ -78,10 +79,10 @@ def writing(folder: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     empty(aside)
     yield aside
     files.write_json(aside / KEY, key)
-    shards.sync(aside)
+    checkpoints.sync_folder(aside)
     shutil.rmtree(entry, ignore_errors=True)
     aside.rename(entry)
-    shards.sync(folder)
+    checkpoints.sync_folder(folder)
 
 
 def empty(folder: Path) -> None:
