@@ -186,9 +186,9 @@ def batches(path: Path, item: dict[str, Any]) -> Iterator[Any]:
 
 def bare(library: str, config: str, data: str) -> None:
     """The same texts by a tokenizer alone, with nothing read, masked or written but these."""
-    from envtune.engine.data import instruct
     from envtune.engine.data.backend import Backend
     from envtune.engine.data.tokenizer import load
+    from envtune.engine.data.types import instruct
 
     settings = json.loads(Path(config).read_text())
     cache = next(Path(config).parent.glob(f"cache-{Path(config).stem}"))

@@ -20,7 +20,7 @@ from datasets import load_from_disk
 
 from envtune.data.batches import BadRow, Batch
 from envtune.engine.data import figures, handover, tokenised
-from envtune.engine.data.made import Beyond
+from envtune.engine.data.types.made import Beyond
 from envtune.errors import Exit, Refused
 from tests import harness, rows_made
 

@@ -20,10 +20,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import AutoTokenizer
 
 from envtune.data.batches import BadRow, Batch, refuse
-from envtune.engine.data import templates, tokenizer
+from envtune.engine.data import tokenizer
 from envtune.engine.data.backend import Backend, Differs
-from envtune.engine.data.made import ids_of
-from envtune.engine.data.strategies import strategy
+from envtune.engine.data.types import templates
+from envtune.engine.data.types.made import ids_of
+from envtune.engine.data.types.strategies import strategy
 from envtune.settings import upstream
 from tests import rows_made
 

@@ -27,8 +27,8 @@ from envtune.data.taken.split import HELD, TRAIN
 from envtune.data.taken.wishes import Wanted
 from envtune.data.verdicts import Verdict
 from envtune.engine.data import handover, tokenised
-from envtune.engine.data.made import Beyond
 from envtune.engine.data.tokenised import TEST
+from envtune.engine.data.types.made import Beyond
 from envtune.errors import Exit, Problem, Refused, of_file
 
 # Beside prepared rows: how many were left out, by reason.

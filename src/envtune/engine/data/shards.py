@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from envtune.artifacts import checkpoints
-from envtune.engine.data.made import ids_of
 from envtune.engine.data.spill import Rows
+from envtune.engine.data.types.made import ids_of
 
 # Bytes of a shard, as datasets has it.
 _SHARD = 500 << 20

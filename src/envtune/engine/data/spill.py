@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envtune.engine.data.made import Made
+from envtune.engine.data.types.made import Made
 
 # Rows that are read back at once.
 _BATCH = 4000

@@ -13,12 +13,13 @@ from typing import Any
 
 from envtune import files
 from envtune.data.batches import Batch, Tell, refuse
-from envtune.engine.data import figures, order, shards, store, templates, tokenizer
+from envtune.engine.data import figures, order, shards, store, tokenizer
 from envtune.engine.data.backend import Backend, Differs
-from envtune.engine.data.made import Beyond
 from envtune.engine.data.spill import Rows, Spill
-from envtune.engine.data.strategies import strategy
 from envtune.engine.data.tokenizer import Loaded
+from envtune.engine.data.types import templates
+from envtune.engine.data.types.made import Beyond
+from envtune.engine.data.types.strategies import strategy
 from envtune.errors import Exit, Problem, Refused
 
 # The rows of one data set, from the beginning each time: batches with the keys by which they read.

@@ -7,7 +7,7 @@ from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Tell
 from envtune.engine.data.backend import Backend
-from envtune.engine.data.made import Made, coded, no_text
+from envtune.engine.data.types.made import Made, coded, no_text
 
 # A text is read up to so many rows of sequence_len, as in Axolotl.
 _ROWS = 64

@@ -9,11 +9,11 @@ from random import Random
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row, Tell
-from envtune.engine.data import spans
 from envtune.engine.data.backend import Backend, Encoded
-from envtune.engine.data.made import Beyond, Made, coded, no_text
-from envtune.engine.data.templates import Refusal, Template
-from envtune.engine.data.turns import Reading
+from envtune.engine.data.types import spans
+from envtune.engine.data.types.made import Beyond, Made, coded, no_text
+from envtune.engine.data.types.templates import Refusal, Template
+from envtune.engine.data.types.turns import Reading
 
 # Tokens between a turn's text and its end.
 _NEAR = 3

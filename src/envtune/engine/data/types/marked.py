@@ -7,7 +7,7 @@ from typing import Any
 from envtune.data.batches import BadRow, Batch, Tell
 from envtune.data.marks import Layout, closed
 from envtune.engine.data.backend import Backend
-from envtune.engine.data.made import Made, coded, ids_of, no_text
+from envtune.engine.data.types.made import Made, coded, ids_of, no_text
 
 Part = tuple[str, bool]
 

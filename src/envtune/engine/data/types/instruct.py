@@ -13,7 +13,7 @@ from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row, Tell
 from envtune.engine.data.backend import Backend
-from envtune.engine.data.made import Made, no_text
+from envtune.engine.data.types.made import Made, no_text
 from envtune.settings import upstream
 
 # Stands in a row's numbers for an id that is taken out of them.

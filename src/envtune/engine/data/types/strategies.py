@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune.data.shapes import TEMPLATED
-from envtune.engine.data import instruct, templates
 from envtune.engine.data.backend import Backend
-from envtune.engine.data.chat import Chat, Options
-from envtune.engine.data.made import Beyond, Strategy
-from envtune.engine.data.marked import Marked
-from envtune.engine.data.texts import Completion, Segments
-from envtune.engine.data.turns import Reading
+from envtune.engine.data.types import instruct, templates
+from envtune.engine.data.types.chat import Chat, Options
+from envtune.engine.data.types.made import Beyond, Strategy
+from envtune.engine.data.types.marked import Marked
+from envtune.engine.data.types.texts import Completion, Segments
+from envtune.engine.data.types.turns import Reading
 
 _CHAT, _TEXT, _SEGMENTS = "chat_template", "completion", "input_output"
 # Keys of a data set with which Axolotl reads it in a way that is not known here.

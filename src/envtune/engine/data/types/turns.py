@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from envtune.data.batches import Row
-from envtune.engine.data.made import Beyond
+from envtune.engine.data.types.made import Beyond
 
 _ROLES = {
     "human": "user", "user": "user", "assistant": "assistant", "gpt": "assistant",
