@@ -145,6 +145,8 @@ def test_the_same_rows_are_found_again_and_others_are_told_apart(
     other = prepare({**config, "sequence_len": 390}, tmp_path, content="rows")
     assert (other["hit"], other["because"]) == (False, "other than before: sequence_len")
     assert "rows" in prepare(config, tmp_path, content="others")["because"]
+    for key in ("response_template", "instruction_template"):  # what decides rows of a template
+        assert prepare({**config, key: "A:"}, tmp_path, content="rows")["because"].endswith(key)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone", "no manifest"])

@@ -304,6 +304,47 @@ def test_types_that_are_a_mapping_plain_texts_and_segments_too(
             assert not found, (keys, kind, found[:2])
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_rows_of_a_template_become_what_our_own_type_makes_of_them_in_axolotl(
+    tokenizers: dict[str, tuple[Any, Backend]], dice: random.Random, kind: str
+) -> None:
+    """Laid out by columns, with and without a token that ends a turn; or as texts with marks."""
+    count = 2000 if DRILL else 60
+    rows = [
+        {"q": rows_made.text(dice), "a": dice.choice([rows_made.text(dice), None])}
+        for _ in range(count)
+    ]
+    marked = [
+        {
+            "body": "".join(
+                f"Q: {rows_made.text(dice)}\nA: {rows_made.text(dice)}\n"
+                for _ in range(dice.randrange(3))
+            )
+        }
+        for _ in range(count)
+    ]
+    own = {"type": "envtune.engine.rows"}
+    asked = {"response_template": "A: "}
+    chat = "<|im_start|>user\n{{q}}\n<|im_end|>\n<|im_start|>assistant\n{{a}}\n"
+    for data, keys, config in (
+        (rows, {**own, "input_format": "Q: {{q}}\n\nA: {{a}}"}, asked),
+        (rows, {**own, "input_format": f"{chat}<|im_end|>"}, {"response_template": "assistant\n"}),
+        (
+            rows,
+            {**own, "input_format": f"{chat}<|unheard_of|>"},
+            {"response_template": "assistant\n"},
+        ),
+        (rows, {**own, "input_format": "{{q}} and {{nothing}}"}, asked),
+        (marked, {**own, "field": "body"}, asked),
+        (marked, {**own, "field": "body"}, {**asked, "instruction_template": "Q: "}),
+        (marked, {**own, "field": "body"}, {}),
+    ):
+        for length in (24, 512):
+            told = {"sequence_len": length, "response_template": None, "instruction_template": None}
+            found = list(differences(data, keys, {**told, **config}, tokenizers[kind]))
+            assert not found, (keys, kind, found[:2])
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_batch_of_no_rows_is_no_rows(
     tokenizers: dict[str, tuple[Any, Backend]], fast: bool

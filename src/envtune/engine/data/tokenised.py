@@ -40,6 +40,7 @@ _KEYS = (
     "val_set_size", "sample_packing", "eval_sample_packing", "dataset_exact_deduplication",
     "train_on_inputs", "eot_tokens", "chat_template", "chat_template_jinja",
     "chat_template_kwargs", "default_system_message", "base_model", "tokenizer_config",
+    "response_template", "instruction_template",
 )  # fmt: skip
 # Of a data set: where its rows lie, which says nothing of what they hold.
 _PLACES = ("path", "data_files", "name", "ds_type", "split", "revision", "trust_remote_code")
@@ -111,7 +112,8 @@ def _key(wanted: Wanted, loaded: Loaded) -> dict[str, Any]:
     config = wanted.config
     items = [*(config.get("datasets") or ()), *(config.get("test_datasets") or ())]
     reading = [{k: v for k, v in item.items() if k not in _PLACES} for item in items]
-    texts = [templates.source(item, config, loaded) or "" for item in items]
+    # A row that says itself how it reads may be a chat in any data set.
+    texts = [templates.source(item, config, loaded) or loaded.chat_template or "" for item in items]
     dated = any("strftime_now" in text for text in texts)
     return {
         "rows": wanted.content,
