@@ -36,6 +36,10 @@ class BadRow(ValueError):
         super().__init__(f"{where}: {what}")
         self.where, self.reason, self.what = where, reason, what
 
+    def __reduce__(self) -> tuple[type["BadRow"], tuple[str, str, str]]:
+        """Between processes, since an exception is made anew of its text otherwise."""
+        return BadRow, (self.where, self.reason, self.what)
+
 
 # Told of each row that is left out if this returns.
 Tell = Callable[[BadRow], None]

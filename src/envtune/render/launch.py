@@ -12,6 +12,12 @@ from envtune.settings import paths
 
 _WITHOUT_KEY = ("offline", "dryrun", "disabled")
 API_KEY = "VLLM_API_KEY"
+# A module of the engine asks nothing of the network, tells nobody of it, and has one thread a
+# process for its tokenizer.
+_ALONE = {
+    "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false", "FASTOKENS_BPE_THREADS": "1",
+}  # fmt: skip
 # Would make Axolotl's training skip the computation of steps.
 _NEVER = ("AXOLOTL_IS_PREPROCESS",)
 # What Axolotl's own validation reads of its folder, and writes.
@@ -90,7 +96,7 @@ def engine(
     network unless `environ` says so."""
     env = {n: v for n, v in environ.items() if v and not isinstance(v, redaction.Secret)}
     argv = (python, "-m", ENGINE[module], str(order))
-    return LaunchPlan(argv, {"HF_HUB_OFFLINE": "1", **env, "PYTHONUNBUFFERED": "1"}, run_dir)
+    return LaunchPlan(argv, {**_ALONE, **env, "PYTHONUNBUFFERED": "1"}, run_dir)
 
 
 def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ from envtune.machine import hardware
 from envtune.runs import fingerprint
 from envtune.runs.contents import PREPARED
 from envtune.settings.own import OWN
-from envtune.settings.own.preparation import FILTERS, MIXTURE, SAVE
+from envtune.settings.own.preparation import ENGINE, FILTERS, MIXTURE, SAVE
 from envtune.supervise import worker
 from envtune.supervise.stage import LOG, Context, StageRecord
 from envtune.transfer import datafiles, hubcache, repositories
@@ -101,6 +101,8 @@ def _order(context: Context, plain: Mapping[str, Any]) -> dict[str, Any] | None:
         "tokenizer": other or str(base),
         "sets": made,
         "settings": {name: config.setting(name) for name in names},
+        "ray": context.environ.get("RAY_ADDRESS", "") if config.setting(ENGINE) == "ray" else None,
+        "cores": hardware.cores(),
         "asked": wanted,
         "save": config.setting(SAVE),
         "drops": config.setting("SFT_BAD_ROWS") == "drop",

@@ -126,8 +126,8 @@ def checked(row: Any, text: bytes, where: str) -> Row:
     if not isinstance(row, dict):
         kind = {list: "a list", str: "a text", type(None): "null"}.get(type(row), "a value")
         raise BadRow(where, "no object", f"is {kind}, and a row is an object with named columns")
-    written = sum(text.count(mark) - text.count(b"\\" + mark) for mark in _NAMED)
-    if written > _names(row) and (twice := _twice(text)):
+    # More may be written than there is in texts; fewer of them is never a name twice.
+    if text.count(_NAMED[0]) + text.count(_NAMED[1]) > len(row) and (twice := _twice(row, text)):
         raise BadRow(where, "a name twice", f"has {sorted(twice)[0]} twice")
     return row
 
@@ -140,9 +140,11 @@ def _names(value: Any) -> int:
     return below + (len(value) if isinstance(value, dict) else 0)
 
 
-def _twice(text: bytes) -> set[str]:
+def _twice(row: dict[str, Any], text: bytes) -> set[str]:
     """Names that stand more than once in one object."""
     found: set[str] = set()
+    if sum(text.count(mark) - text.count(b"\\" + mark) for mark in _NAMED) <= _names(row):
+        return found
 
     def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)

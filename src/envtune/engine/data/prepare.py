@@ -2,7 +2,8 @@
 
 The order names `config` (what was rendered for Axolotl), `tokenizer` (its folder), `sets` (train
 and test: of each data set its `item`, `files` and whether it is `untyped`), `settings` (those of
-the preparation), `drops`, `content` (a digest of the files), `caches`, `out` and `result`.
+the preparation), `ray` and `cores` (as of tokenised.Wanted), `drops`, `content` (a digest of the
+files), `caches`, `out` and `result`.
 
 Every row is looked at. Where ids and labels as Axolotl makes them are known, they are made here;
 where not, Axolotl reads the same files, and the result says why.
@@ -121,6 +122,8 @@ class Preparing:
             rows=rows,
             content=self._content(),
             caches=Path(self.order["caches"]),
+            ray=self.order["ray"],
+            cores=self.order["cores"],
         )
 
     def _taken(self, wanted: Wanted, split: str) -> Read:

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.data.batches import Batch, Tell, refuse
+from envtune.data.batches import Tell, refuse
 from envtune.engine.data import figures, order, shards, store, tokenizer
 from envtune.engine.data.backend import Backend, Differs
+from envtune.engine.data.making import Crew, Maker, Way
+from envtune.engine.data.on_ray import OnRay
+from envtune.engine.data.processes import Processes
 from envtune.engine.data.spill import Rows, Spill
 from envtune.engine.data.tokenizer import Loaded
 from envtune.engine.data.types import templates
 from envtune.engine.data.types.made import Beyond
-from envtune.engine.data.types.strategies import strategy
 from envtune.errors import Exit, Problem, Refused
 
 # The rows of one data set, from the beginning each time: batches with the keys by which they read.
-Read = Callable[[], Iterator[tuple[Mapping[str, Any], Batch]]]
+Read = Callable[[], Iterator[Way]]
 # Objects between two looks for circles.
 _OBJECTS = 200_000
 TRAIN, TEST = "train", "test"
@@ -66,6 +68,8 @@ class Wanted:
     `config`: what was rendered for Axolotl; `tokenizer`: its folder. `content`: a digest of what
     `rows` hold, by which what was prepared before is found again and nothing is read. `caches`:
     where what was loaded of a tokenizer is kept. `slow`: why fastokens may not make the ids.
+    `ray`: the cluster that makes them, "" being one of this machine's; None: processes make them,
+    the configuration's dataset_num_proc of them, else by `cores`.
     """
 
     config: Mapping[str, Any]
@@ -74,6 +78,8 @@ class Wanted:
     content: str = ""
     caches: Path | None = None
     slow: str | None = None
+    ray: str | None = None
+    cores: int = 1
 
 
 def prepare(wanted: Wanted, out: Path, tell: Tell = refuse) -> dict[str, Any]:
@@ -131,13 +137,11 @@ def _fresh(
 ) -> dict[str, Any]:
     with store.writing(out, key) as aside, _few_collections():
         try:
-            made = _Preparing(wanted.config, Backend(loaded, wanted.slow), aside, tell).all(
-                wanted.rows
-            )
+            made = _all(wanted, Backend(loaded, wanted.slow), aside, tell)
         except Differs:  # what was told of bad rows is told again
             store.empty(aside)
-            slow = Backend(loaded, "fastokens made other ids of a row than tokenizers")
-            made = _Preparing(wanted.config, slow, aside, tell).all(wanted.rows)
+            slow = "fastokens made other ids of a row than tokenizers"
+            made = _all(wanted, Backend(loaded, slow), aside, tell)
         manifest = {
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tokenizer": {"sha256": loaded.sha256, "vocab_size": loaded.vocab_size},
@@ -160,17 +164,30 @@ def _few_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+def _all(wanted: Wanted, backend: Backend, folder: Path, tell: Tell) -> dict[str, Any]:
+    """All rows by one backend. Raises Differs where it is not the one to make them."""
+    maker = Maker(wanted.config, backend)
+    with contextlib.closing(_crew(wanted, maker)) as crew:
+        made = _Preparing(wanted.config, crew, folder, tell).all(wanted.rows)
+    return {**made, "slow": maker.slow()}
+
+
+def _crew(wanted: Wanted, maker: Maker) -> Crew:
+    if wanted.ray is not None:
+        return OnRay(maker, wanted.ray or None, wanted.cores)
+    return Processes(maker, wanted.config.get("dataset_num_proc"), wanted.cores)
+
+
 class _Preparing:
     """One preparation: rows in, a folder a split and their figures out."""
 
     def __init__(
-        self, config: Mapping[str, Any], backend: Backend, folder: Path, tell: Tell
+        self, config: Mapping[str, Any], crew: Crew, folder: Path, tell: Tell
     ) -> None:
-        self.config, self.backend, self.folder, self.tell = config, backend, folder, tell
+        self.config, self.crew, self.folder, self.tell = config, crew, folder, tell
         self.mark = folder.name.strip(".")[:16]
         self.shortest = int(config.get("min_sample_len") or order.SHORTEST)
         self.cut = str(config.get("excess_length_strategy") or "").lower() == "truncate"
-        self.slow = [backend.slow] if backend.slow else []
 
     def all(self, rows: Mapping[str, Sequence[Read]]) -> dict[str, Any]:
         splits, dropped = {}, {}
@@ -187,7 +204,7 @@ class _Preparing:
             found, taken, limit = self._taken(TEST, rows[TEST], packed=packed)
             dropped[TEST] = figures.lost(found, self.shortest, limit, cut=self.cut)
             splits["eval"] = self._write("eval", found, taken, limit, packed=packed)
-        return {"splits": splits, "dropped": dropped, "slow": self.slow}
+        return {"splits": splits, "dropped": dropped}
 
     def _taken(self, split: str, reads: Sequence[Read], *, packed: bool) -> tuple[Rows, Any, int]:
         """All rows of a split, and those that are trained on in their order."""
@@ -208,17 +225,12 @@ class _Preparing:
 
     def _read(self, read: Read, spill: Spill) -> int:
         """Writes a data set's rows to the spill. Returns how many there are."""
-        known: dict[str, Any] = {}
         count = 0
-        for keys, batch in read():
-            name = repr(sorted(keys.items(), key=str))
-            if name not in known:
-                known[name] = strategy(keys, self.config, self.backend)
-            made = known[name].make(batch, self.tell)
-            spill.add(made)
-            count += len(made.splits) - 1
-        slow = [f"jinja2 renders: {s.template.slow}" for s in known.values() if _slow(s)]
-        self.slow += [line for line in slow if line not in self.slow]
+        for done in self.crew.made(read()):
+            for bad in done.bad:
+                self.tell(bad)
+            spill.add(done.made)
+            count += len(done.made.splits) - 1
         return count
 
     def _refuse_none(self, split: str, rows: Rows, taken: Any, limit: int) -> None:
@@ -234,7 +246,3 @@ class _Preparing:
     ) -> dict[str, Any]:
         written = shards.write(self.folder / name, rows, taken, self.mark, packed=packed)
         return figures.of_split(rows, taken, written, limit)
-
-
-def _slow(made: Any) -> bool:
-    return bool(getattr(getattr(made, "template", None), "slow", None))

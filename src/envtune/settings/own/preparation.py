@@ -9,7 +9,7 @@ from envtune.settings.own.setting import FLAG, TEXT, Own
 
 ALL_EXHAUSTED, FIRST_EXHAUSTED = "all_exhausted", "first_exhausted"
 WEIGHTS, STRATEGY = "SFT_DATA_WEIGHTS", "SFT_INTERLEAVE_STRATEGY"
-SAVE = "SFT_SAVE_SPLITS"
+SAVE, ENGINE = "SFT_SAVE_SPLITS", "SFT_PREPARE_ENGINE"
 
 _CHARACTERS = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}
 _LANGUAGE = {
@@ -69,6 +69,11 @@ LOOKED_AT: dict[str, Own] = {
         {"enum": ["auto", "axolotl"]},
         "auto",
         "who makes ids and labels of rows; auto: envtune where it makes the same ones as Axolotl",
+    ),
+    ENGINE: Own(
+        {"enum": ["local", "ray"]},
+        "local",
+        "where envtune makes ids: processes here (AXOLOTL_DATASET_NUM_PROC), or RAY_ADDRESS's Ray",
     ),
     "SFT_BAD_ROWS": Own(
         {"enum": ["refuse", "drop"]},

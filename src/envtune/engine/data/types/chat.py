@@ -5,7 +5,6 @@ tokens that say so stands within three tokens of it. See axolotl.prompt_strategi
 """
 
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row, Tell
@@ -48,7 +47,6 @@ class Chat:
     ) -> None:
         self.reading, self.template, self.backend = reading, template, backend
         self.options = options
-        self.dice = Random(0)
         eos = backend.loaded.eos_id
         self.ends: dict[str, set[int]] = {
             "eot": self._one_id(options.eot_tokens),
@@ -77,7 +75,7 @@ class Chat:
                 texts.append(text)
                 turns += found
         made = self.backend.encode(texts, special=False)
-        self.backend.prove(texts, made, self.dice, special=False)
+        self.backend.prove(texts, made, special=False)
         ends = frozenset(self.ends["eot"] | self.ends["eos"])
         return Made(coded(made.ids, self._trained(texts, made, turns)), made.splits, ends)
 

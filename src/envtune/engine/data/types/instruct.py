@@ -8,7 +8,6 @@ begin with a text's beginning.
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row, Tell
@@ -109,7 +108,6 @@ class Instruct:
         self.layout, self.backend = texts, backend
         self.whole = bool(config.get("train_on_inputs"))
         self.limit = int(config["sequence_len"])
-        self.dice = Random(0)
         self.after = backend.after
 
     def make(self, batch: Batch, tell: Tell) -> Made:
@@ -117,7 +115,7 @@ class Instruct:
 
         texts = list(self._texts(batch, tell))
         made = self.backend.encode(texts, special=True)
-        self.backend.prove(texts, made, self.dice, special=True)
+        self.backend.prove(texts, made, special=True)
         splits, eos, bos = made.splits, self.backend.loaded.eos_id, self.backend.loaded.bos_id
         sizes = np.diff(splits)
         answer = np.arange(len(texts)) % 2 == 1

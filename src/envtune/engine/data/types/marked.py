@@ -1,7 +1,6 @@
 """Rows of plain text with a mark, as envtune's own type for Axolotl makes ids of them."""
 
 from collections.abc import Iterator, Mapping
-from random import Random
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Tell
@@ -25,7 +24,7 @@ class Marked:
             response=config.get("response_template"),
             instruction=config.get("instruction_template"),
         )
-        self.backend, self.length, self.dice = backend, int(config["sequence_len"]), Random(0)
+        self.backend, self.length = backend, int(config["sequence_len"])
         self.before, after = backend.around
         eos = backend.loaded.eos_id
         self.end = after or ([] if eos is None else [eos])
@@ -36,7 +35,7 @@ class Marked:
         rows = list(self._rows(batch, tell))
         texts = [text for parts in rows for text, _ in parts]
         made = self.backend.encode(texts, special=False)
-        self.backend.prove(texts, made, self.dice, special=False)
+        self.backend.prove(texts, made, special=False)
         found, first = [], 0
         for parts in rows:
             found.append(self._row(parts, made, first))

@@ -87,6 +87,17 @@ class Template:
         self.fast, self.slow = _minijinja(text, self._strftime)
         self.compared = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is decided who renders."""
+        return self.fast is None or self.compared >= _COMPARED
+
+    def settle(self, slow: str | None) -> None:
+        """Takes what was decided elsewhere."""
+        self.compared = _COMPARED
+        if slow:
+            self.fast, self.slow = None, slow
+
     def _strftime(self, form: str) -> str:
         return self.now.strftime(form)
 

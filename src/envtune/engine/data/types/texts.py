@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from random import Random
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Tell
@@ -19,14 +18,13 @@ class Completion:
     def __init__(self, column: str, backend: Backend, config: Mapping[str, Any]) -> None:
         self.column, self.backend = column, backend
         self.length = int(config["sequence_len"])
-        self.dice = Random(0)
 
     def make(self, batch: Batch, tell: Tell) -> Made:
         import numpy as np
 
         texts = list(self._texts(batch, tell))
         made = self.backend.encode(texts, special=True)
-        self.backend.prove(texts, made, self.dice, special=True)
+        self.backend.prove(texts, made, special=True)
         rows = [self._cut(made.ids[a:b]) for a, b in itertools.pairwise(made.splits)]
         sizes = [
             min(self.length, len(row) - start)
@@ -64,7 +62,6 @@ class Segments:
     def __init__(self, backend: Backend, config: Mapping[str, Any]) -> None:
         self.backend = backend
         self.whole = bool(config.get("train_on_inputs"))
-        self.dice = Random(0)
 
     def make(self, batch: Batch, tell: Tell) -> Made:
         import numpy as np
@@ -73,7 +70,7 @@ class Segments:
         pieces = [piece for row in rows for piece in row]
         texts = [text for _, text in pieces]
         made = self.backend.encode(texts, special=False)
-        self.backend.prove(texts, made, self.dice, special=False)
+        self.backend.prove(texts, made, special=False)
         labels = np.array([label or self.whole for label, _ in pieces], bool)
         trained: Any = np.repeat(labels, np.diff(made.splits))
         ends = np.cumsum([0, *map(len, rows)])
