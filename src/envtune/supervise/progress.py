@@ -167,6 +167,38 @@ class Transferred(Counted):
         LOG.info("%s: %s: %s of %s%s", self.module, what, amount(done), amount(total), left)
 
 
+class Read(Counted):
+    """The same where rows are read of so many bytes: how fast, and the time that is left."""
+
+    scale: ClassVar[dict[str, Any]] = {
+        "bar_format": "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
+    }
+
+    def __init__(self, module: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(module, clock)
+        self.began = clock()
+
+    def line(self, text: str) -> None:
+        if found := self.pattern.match(text):
+            self.rows = int(found[1].split()[0])
+            text = f"{self.module}: reading the rows: {found[2]} of {found[3]}"
+        super().line(text)
+
+    def _rate(self) -> str:
+        return f"{self.rows / max(self.clock() - self.began, 1e-9):,.0f} rows/s"
+
+    def _say(self, text: str, what: str, done: int, total: int) -> None:
+        share = done / max(total, 1)
+        left = (self.clock() - self.began) * (1 - share) / share if share else 0.0
+        told = f", {span(left)} left" if share else ""
+        LOG.info("%s: %s rows read, %s%s", self.module, f"{self.rows:,}", self._rate(), told)
+
+    def _draw(self, what: str, done: int, total: int) -> None:
+        super()._draw(what, done, total)
+        if self.bar is not None:
+            self.bar.set_postfix_str(self._rate())
+
+
 def amount(size: float) -> str:
     """Bytes as people read them: 812 B, 4.2 MB, 15.3 GB."""
     for unit in ("B", "kB", "MB", "GB"):

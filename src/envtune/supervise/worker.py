@@ -16,11 +16,13 @@ from envtune.machine import hardware
 from envtune.render import launch
 from envtune.render.launch import LaunchPlan
 from envtune.supervise import nodes, process
-from envtune.supervise.progress import Counted
+from envtune.supervise.progress import Counted, Read
 from envtune.supervise.stage import LOG, Context, StageRecord, stopped
 
 # What a module says with its exit code; any other is a bug.
 _TOLD = (Exit.CONFIG, Exit.DATA, Exit.ACCESS, Exit.MEMORY, Exit.ARTIFACT, Exit.DISK, Exit.NETWORK)
+# How far a module is, where its lines count something else than what is to be done.
+_SHOWN = {"prepare": Read}
 
 
 def carry_out(
@@ -38,7 +40,7 @@ def carry_out(
     files.write_json(path, {k: str(v) if isinstance(v, Path) else v for k, v in order.items()})
     plan = launch.engine(module, path, python, context.run.folder, context.environ)
     kills = hardware.oom_kills()
-    code, tail = attend(context, stage, module, plan)
+    code, tail = attend(context, stage, module, plan, _SHOWN.get(module, Counted)(module))
     if code == 0:
         return None
     if hardware.oom_kills() > kills:

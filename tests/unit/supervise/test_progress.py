@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from envtune.channel import Outcome
-from envtune.supervise.progress import Counted, Progress
+from envtune.supervise.progress import Counted, Progress, Read
 
 
 def test_a_log_gets_the_first_and_the_last_line_and_one_every_few_seconds(
@@ -29,6 +29,31 @@ def test_a_log_gets_the_first_and_the_last_line_and_one_every_few_seconds(
         "evaluate: tuned: rows: 12 of 12",
         "evaluate: base: rows: 1 of 12",
     ]
+
+
+def test_of_rows_that_are_read_their_rate_and_the_time_left_are_told(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    for terminal in (False, True):
+        shown = Read("prepare", clock)
+        shown.terminal = terminal
+        with caplog.at_level(logging.INFO, "envtune"):
+            for step in range(1, 12):
+                now += 1.0
+                shown.line(f"prepare: {4000 * step} rows: {1000 * step} of 20000")
+        shown.close()
+    assert caplog.messages == [
+        "prepare: 4,000 rows read, 4,000 rows/s, 0:19 left",
+        "prepare: 28,000 rows read, 4,000 rows/s, 0:13 left",
+    ]
+    drawn = capsys.readouterr().err
+    assert "prepare: reading the rows  55%" in drawn
+    assert "4,000 rows/s" in drawn
 
 
 def test_a_terminal_gets_a_bar_for_each_thing_that_is_counted(

@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from envtune.data.taken.split import HELD, TRAIN
 from envtune.data.taken.wishes import Wanted
 from envtune.data.verdicts import Verdict
 from envtune.engine.data import handover, tokenised
+from envtune.engine.data.progress import Progress
 from envtune.engine.data.tokenised import TEST
 from envtune.engine.data.types.made import Beyond
 from envtune.errors import Exit, Problem, Refused, of_file
@@ -113,9 +114,9 @@ class Preparing:
                 rows[TEST] = [partial(self._taken, wanted, HELD)]
             config |= {"val_set_size": 0, "dataset_exact_deduplication": None}
         else:
-            rows[TRAIN] = [partial(sets.read, one, self.left.tell) for one in self.sources[TRAIN]]
+            rows[TRAIN] = [partial(self._read, one) for one in self.sources[TRAIN]]
         if TEST in self.sources:
-            rows[TEST] = [partial(sets.read, one, self.left.tell) for one in self.sources[TEST]]
+            rows[TEST] = [partial(self._read, one) for one in self.sources[TEST]]
         return tokenised.Wanted(
             config=config,
             tokenizer=Path(self.order["tokenizer"]),
@@ -129,7 +130,16 @@ class Preparing:
     def _taken(self, wanted: Wanted, split: str) -> Read:
         """The rows of one side; what became of them is counted once."""
         several = [sets.data_set(one, self.left.tell) for one in self.sources[TRAIN]]
-        yield from preparation.of_split(several, wanted, split, self._counted)
+        found = preparation.of_split(several, wanted, split, self._counted)
+        yield from Progress(self._files(self.sources[TRAIN])).watched(found)
+
+    def _read(self, source: sets.Source) -> Read:
+        """All rows of a data set that can be trained on."""
+        yield from Progress(source.files).watched(sets.read(source, self.left.tell))
+
+    @staticmethod
+    def _files(sources: Sequence[sets.Source]) -> list[str]:
+        return [file for one in sources for file in one.files]
 
     def _counted(self, found: list[Counts]) -> None:
         self.counts = found

@@ -181,9 +181,7 @@ def _crew(wanted: Wanted, maker: Maker) -> Crew:
 class _Preparing:
     """One preparation: rows in, a folder a split and their figures out."""
 
-    def __init__(
-        self, config: Mapping[str, Any], crew: Crew, folder: Path, tell: Tell
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], crew: Crew, folder: Path, tell: Tell) -> None:
         self.config, self.crew, self.folder, self.tell = config, crew, folder, tell
         self.mark = folder.name.strip(".")[:16]
         self.shortest = int(config.get("min_sample_len") or order.SHORTEST)
