@@ -1,13 +1,16 @@
 """scripts/audit.py: what is told of a package with an advisory, and of what cannot be asked."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
+from tests import locks
 from tests.harness import ROOT
 
 
@@ -77,3 +80,32 @@ def test_a_service_that_does_not_answer_is_told(tmp_path: Path) -> None:
         told.stderr.strip()
         == "requirements.txt: no advisory service answers: ERROR: could not connect"
     )
+
+
+# --- the table of docs/security.md -----------------------------------------------------------
+
+TABLE = [
+    [cell.strip() for cell in line.split("|")[1:-1]]
+    for line in (ROOT / "docs" / "security.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith("| pin ")
+]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row[0])
+def test_a_known_vulnerability_is_of_what_the_lock_pins(row: list[str]) -> None:
+    """A pin that has moved takes its row with it, and so does one that is not bound any more."""
+    pin, lock, _, mended, bound, _ = row
+    name, version = pin.split()
+    assert locks.pins(lock.strip("`"))[name] == f"{name}=={version}"
+    fixed = re.match(r"\d[\d.]*\d", mended)
+    pinned = {
+        value for file in ROOT.glob("requirements*.txt") for value in locks.pins(file.name).values()
+    }
+    held = re.findall(r"([\w-]+) ([\d.]+) \(`([^`]+)`\)", bound)
+    assert held or not fixed
+    for binder, its, line in held:
+        asked = Requirement(line)
+        assert f"{binder}=={its}" in pinned
+        assert asked.name == name
+        assert version in asked.specifier
+        assert not fixed or fixed[0] not in asked.specifier
