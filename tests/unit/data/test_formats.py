@@ -107,7 +107,7 @@ BAD: list[tuple[str, bytes, str]] = [
     ("a.jsonl", b'{"a": "x\x01"}\n', ":1: not JSON: Invalid control character at column 9"),
     (
         "a.jsonl.gz",
-        gzip.compress(b"\n" * 1_000_002),
+        gzip.compress(b"\n" * 1_000_002, mtime=0),
         ":1000001: 1,000,000 lines before it are empty",
     ),
     ("a.csv", b"\n", ":1: has no line of column names"),
@@ -119,15 +119,15 @@ BAD: list[tuple[str, bytes, str]] = [
     ("a.xlsx", b"PK\3\4", "its name (.xlsx) tells no rows; save it as CSV"),
     ("a.jsonl", b"PK\3\4", "a ZIP archive, as a workbook (.xlsx) is"),
     ("a.jsonl", b"PAR1", "is Parquet: give it the name .parquet"),
-    ("a.jsonl", gzip.compress(b"{}"), "give it a name that ends in .gz"),
+    ("a.jsonl", gzip.compress(b"{}", mtime=0), "give it a name that ends in .gz"),
     ("a.jsonl", b"%PDF-1.4", "is a PDF"),
     ("a.pkl", b"x", "its name (.pkl) tells no rows"),
     ("a", b"{}", "its name (no suffix) tells no rows"),
-    ("a.jsonl.gz", gzip.compress(LINE.encode() * 300)[:-10], "is damaged, or cut off"),
+    ("a.jsonl.gz", gzip.compress(LINE.encode() * 300, mtime=0)[:-10], "is damaged, or cut off"),
     ("a.jsonl.gz", b"\x1f\x8b and no more", "is damaged, or cut off"),
     ("a.jsonl.gz", LINE.encode(), "is damaged, or cut off"),
     ("a.jsonl.zst", zstandard.compress(LINE.encode())[:-3], "is damaged, or cut off"),
-    ("a.parquet.gz", gzip.compress(b"PAR1"), "is packed parquet"),
+    ("a.parquet.gz", gzip.compress(b"PAR1", mtime=0), "is packed parquet"),
     ("a.txt", b"ok\n\xff\n", ":2: not UTF-8"),
 ]
 
