@@ -46,8 +46,9 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-# Rows that a check looks at, seconds that it has for those of a data set, and lines that it shows.
-_SEEN, _SECONDS, _SHOWN = 1000, 0.05, 5
+# Rows that a check looks at from the first on, seconds that it has for those of a data set and for
+# some of the others, and lines that it shows.
+_SEEN, _SECONDS, _SAMPLED, _SHOWN = 1000, 0.05, 0.02, 5
 
 
 def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
@@ -71,8 +72,8 @@ def _unreadable(settings: Settings, key: str, several: tuple[DataFacts, ...]) ->
 
 
 def rows(settings: Settings, facts: Facts) -> Iterator[Problem]:
-    """What is wrong with the first rows of each local data set; all of them are read before the
-    training."""
+    """What is wrong with the first rows of each local data set and with some of the others; all of
+    them are read before the training."""
     given = settings.axolotl.get("datasets")
     told = settings.get("SFT_BAD_ROWS") == "drop" or settings.get("SFT_PREPARE") == "axolotl"
     if given is None or not isinstance(given.value, list) or told or settings.passes_through:
@@ -86,7 +87,9 @@ def rows(settings: Settings, facts: Facts) -> Iterator[Problem]:
             verdict = Verdict(most=_SHOWN)
             with suppress(OSError, BadRow):  # told by who looks for the files
                 files = sets.files_of(item) or ()
-                verdict.look(sets.of(read, files, untyped=index in untyped), _SEEN, _SECONDS)
+                source = sets.of(read, files, untyped=index in untyped)
+                verdict.look(source, _SEEN, _SECONDS)
+                verdict.sample(source, _SAMPLED)
             yield from (Problem("", line, Exit.DATA) for line in verdict.lines())
 
 

@@ -16,6 +16,7 @@ from envtune.checks import (
     quantisable,
     trackers,
     turns,
+    vocabulary,
 )
 from envtune.errors import NothingSet, Problem, Refused
 from envtune.machine import certificates
@@ -103,6 +104,7 @@ HERE: tuple[Check, ...] = (
     data.types,
     fit.problems,
     turns.problems,
+    vocabulary.problems,
     conflicts.generations,
     trackers.problems,
     machine.deepspeed,

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from envtune.data import soundness
+from envtune.data import shapes, soundness
 from envtune.data.batches import BadRow
+from envtune.data.reading import json_rows, sampling
 from envtune.data.sets import Source
 
 # Of an error's kind so many rows are named.
@@ -56,6 +57,28 @@ class Verdict:
         except BadRow as bad:
             self.tell(bad)
         self.mixed |= len(ways) > 1
+
+    def sample(self, source: Source, seconds: float) -> None:
+        """Looks at rows here and there in the files that have a row a line, the same ones of the
+        same files."""
+        end = time.monotonic() + seconds
+        for file in source.files if source.most is None else ():
+            for start, line in sampling.lines(file, source.item.get("ds_type")):
+                if time.monotonic() > end:
+                    return
+                self._look_at(source, file, start, line)
+
+    def _look_at(self, source: Source, file: str, start: int, line: bytes) -> None:
+        try:
+            row = json_rows.row(line, start, file)
+            if source.untyped:
+                row = shapes.shaped(row)
+            told = source.problem(row, source.keys(row))
+        except BadRow as bad:
+            told = bad.reason, bad.what
+        where = f"{file}:{sampling.number(file, start)}" if told else ""
+        if told and where not in [one.where for one in self.bad]:
+            self.tell(BadRow(where, *told))
 
     @property
     def wrong(self) -> int:

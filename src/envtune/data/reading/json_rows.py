@@ -57,13 +57,23 @@ def _by_line(stream: IO[bytes], path: str, tell: Tell) -> Iterator[Found]:
             continue
         if number == _FEW:
             fast = _orjson()
-        where = f"{path}:{number}"
         try:
-            row = checked(_parsed(fast, line, start, where), line, where)
+            found = row(line, start, f"{path}:{number}", fast)
         except BadRow as bad:
             tell(bad)
             continue
-        yield number, row
+        yield number, found
+
+
+def row(line: bytes, start: int, where: str, fast: Any = None) -> Row:
+    """What a line says, which begins at a byte of its file. Raises BadRow."""
+    return checked(_parsed(fast, line, start, where), line, where)
+
+
+def is_by_line(first: bytes) -> bool:
+    """Whether the rows of a file that begins so are lines."""
+    first = first.removeprefix(BOM).lstrip()
+    return first.startswith(b"{") and not _spread(first)
 
 
 def _orjson() -> Any:

@@ -34,8 +34,12 @@ _LAUNCH_ARGS = {
     "properties": {**_FLAGS, **{name.replace("_", "-"): node for name, node in _FLAGS.items()}},
 }
 
+FORCE_TOKENIZER = "SFT_FORCE_TOKENIZER"
 
 TRAINING: dict[str, Own] = {
+    FORCE_TOKENIZER: Own(
+        FLAG, False, "train although tokenizer, or rows of tokens, are of another vocabulary"
+    ),
     "SFT_OUTPUTS_DIR": Own(TEXT, None, "folder that holds the runs"),
     "SFT_LOGS_DIR": Own(TEXT, None, "folder that holds the logs of the stages"),
     "SFT_TRAINER_CONFIG_JSON_PATH": Own(
