@@ -106,6 +106,7 @@ def test_nothing_left_is_told_and_nothing_is_written(here: Path) -> None:
         ({"SFT_DATA_WEIGHTS": "1,2"}, 1, "has 2 weights for 1 data sets"),
         ({"SFT_DATASET_CONFIG": ""}, 1, "AXOLOTL_DATASETS: is not set"),
         ({"AXOLOTL_DATASETS": '[{"path": "row.jsonl"}]'}, 3, "is not there; there is"),
+        ({"AXOLOTL_DATASETS": '[{"type": "alpaca"}]'}, 3, "a data set has no path (type)"),
         ({"AXOLOTL_DATASETS": '[{"path": "rows.jsonl", "split": "train[5:9]"}]'}, 1, "train[:100]"),
         ({"SFT_FILTER_URL": "true"}, 1, "did you mean SFT_FILTER_URLS?"),
         ({"SFT_DATA_WEIGHTS": "inf"}, 1, "SFT_DATA_WEIGHTS"),

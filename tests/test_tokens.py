@@ -335,6 +335,11 @@ def test_rows_of_a_template_become_what_our_own_type_makes_of_them_in_axolotl(
             {"response_template": "assistant\n"},
         ),
         (rows, {**own, "input_format": "{{q}} and {{nothing}}"}, asked),
+        (
+            rows,
+            {**own, "input_format": "Q: {{q}}\n\nA: {{a}}"},
+            {"response_template": ["Q: ", "A: ", "B"]},
+        ),
         (marked, {**own, "field": "body"}, asked),
         (marked, {**own, "field": "body"}, {**asked, "instruction_template": "Q: "}),
         (marked, {**own, "field": "body"}, {}),

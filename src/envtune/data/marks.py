@@ -5,7 +5,7 @@ mark is trained, up to the next question where one is told; without a mark the w
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,18 @@ def _until(starts: list[int], text: str, mark: str) -> Iterator[tuple[int, int]]
     for start in starts:
         end = text.find(mark, start)
         yield start, len(text) if end < 0 else end
+
+
+def of_layout(said: str | Sequence[str] | None, layout: str | None) -> str | None:
+    """The mark of a data set: of several the one that its layout has, the last one there. Raises
+    ValueError where it has none of them."""
+    if said is None or isinstance(said, str):
+        return said
+    found = [mark for mark in said if mark in (layout or "")]
+    if not found:
+        told = f"the layout {layout!r}" if layout else "a data set without an input_format"
+        raise ValueError(f"response_template {list(said)!r}: {told} has none of them")
+    return max(found, key=lambda mark: (str(layout).rindex(mark) + len(mark), len(mark)))
 
 
 def closed(layout: str, known: Callable[[str], bool]) -> str:

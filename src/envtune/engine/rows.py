@@ -1,12 +1,12 @@
 """An Axolotl data set type for rows of plain text: laid out by a template, masked by a mark.
 
 Named in the YAML as `type: envtune.engine.rows`. A row's text is its column `field`, or
-`input_format` with `{{column}}` put in. What follows `response_template` is trained, up to
-`instruction_template` where that is set; without one the whole text is. The mark is looked
-up in the text, not among tokens, where the same mark may be cut in several ways. What is
-trained and what is not are tokenised apart: a server tokenises a prompt that ends where the
-answer begins, and a token that holds the end of a mark and a word of the answer would be no
-token of the prompt.
+`input_format` with `{{column}}` put in. What follows `response_template`, of several the one that
+the layout has, is trained, up to `instruction_template` where that is set; without one the whole
+text is. The mark is looked up in the text, not among tokens, where the same mark may be cut in
+several ways. What is trained and what is not are tokenised apart: a server tokenises a prompt that
+ends where the answer begins, and a token that holds the end of a mark and a word of the answer
+would be no token of the prompt.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from axolotl.prompt_tokenizers import PromptTokenizingStrategy
 from axolotl.prompters import Prompter
 from pydantic import BaseModel
 
-from envtune.data.marks import Layout, closed
+from envtune.data.marks import Layout, closed, of_layout
 from envtune.engine.tokens import around, one
 
 _MASKED = -100
@@ -25,7 +25,7 @@ _MASKED = -100
 class RowArgs(BaseModel):
     """The keys that this type adds to Axolotl's configuration."""
 
-    response_template: str | None = None
+    response_template: str | list[str] | None = None
     instruction_template: str | None = None
 
 
@@ -62,7 +62,7 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Mapping[str, Any]) -> RowStrategy:
     layout = Layout(
         field=ds_cfg.get("field") or "text",
         input_format=closed(told, lambda word: one(tokenizer, word) is not None) if told else None,
-        response=cfg.response_template,
+        response=of_layout(cfg.response_template, told),
         instruction=cfg.instruction_template,
     )
     return RowStrategy(layout, tokenizer, cfg.sequence_len)

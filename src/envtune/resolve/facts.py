@@ -102,7 +102,10 @@ def read_data(datasets: Sequence[Mapping[str, Any]]) -> tuple[DataFacts, ...]:
 
 
 def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
-    path = str(dataset.get("path", ""))
+    path = str(dataset.get("path") or "")
+    if not path:
+        told = f"a data set has no path ({', '.join(dataset) or 'nothing'}): name a file, a folder"
+        return DataFacts(path, local=False, problem=f"{told}, a URL or a repository")
     if not path.startswith("/"):
         return DataFacts(path, local=False)
     kind = file_type(path)

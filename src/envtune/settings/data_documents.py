@@ -76,16 +76,25 @@ def prepared(text: str) -> Document:
     states = [(Path(path), _state(Path(path))) for path in named(text)]
     if not states:
         raise DocumentError("names no folder")
-    marks = {state.get("response_template") for _, state in states}
-    if len(marks) > 1:
-        told = ", ".join(f"{folder} {state.get('response_template')!r}" for folder, state in states)
-        raise DocumentError(f"trains its answers after different marks, and a run has one: {told}")
     values: dict[str, Any] = {"datasets": list(_sets(states, "train"))}
     if held := list(_sets(states, "val")):
         values["test_datasets"] = held
-    if mark := marks.pop():
-        values["response_template"] = mark
+    if marks := _marks(states):
+        values["response_template"] = marks[0] if len(marks) == 1 else marks
     return Document(values, ours=True)
+
+
+def _marks(states: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
+    """The marks after which answers are trained. Raises DocumentError for several, of which one
+    could be any row's: a layout has its own."""
+    told = [(path, state.get("response_template")) for path, state in states]
+    marks = list(dict.fromkeys(mark for _, mark in told if mark))
+    laid_out = all("input_format" in file["keys"] for _, state in states for file in state["files"])
+    if len({mark for _, mark in told}) > 1 and not (laid_out and all(mark for _, mark in told)):
+        several = ", ".join(f"{folder} {mark!r}" for folder, mark in told)
+        what = "trains plain text after different marks, and one run has one"
+        raise DocumentError(f"{what}: {several}")
+    return marks
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -96,10 +96,20 @@ def test_a_folder_that_is_not_prepared_is_told(content: Any, told: str, tmp_path
         data_documents.prepared(str(tmp_path))
 
 
-def test_two_marks_are_not_trained_in_one_run(tmp_path: Path) -> None:
+def test_plain_texts_of_two_marks_are_not_trained_in_one_run(tmp_path: Path) -> None:
     for name, mark in (("one", "A:"), ("two", "B:")):
         write(tmp_path / name / "training_state.json", {**STATE, "response_template": mark})
     with pytest.raises(
-        DocumentError, match=r"after different marks, and a run has one: .*'A:'.*'B:'"
+        DocumentError, match=r"after different marks, and one run has one: .*'A:'.*'B:'"
     ):
         data_documents.prepared(f"{tmp_path}/one,{tmp_path}/two")
+
+
+def test_layouts_of_different_templates_are_trained_in_one_run(tmp_path: Path) -> None:
+    for mark in ("A:", "B:", "A:"):
+        keys = {"input_format": f"{{{{q}}}} {mark} {{{{a}}}}"}
+        file = {"split": "train", "path": "train.jsonl", "keys": keys}
+        told = {"response_template": mark, "files": [file]}
+        write(tmp_path / mark / "training_state.json", told)
+    made = data_documents.prepared(f"{tmp_path}/A:,{tmp_path}/B:").values
+    assert made["response_template"] == ["A:", "B:"]

@@ -635,6 +635,8 @@ def test_what_a_data_set_of_the_industrial_pipeline_asks_beyond_its_columns_is_t
     sets = [{"name": "talk", "dataset_name": "a/b", "custom_processing": {"min_score": 2}}]
     notes = "\n".join(loaded({"template": "chat", "datasets": sets}).notes)
     assert "the custom_processing of talk is not done" in notes
+    [line] = refused({"template": "chat", "datasets": [{"path": "a.jsonl", "type": "json"}]})
+    assert "datasets: cannot be obeyed: [0] has no dataset_name" in line
     [line] = refused({"template": "chat", "quality_filters": {"min_length": 3}})
     assert "quality_filters.min_length: no such setting; did you mean quality_filters.m" in line
 

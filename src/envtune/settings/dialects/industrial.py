@@ -52,6 +52,8 @@ def _template(name: str, others: Others) -> Mapping[str, Any] | Refused:
 def _datasets(value: Any, others: Others) -> list[Outcome] | Refused:
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         return Refused("has to be a list of objects with dataset_name and text_fields")
+    if lost := [number for number, item in enumerate(value) if not item.get("dataset_name")]:
+        return Refused(f"[{lost[0]}] has no dataset_name: a repository of the Hub, or a path")
     layout = _TEMPLATES.get(str(others.get("template")), _TEMPLATES["chatml"])[0]
     made: list[Outcome] = [{"datasets": [_dataset(item, layout) for item in value]}]
     if len(value) > 1 and any("weight" in item for item in value):

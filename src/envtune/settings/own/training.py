@@ -118,8 +118,11 @@ TRAINING: dict[str, Own] = {
 
 # Keys that envtune's own plugin adds to Axolotl's YAML.
 PLUGIN_KEYS: dict[str, dict[str, Any]] = {
-    "response_template": _TEXT_OR_NULL
-    | {"description": "Text after which a row is trained; what stands before is masked."},
+    "response_template": {
+        "anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1}, {"type": "null"}],
+        "description": "Text after which a row is trained; what stands before is masked. Of "
+        "several the one that a data set's input_format has.",
+    },
     "instruction_template": _TEXT_OR_NULL
     | {"description": "Text with which the next question begins; masked up to the answer."},
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Tell
-from envtune.data.marks import Layout, closed
+from envtune.data.marks import Layout, closed, of_layout
 from envtune.engine.data.backend import Backend
 from envtune.engine.data.types.made import Made, coded, ids_of, no_text
 
@@ -21,7 +21,7 @@ class Marked:
         self.layout = Layout(
             field=keys.get("field") or "text",
             input_format=closed(told, backend.never_cut.__contains__) if told else None,
-            response=config.get("response_template"),
+            response=of_layout(config.get("response_template"), told),
             instruction=config.get("instruction_template"),
         )
         self.backend, self.length = backend, int(config["sequence_len"])
