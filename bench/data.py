@@ -3,9 +3,9 @@
 Run by `make bench-data`; ROWS are the counts to take, 20000 where none is named. The rows are of
 alpaca's size: GSM8K's recombined where ../shared/data has it, else made ones. The tokenizers are
 a byte-level one of 50k tokens, trained here, and the 32k one of ../shared/data. Printed are CPU
-seconds of process trees, rows and tokens a CPU second, the peak of resident memory, the ratios,
-and whether both made the same ids and labels in the same order. `first`: a tokenizer that was
-not loaded before, which transformers then reads once.
+seconds of process trees, rows and tokens a CPU second, the peak of resident memory of the first
+process, the ratios, and whether both made the same ids and labels in the same order. `first`: a
+tokenizer that was not loaded before, which transformers then reads once.
 """
 
 import functools
@@ -118,9 +118,11 @@ def compare(folder: Path, kind: str, tokenizer: Path, count: int) -> None:
     ours = functools.partial(measure, __file__, "prepare", config)
     bare = functools.partial(measure, __file__, "bare")
     costs = {"first": ours(folder / "first", caches), "prepared": ours(folder / "ours", caches)}
+    costs["by two processes"] = ours(folder / "two", caches, folder / "two-run", 2)
     costs["bare fastokens"] = bare("fastokens", config, data)
     if count <= THEIRS:
-        costs["by tokenizers alone"] = ours(folder / "slow", caches, "-", "slow")
+        alone = measure(__file__, "slow", config, folder / "slow", caches)
+        costs["by tokenizers alone"] = alone
         costs["bare tokenizers"] = bare("tokenizers", config, data)
         costs["axolotl preprocess"] = measure("-m", "axolotl.cli.preprocess", config)
     tokens, what = same(folder)
@@ -132,7 +134,7 @@ def compare(folder: Path, kind: str, tokenizer: Path, count: int) -> None:
             f" {count / cost.cpu:10.0f} rows {tokens / cost.cpu:10.0f} tokens a CPU-s"
             + (f"   1/{theirs.cpu / cost.cpu:.1f}" if theirs else "")
         )
-    for path in ("first", "ours", "slow", "theirs"):
+    for path in ("first", "ours", "slow", "theirs", "two", "two-run", "ours-run", "first-run"):
         shutil.rmtree(folder / path, ignore_errors=True)
 
 
@@ -142,7 +144,7 @@ def same(folder: Path) -> tuple[int, str]:
 
     mine = load_from_disk(str(next((folder / "ours").glob("*/train"))))
     theirs = [path.parent for path in (folder / "theirs").glob("*/state.json")]
-    for path in (*folder.glob("slow/*/train"), *theirs):
+    for path in (*folder.glob("slow/*/train"), *folder.glob("two/*/train"), *theirs):
         other = load_from_disk(str(path))
         for column in ("input_ids", "labels", "attention_mask"):
             if not mine.data.column(column).equals(other.data.column(column)):
@@ -154,18 +156,41 @@ def same(folder: Path) -> tuple[int, str]:
 # --- what is measured, in processes of its own ----------------------------------------------
 
 
-def prepare(config: str, out: str, caches: str, run: str = "", slow: str = "") -> None:
-    from envtune.engine.data import handover, tokenised
+def prepare(config: str, out: str, caches: str, run: str = "", workers: str = "1") -> None:
+    """As a run's stage does it, from the files on."""
+    from envtune.engine.data import prepare
+    from envtune.settings.own import OWN
+    from envtune.settings.own.preparation import FILTERS, MIXTURE
 
     settings = json.loads(Path(config).read_text())
     (item,) = settings["datasets"]
-    read = functools.partial(batches, Path(item["path"]), item)
-    wanted = tokenised.Wanted(
-        settings, Path(settings["base_model"]), {"train": [read]}, "", Path(caches), slow or None
-    )
-    made = tokenised.prepare(wanted, Path(out))
-    if run and not slow:
-        handover.say(Path(run), made)
+    run = run or f"{out}-run"
+    (Path(run) / "data").mkdir(parents=True, exist_ok=True)
+    order = {
+        "config": {**settings, "dataset_num_proc": int(workers)},
+        "tokenizer": settings["base_model"],
+        "sets": {"train": [{"item": item, "files": [item["path"]], "untyped": False}]},
+        "settings": {name: OWN[name].default for name in (*FILTERS, *MIXTURE)},
+        "asked": False, "save": False, "drops": False, "beyond": "", "content": out, "ray": None,
+        "cores": 1, "run": run, "caches": caches, "out": out, "result": f"{run}/result.json",
+    }  # fmt: skip
+    path = Path(run) / "order.json"
+    path.write_text(json.dumps(order))
+    sys.argv = ["prepare", str(path)]
+    prepare.main()
+
+
+def slow(config: str, out: str, caches: str) -> None:
+    """The same by Hugging Face's library alone, which no setting asks for."""
+    from envtune.data import sets
+    from envtune.engine.data import tokenised
+
+    settings = json.loads(Path(config).read_text())
+    (item,) = settings["datasets"]
+    read = functools.partial(sets.read, sets.of(item, [item["path"]], untyped=False))
+    model = Path(settings["base_model"])
+    wanted = tokenised.Wanted(settings, model, {"train": [read]}, "", Path(caches), "asked for")
+    tokenised.prepare(wanted, Path(out))
 
 
 def batches(path: Path, item: dict[str, Any]) -> Iterator[Any]:
@@ -289,6 +314,8 @@ def write_config(path: Path, tokenizer: Path, data: Path, folder: Path, **more: 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["prepare"]:
         prepare(*sys.argv[2:])
+    elif sys.argv[1:2] == ["slow"]:
+        slow(*sys.argv[2:])
     elif sys.argv[1:2] == ["bare"]:
         bare(*sys.argv[2:])
     else:
