@@ -99,7 +99,8 @@ def first_step(folder: Path, count: int) -> None:
     tokenizer = folder / "embedded" / "tiny-llama"
     config = write_config(folder / "step.json", tokenizer, data, folder, **STEP)
     run = folder / "run"
-    (run / "data").mkdir(parents=True)
+    for name in ("data", "config"):  # as a run has them
+        (run / name).mkdir(parents=True)
     raw = measure("-m", "axolotl.cli.train", config, ENVTUNE_RUN_DIR=str(run))
     ours = measure(__file__, "prepare", config, folder / "stepped", folder / "cache-step", run)
     prepared = measure("-m", "axolotl.cli.train", config, ENVTUNE_RUN_DIR=str(run))
