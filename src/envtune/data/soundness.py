@@ -184,6 +184,7 @@ class _Columns:
         asked = (name for part in order for name in named.get(part, ()))
         self.asked = tuple(dict.fromkeys(asked))
         self.optional = optional
+        self.all = (*self.asked, *self.answered)
 
 
 def _names(form: str) -> tuple[str, ...]:
@@ -212,7 +213,9 @@ def _of_user(kind: str) -> _Columns:
 
 
 def _instruct(row: Row, columns: _Columns) -> Told | None:
-    for name in (*columns.asked, *columns.answered):
+    if all([type(row.get(name)) is str for name in columns.all]):  # noqa: C419  # as most rows do
+        return None
+    for name in columns.all:
         needed = name not in columns.optional
         if name in columns.answered and name in row and row[name] in (None, ""):
             continue  # nothing is learned from it, and nothing fails
