@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import snapshot_download
 
 from tests.harness import NOWHERE, ROOT, Entrypoint, Result, clean_environ, envtune, execute, losses
 from tests.hub_standin import Hub, Repo, hub
@@ -104,6 +105,40 @@ REFUSED = [
     pytest.param({"AXOLOTL_HUB_MODEL_ID": "ada/new", "HF_HUB_OFFLINE": "1", MODEL: "{model}", DATA: "{rows}"}, "AXOLOTL_HUB_MODEL_ID: ada/new needs the Hub and HF_HUB_OFFLINE is set", id="push, offline"),
 ]
 # fmt: on
+
+
+def _with_tokens(the_hub: Hub, embedded: Path, folder: Path, *words: str) -> None:
+    """A model whose tokenizer_config.json names its added tokens, as tokenizers of the Hub do."""
+    shutil.copytree(embedded / "tiny-llama", folder / "model")
+    path = folder / "model" / "tokenizer_config.json"
+    told = json.loads(path.read_text())
+    told["added_tokens_decoder"] = {str(n): {"content": word} for n, word in enumerate(words)}
+    path.write_text(json.dumps(told))
+    the_hub.repos["model", "acme/base"] = Repo(folder / "model")
+
+
+@pytest.mark.parametrize("offline", ["", "1"])
+def test_the_end_of_a_turn_that_a_tokenizer_of_the_hub_has_is_trained(
+    the_hub: Hub, embedded: Path, tmp_path: Path, offline: str
+) -> None:
+    _with_tokens(the_hub, embedded, tmp_path, "<s>", "</s>", "<|im_end|>")
+    chosen = {MODEL: "acme/base", "AXOLOTL_CHAT_TEMPLATE": "chatml"}
+    if offline:
+        snapshot_download("acme/base", endpoint=the_hub.url, cache_dir=tmp_path / "hf" / "hub")
+        rows = str(embedded / "instructions.jsonl")
+        chosen |= {"HF_HUB_OFFLINE": offline, DATA: rows}
+    checked = _check(the_hub, tmp_path, **chosen)
+    assert checked.code == 0, checked.err
+    assert _row(checked, "eot_tokens").split()[1] == "['<|im_end|>']"
+
+
+def test_the_end_of_a_turn_that_it_has_not_is_refused_before_anything_is_fetched(
+    the_hub: Hub, embedded: Path, tmp_path: Path
+) -> None:
+    _with_tokens(the_hub, embedded, tmp_path, "<s>", "</s>")
+    checked = _check(the_hub, tmp_path, **{MODEL: "acme/base", "AXOLOTL_CHAT_TEMPLATE": "chatml"})
+    assert checked.code == 3
+    assert "chatml ends a turn with <|im_end|>, which the tokenizer would cut" in checked.err
 
 
 @pytest.mark.parametrize(("settings", "line"), REFUSED)

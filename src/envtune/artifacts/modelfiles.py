@@ -7,6 +7,7 @@ of names, so that what is missing is told before anything is loaded.
 import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,18 @@ def modules(folder: Path) -> list[str]:
         return list(dict.fromkeys(str(name).rpartition(".")[0] for name in names))
     except UNREADABLE:
         return []
+
+
+def tokenizer(read: Callable[[str], bytes]) -> dict[str, Any]:
+    """A tokenizer_config.json, with the chat template that may stand in a file beside it; nothing
+    where that is no JSON. `read` gets a file by its name and raises FileNotFoundError."""
+    try:
+        told = parse(read("tokenizer_config.json"))
+    except (OSError, ValueError):
+        return {}
+    with suppress(FileNotFoundError):
+        told["chat_template"] = read("chat_template.jinja").decode(errors="replace")
+    return told
 
 
 def has_chat_template(folder: Path) -> bool | None:

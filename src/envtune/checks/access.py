@@ -11,6 +11,7 @@ from pathlib import Path
 
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit, Problem, Refused
+from envtune.resolve import facts as read
 from envtune.resolve.config import Facts
 from envtune.settings import publish_targets
 from envtune.settings.paths import FROM_THE_HUB, near_file
@@ -30,7 +31,8 @@ def local_problems(settings: Settings, facts: Facts) -> list[Problem]:
 
 
 def verify(settings: Settings, facts: Facts) -> Facts:
-    """`facts` with what is known of a model that is not local, and warnings. Raises Refused.
+    """`facts` with what is known of a model and a tokenizer that are not local, and warnings.
+    Raises Refused.
 
     Nobody is asked, and nothing heavy imported, where everything is local.
     """
@@ -42,9 +44,11 @@ def verify(settings: Settings, facts: Facts) -> Facts:
     if problems := [answer.problem for answer in known.answers if answer.problem]:
         raise Refused(_merged([_with_near(settings, problem) for problem in problems]))
     config = next((a.config for a in known.answers if a.config), facts.model.config)
+    told = next((a.tokenizer for a in known.answers if a.tokenizer), {})
     return replace(
         facts,
         model=replace(facts.model, config=config),
+        tokenizer=facts.tokenizer or read.told_tokenizer(told),
         local=facts.local or known.alone,
         warnings=tuple(answer.warning for answer in known.answers if answer.warning),
     )

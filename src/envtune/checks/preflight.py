@@ -116,7 +116,7 @@ HERE: tuple[Check, ...] = (
 )
 # What others are asked once all that is here is well, and what is judged by their answers.
 ASKED: tuple[tuple[Callable[[Settings, Facts], Facts], tuple[Check, ...]], ...] = (
-    (access.verify, (quantisable.model_problems, fit.model_problems)),
+    (access.verify, (quantisable.model_problems, fit.model_problems, turns.problems)),
 )
 
 

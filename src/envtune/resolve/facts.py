@@ -83,9 +83,22 @@ def read_tokenizer(path: str) -> TokenizerFacts | None:
         source = files.read_text(template) if template.exists() else told.get("chat_template")
     except (OSError, ValueError):
         return None
+    return _tokenizer(told, words, source)
+
+
+def told_tokenizer(told: Mapping[str, Any]) -> TokenizerFacts | None:
+    """The tokenizer of a tokenizer_config.json, or None where that does not name its tokens."""
+    added = told.get("added_tokens_decoder")
+    if not isinstance(added, dict) or not all(isinstance(one, dict) for one in added.values()):
+        return None
+    words = frozenset(str(one.get("content")) for one in added.values())
+    return _tokenizer(told, words, told.get("chat_template"))
+
+
+def _tokenizer(told: Mapping[str, Any], words: frozenset[str], template: Any) -> TokenizerFacts:
     eos = told.get("eos_token")
     text = eos.get("content") if isinstance(eos, dict) else eos
-    return TokenizerFacts(str(text or ""), words, source if isinstance(source, str) else "")
+    return TokenizerFacts(str(text or ""), words, template if isinstance(template, str) else "")
 
 
 def _never_cut(head: bytes) -> frozenset[str]:

@@ -9,11 +9,13 @@ from envtune.errors import Exit, Problem
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question: a problem or a warning, or neither, and a model's config.json."""
+    """What came of a question: a problem or a warning, or neither, a model's config.json, and what
+    modelfiles.tokenizer tells of a tokenizer."""
 
     problem: Problem | None = None
     warning: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
 
 # What is asked, and what is said where that takes too long.

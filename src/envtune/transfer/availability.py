@@ -6,6 +6,7 @@ All questions are asked at once and given up together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from envtune.artifacts import modelfiles
 from envtune.settings.publish_targets import Target
@@ -101,12 +102,25 @@ def _read(hub: Hub, repo: Repository) -> Answer:
     lost = modelfiles.missing(hub.names(repo), repo.parts) if repo.parts else []
     if lost:
         return refuse(repo.name, f"{hub.page(repo)} has no {', no '.join(lost)}")
+    tokenizer = _tokenizer(hub, repo) if modelfiles.TOKENIZER in repo.parts else {}
     if telling != "config.json":
-        return Answer()
+        return Answer(tokenizer=tokenizer)
     try:
-        return Answer(config=modelfiles.parse(content))
+        return Answer(config=modelfiles.parse(content), tokenizer=tokenizer)
     except ValueError as error:
         return refuse(repo.name, f"{hub.page(repo)}: its config.json is no JSON: {error}")
+
+
+def _tokenizer(hub: Hub, repo: Repository) -> Mapping[str, Any]:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    def read(name: str) -> bytes:
+        try:
+            return hub.file(repo, name)
+        except RemoteEntryNotFoundError:
+            raise FileNotFoundError(name) from None
+
+    return modelfiles.tokenizer(read)
 
 
 def _ask_to_push(hub: Hub, pushed: Target) -> Answer:

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from envtune import files
 from envtune.artifacts import modelfiles
 from envtune.errors import Exit, Problem
 from envtune.resolve.config import RunConfig
@@ -23,12 +23,18 @@ def lost(repository: Repository, environ: Mapping[str, str]) -> str:
     return ""
 
 
-def config(repository: Repository, environ: Mapping[str, str]) -> Mapping[str, Any]:
-    """The config.json of a cached repository that is asked for one."""
-    folder = snapshot(repository, environ)
-    if folder is None or modelfiles.CONFIG not in repository.parts:
-        return {}
-    return modelfiles.read_json(folder / "config.json")
+def _told(repository: Repository, environ: Mapping[str, str], warning: str = "") -> Answer:
+    """What the files of a cached repository say, of those that are asked for."""
+    folder, parts = snapshot(repository, environ), repository.parts
+    if folder is None:
+        return Answer(warning=warning)
+    return Answer(
+        warning=warning,
+        config=modelfiles.read_json(folder / "config.json") if modelfiles.CONFIG in parts else {},
+        tokenizer=modelfiles.tokenizer(lambda name: files.read_bytes(folder / name))
+        if modelfiles.TOKENIZER in parts
+        else {},
+    )
 
 
 def fetch(repository: Repository) -> str:
@@ -98,7 +104,7 @@ def instead(repo: Repository, why: str, environ: Mapping[str, str]) -> Answer:
         text = f"{why}; check the network and HF_ENDPOINT, or give local folders"
         return Answer(Problem(repo.name, text, Exit.ACCESS))
     warning = f"{repo.name}: {why}; {repo.id} is taken from the cache"
-    return Answer(warning=warning, config=config(repo, environ))
+    return _told(repo, environ, warning)
 
 
 def answer(repo: Repository, switch: str, environ: Mapping[str, str]) -> Answer:
@@ -106,4 +112,4 @@ def answer(repo: Repository, switch: str, environ: Mapping[str, str]) -> Answer:
     if why := lost(repo, environ):
         message = f"{repo.id} {why} and {switch} is set; where there is a network: {fetch(repo)}"
         return Answer(Problem(repo.name, message, Exit.ACCESS))
-    return Answer(config=config(repo, environ))
+    return _told(repo, environ)
