@@ -148,7 +148,8 @@ def same(folder: Path) -> tuple[int, str]:
     for path in (*folder.glob("slow/*/train"), *folder.glob("two/*/train"), *theirs):
         other = load_from_disk(str(path))
         for column in ("input_ids", "labels", "attention_mask"):
-            if not mine.data.column(column).equals(other.data.column(column)):
+            theirs_ = other.data.column(column).cast(mine.data.column(column).type)
+            if not mine.data.column(column).equals(theirs_):
                 sys.exit(f"{column} differ from {path}")
     tokens = sum(len(piece.flatten()) for piece in mine.data.column("input_ids").chunks)
     return tokens, "ids, labels and order as Axolotl's" if theirs else "not compared with Axolotl's"

@@ -51,18 +51,31 @@ def _whole(line: bytes) -> bool:
 
 
 def _by_line(stream: IO[bytes], path: str, tell: Tell) -> Iterator[Found]:
-    fast = None
+    fast: Any = None
     for number, start, line in lines(stream, path):
-        if not line or line.isspace():
-            continue
         if number == _FEW:
             fast = _orjson()
-        try:
-            found = row(line, start, f"{path}:{number}", fast)
-        except BadRow as bad:
-            tell(bad)
-            continue
+        found = _simple(fast, line) if fast is not None else None
+        if found is None:
+            if not line or line.isspace():
+                continue
+            try:
+                found = row(line, start, f"{path}:{number}", fast)
+            except BadRow as bad:
+                tell(bad)
+                continue
         yield number, found
+
+
+def _simple(parse: Any, line: bytes) -> Row | None:
+    """What most lines say: an object, and no more names in it than it has. None for any other."""
+    try:
+        found = parse(line)
+    except ValueError:
+        return None
+    if type(found) is dict and line.count(_NAMED[0]) + line.count(_NAMED[1]) <= len(found):
+        return found
+    return None
 
 
 def row(line: bytes, start: int, where: str, fast: Any = None) -> Row:

@@ -116,19 +116,22 @@ def lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, int, bytes]]:
     number = start = empty = 0
     while line := stream.readline(LONGEST + 1):
         number += 1
-        if len(line) > LONGEST:
+        size = len(line)
+        if size > LONGEST:
             what = f"is longer than {LONGEST >> 20} MiB: no row is, and its end was not looked for"
             raise BadRow(f"{path}:{number}", "too long a line", what)
-        body = line.removeprefix(BOM) if number == 1 else line
-        empty = 0 if line.strip() else empty + 1
+        if number == 1 and line.startswith(BOM):
+            yield number, len(BOM), line.removeprefix(BOM)
+        else:
+            yield number, start, line
+        start += size
+        if not line.isspace():
+            empty = 0
+            continue
+        empty += 1
         if empty > EMPTY:
-            raise BadRow(
-                f"{path}:{number}",
-                "empty lines",
-                f"{EMPTY:,} lines before it are empty, and no more are read",
-            )
-        yield number, start + len(line) - len(body), body
-        start += len(line)
+            what = f"{EMPTY:,} lines before it are empty, and no more are read"
+            raise BadRow(f"{path}:{number}", "empty lines", what)
 
 
 def decoded(line: bytes, start: int, where: str) -> str:

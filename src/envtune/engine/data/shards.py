@@ -12,10 +12,11 @@ from envtune.engine.data.types.made import ids_of
 # Bytes of a shard, as datasets has it.
 _SHARD = 500 << 20
 _MASKED = -100
+# Axolotl's, but for labels, which it keeps in twice the bytes: a third of what is written.
 _TYPES = {
     "input_ids": "int32",
     "attention_mask": "int8",
-    "labels": "int64",
+    "labels": "int32",
     "position_ids": "int64",
 }
 _BYTES = {"int8": 1, "int32": 4, "int64": 8}
@@ -68,7 +69,7 @@ def _arrays(flat: Any, lengths: Any, columns: list[str]) -> list[Any]:
     made = {
         "input_ids": ids_of(flat),
         "attention_mask": np.ones(len(flat), np.int8),
-        "labels": np.where(flat < 0, np.int64(_MASKED), flat),
+        "labels": np.where(flat < 0, np.int32(_MASKED), flat),
     }
     if "position_ids" in columns:
         made["position_ids"] = np.arange(len(flat)) - np.repeat(ends - lengths, lengths)

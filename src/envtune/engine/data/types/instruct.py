@@ -5,9 +5,12 @@ tokenizer adds, each cut at sequence_len; the answer ends with the end of a text
 begin with a text's beginning.
 """
 
+import functools
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row, Tell
@@ -61,9 +64,25 @@ class Layout:
 
     def texts(self, row: Row) -> tuple[str, Any]:
         """Prompt and answer. Raises KeyError for a column that is not there, and TypeError."""
-        parts = {name: column.of(row) for name, column in self.columns.items()}
+        parts = dict(zip(self.columns, self._values(row), strict=True))
         given = _GIVEN[bool(parts.get("system")), bool(parts.get("input"))]
         return self.prompts[given].format(**parts), parts["output"]
+
+    @functools.cached_property
+    def _values(self) -> Callable[[Row], Iterable[Any]]:
+        """What a row has for each part."""
+        columns = list(self.columns.values())
+        names = [column.name for column in columns if isinstance(column, Column)]
+        all_there = itemgetter(*names)
+
+        def values(row: Row) -> Iterable[Any]:
+            if len(names) == len(columns):
+                with suppress(KeyError):
+                    found: Iterable[Any] = all_there(row)
+                    return found
+            return [column.of(row) for column in columns]
+
+        return values
 
 
 def layout(kind: str | Mapping[str, Any]) -> Layout | None:
