@@ -105,7 +105,7 @@ def _plainly(error: Exception) -> str:
 
 def _pieces(response: Any, name: str) -> Iterator[bytes]:
     """The bytes as they are in the file: what is packed by its name stays so."""
-    yield from response.iter_raw(1 << 20) if _is_plain(response, name) else response.iter_bytes()
+    yield from response.iter_raw() if _is_plain(response, name) else response.iter_bytes()
 
 
 def _is_plain(response: Any, name: str) -> bool:
