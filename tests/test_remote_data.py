@@ -1,6 +1,7 @@
 """Data of object stores and web servers trains as a local file does: fetched once, whole, by version."""
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +14,10 @@ import boto3
 import pytest
 
 from envtune.errors import Exit
+from envtune.transfer.stores import Objects
 from tests import harness
 from tests.harness import NOWHERE, ROOT, Entrypoint, Quiet, Result, clean_environ, contents
+from tests.test_trust import WHOAMI, Company, behind_tls
 
 Put = Callable[[Mapping[str, bytes]], str]
 ROWS = b"".join(
@@ -106,6 +109,27 @@ def put(s3: dict[str, str], request: pytest.FixtureRequest) -> Put:
         return f"s3://bucket/{prefix}"
 
     return write
+
+
+@pytest.fixture(params=["gs", "az"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[str, str]]:
+    """The address of a store that is no S3, and its variables."""
+    environ = request.getfixturevalue({"gs": "gcs", "az": "azure"}[request.param])
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)  # the clients read it themselves
+    url = f"{request.param}://bucket/{tmp_path.name}"
+    if request.param == "az":
+        with suppress(FileExistsError):
+            Objects(url, environ)._files.mkdir("bucket")
+    return url, environ
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+    with behind_tls(tmp_path_factory.mktemp("company")) as made:
+        yield made
 
 
 @dataclass
@@ -233,6 +257,31 @@ def test_data_files_of_a_store_are_a_data_set(
         )
 
 
+def test_other_stores_are_read_alike(store: tuple[str, dict[str, str]], envtune: Command) -> None:
+    url, environ = store
+    to = Objects(url, environ)
+    for name in ("a.jsonl", "below/b.jsonl", "notes.md"):
+        to._files.pipe_file(f"{to._root}/{name}", ROWS)
+    for end, told in (("", "80 rows"), ("/a.jsonl", "40 rows"), ("/*/*.jsonl", "40 rows")):
+        done = envtune("validate", f"{url}{end}", **environ)
+        assert done.code == 0, done.err
+        assert told in done.err
+    assert "is in the cache" in envtune("validate", url, **environ).err
+    assert envtune("validate", f"{url}/none", **environ).code == Exit.ACCESS
+
+
+def test_a_companys_certificate_is_trusted_by_its_bundle_alone(
+    company: Company, envtune: Command
+) -> None:
+    url = f"{company.url}rows.jsonl"
+    refused = envtune("validate", url)
+    assert refused.code == Exit.ACCESS, refused.err
+    assert "set SFT_CA_BUNDLE" in refused.err
+    done = envtune("convert", url, "made.jsonl", SFT_CA_BUNDLE=str(company.bundle))
+    assert "fetch: " in done.err, done.err
+    assert list(envtune.whole().values()) == [WHOAMI]
+
+
 def test_another_version_comes_and_what_is_the_same_does_not(put: Put, envtune: Command) -> None:
     url = put({"a.jsonl": ROWS, "b.jsonl": ROWS})
     assert "2 files" in envtune("validate", url).err
@@ -345,8 +394,9 @@ def test_a_cut_connection_goes_on_where_it_ended(web: Web, envtune: Command) -> 
     assert list(envtune.whole().values()) == [SLOW]
 
 
-def test_a_fetch_that_is_killed_leaves_nothing_that_is_taken_for_whole(
-    web: Web, envtune: Command
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_fetch_that_is_ended_leaves_nothing_that_is_taken_for_whole(
+    number: int, web: Web, envtune: Command
 ) -> None:
     web.files["/rows.jsonl"], web.pause = SLOW, 0.05
     child = envtune.popen("validate", f"{web.url}/rows.jsonl")
@@ -354,8 +404,9 @@ def test_a_fetch_that_is_killed_leaves_nothing_that_is_taken_for_whole(
     while not any(path.stat().st_size for path in parts):
         parts = list(envtune.folder.rglob("cache/**/.*.part"))
         assert child.poll() is None
-    child.kill()
+    child.send_signal(number)
     child.communicate()
+    assert child.returncode == (143 if number == signal.SIGTERM else -number)
     assert envtune.whole() == {}
     web.pause = 0.0
     assert envtune("validate", f"{web.url}/rows.jsonl").code == 0
