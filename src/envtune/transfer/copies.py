@@ -9,6 +9,7 @@ place still has the same.
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from envtune.transfer.addresses import shown
 from envtune.transfer.stores import Found, Objects, Unreached
 from envtune.transfer.web import Page
 
+LOG = logging.getLogger("envtune")
 _NEWEST, _LOCK, _PART = "newest.json", "lock", ".part"
 
 
@@ -155,7 +157,11 @@ class Copy:
     def _held(self) -> Iterator[None]:
         """Alone with these addresses on this machine; the lock ends with its process."""
         with (self.base / _LOCK).open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                LOG.info("fetch: %s: another start fetches it", shown(self.urls[0]))
+                fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
 

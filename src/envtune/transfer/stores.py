@@ -8,6 +8,7 @@ compute by themselves; S3 keeps the one that it was given, and has one of what c
 import base64
 import hashlib
 import logging
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def load(url: str) -> None:
 
 def _scheme(url: str) -> str:
     """The client's word; adl:// was the first lake of Azure's, and is today's for Axolotl too."""
-    scheme = url.partition(":")[0]
+    scheme = url.partition(":")[0].lower()
     return "abfs" if scheme == "adl" else scheme
 
 
@@ -119,27 +120,30 @@ class Objects:
     def listing(self) -> dict[str, Held]:
         """What is there, by its name below the URL. Raises Denied and Unreached."""
         with self._told():
-            self._files.invalidate_cache()
-            found = self._files.find(self._root, detail=True)
             below = len(self._root) + 1
-            # An object whose name ends with / is a folder that somebody made in a console.
-            objects = {path: told for path, told in found.items() if not path.endswith("/")}
-            return {path[below:]: self._held(path, told) for path, told in objects.items()}
+            return {path[below:]: self._held(path, told) for path, told in self._objects().items()}
 
     def found(self, pattern: str = "") -> dict[str, Found]:
         """What is below the URL, or meets a pattern there. Raises Denied and Unreached."""
+        from fsspec.utils import glob_translate  # Azure's own glob tells no sizes
+
         with self._told():
-            self._files.invalidate_cache()
-            if pattern:
-                held = self._files.glob(f"{self._root}/{pattern}", detail=True)
-            else:
-                held = self._files.find(self._root, detail=True)
             below = len(self._root) + 1
+            meets = re.compile(glob_translate(pattern) if pattern else "").match
             return {
                 path[below:]: Found(told["size"], _version(told))
-                for path, told in held.items()
-                if told.get("type") == "file" and not path.endswith("/")
+                for path, told in self._objects().items()
+                if meets(path[below:])
             }
+
+    def _objects(self) -> dict[str, Mapping[str, Any]]:
+        """What the client tells of every object below the URL, or of the one that it names."""
+        self._files.invalidate_cache()
+        found = self._files.find(self._root, detail=True)
+        if not isinstance(found, dict):  # as Azure's does for one object
+            found = {path: self._files.info(path) for path in found}
+        # An object whose name ends with / is a folder that somebody made in a console.
+        return {path: told for path, told in found.items() if not path.endswith("/")}
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """An object in pieces, from a byte on. Raises Denied and Unreached."""
