@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from tests import forks, stores
-from tests.harness import Entrypoint, clean_environ
+from tests.harness import ROOT, Entrypoint, clean_environ, free_port
 from tests.hub_standin import Hub
 
 
@@ -128,3 +128,32 @@ def s3() -> Iterator[dict[str, str]]:
     pytest.importorskip("moto", reason="moto is not here: make test installs it")
     with stores.moto() as environ:
         yield environ
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[dict[str, str]]:
+    """Google's protocol by gcp-storage-emulator."""
+    pytest.importorskip("gcp_storage_emulator", reason="needs `make test`")
+    port = str(free_port())
+    command = [sys.executable, "-u", "-m", "gcp_storage_emulator", "start", "--in-memory",
+               "--host=127.0.0.1", f"--port={port}", "--default-bucket=bucket"]  # fmt: skip
+    with stores.server(command, "All services started"):
+        yield {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+
+
+_AZURITE = ROOT / ".azurite" / "node_modules" / ".bin" / "azurite-blob"
+# The key of every Azurite, which its documentation prints.
+_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[dict[str, str]]:
+    """Azure's protocol by Azurite."""
+    if not _AZURITE.exists():
+        pytest.skip("Azurite is not here: make setup-azurite (it needs node)")
+    command = [str(_AZURITE), "--blobHost", "127.0.0.1", "--blobPort", "0",
+               "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]  # fmt: skip
+    with stores.server(command, "successfully listens") as host:
+        account = f"http://{host}/devstoreaccount1"
+        made = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={_KEY};"
+        yield {"AZURE_STORAGE_CONNECTION_STRING": f"{made}BlobEndpoint={account};"}

@@ -1,5 +1,4 @@
-"""How data and models come to a run without a volume of their own: read in a store as they are,
-or copied from it by `envtune copy`, from a real server of S3's protocol."""
+"""How data and models come to a volume: by `envtune copy`, from a real server of S3's protocol."""
 
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from envtune.errors import Exit
 from envtune.reference import claims
-from tests.harness import NOWHERE, Entrypoint, clean_environ, contents
+from tests.harness import NOWHERE, clean_environ, contents
 
 Put = Callable[[Mapping[str, bytes]], str]
 
@@ -46,21 +45,6 @@ def copy(s3: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.Complet
         )
 
     return run
-
-
-def test_rows_of_a_store_are_trained_from_where_they_are(
-    settings: dict[str, str], forking: dict[str, str], put: Put, s3: dict[str, str], tmp_path: Path
-) -> None:
-    rows = Path(settings["AXOLOTL_DATASETS__0__PATH"]).read_bytes()
-    given = {
-        "AXOLOTL_DATASETS__0__PATH": f"{put({'rows.jsonl': rows})}/rows.jsonl",
-        "AXOLOTL_DATASETS__0__TYPE": "chat_template",
-        "AXOLOTL_DATASETS__0__DS_TYPE": "json",
-        "AXOLOTL_MAX_STEPS": "2",
-        "HF_HUB_OFFLINE": "",
-    }
-    run = Entrypoint(tmp_path, settings | given | s3 | forking).train()
-    assert (run / ".complete").exists()
 
 
 def test_a_folder_of_a_store_comes_once(put: Put, copy: Any, tmp_path: Path) -> None:

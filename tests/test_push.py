@@ -3,9 +3,7 @@ protocols on loopback, and to another folder; through networks and servers that 
 
 import os
 import socket
-import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ import pytest
 from envtune.transfer import hubstore, upload
 from envtune.transfer.hub import Hub as Asked
 from envtune.transfer.stores import Denied, Objects, Unreached
-from tests.harness import ROOT, contents, free_port
+from tests.harness import contents
 from tests.hub_standin import Hub
-from tests.stores import ADA, requests, server
+from tests.stores import ADA, requests
 
 QUICK = (0.05, 0.05, 0.05)
 
@@ -134,35 +132,6 @@ def test_a_listing_that_lacks_a_file_is_no_success(new_hub: Hub, result: Path) -
 
 
 # --- stores
-
-
-@pytest.fixture(scope="module")
-def gcs() -> Iterator[dict[str, str]]:
-    """Google's protocol by gcp-storage-emulator."""
-    pytest.importorskip("gcp_storage_emulator", reason="needs `make test`")
-    port = str(free_port())
-    command = [sys.executable, "-u", "-m", "gcp_storage_emulator", "start", "--in-memory",
-               "--host=127.0.0.1", f"--port={port}", "--default-bucket=bucket"]  # fmt: skip
-    with server(command, "All services started"):
-        yield {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
-
-
-_AZURITE = ROOT / ".azurite" / "node_modules" / ".bin" / "azurite-blob"
-# The key of every Azurite, which its documentation prints.
-_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-@pytest.fixture(scope="module")
-def azure() -> Iterator[dict[str, str]]:
-    """Azure's protocol by Azurite."""
-    if not _AZURITE.exists():
-        pytest.skip("Azurite is not here: make setup-azurite (it needs node)")
-    command = [str(_AZURITE), "--blobHost", "127.0.0.1", "--blobPort", "0",
-               "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]  # fmt: skip
-    with server(command, "successfully listens") as host:
-        account = f"http://{host}/devstoreaccount1"
-        made = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={_KEY};"
-        yield {"AZURE_STORAGE_CONNECTION_STRING": f"{made}BlobEndpoint={account};"}
 
 
 Store = tuple[str, dict[str, str]]

@@ -65,7 +65,7 @@ def _signed(folder: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[Company]:
+def behind_tls(folder: Path) -> Iterator[Company]:
     key, certificate = _signed(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -80,7 +80,7 @@ def _serving(folder: Path) -> Iterator[Company]:
 
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
-    with _serving(tmp_path_factory.mktemp("company")) as made:
+    with behind_tls(tmp_path_factory.mktemp("company")) as made:
         yield made
 
 

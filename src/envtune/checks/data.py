@@ -15,6 +15,7 @@ from envtune.resolve.facts import DataFacts
 from envtune.settings.paths import near_file
 from envtune.settings.spelling.nearest import suggestion
 from envtune.settings.typed import Settings
+from envtune.transfer import addresses
 
 # Axolotl 0.19's own: its modules of prompt_strategies, and what its wrappers know besides.
 _TYPES = (
@@ -61,6 +62,8 @@ def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     tells = settings.passes_through  # RL's types follow from `rl`
     masked = "response_template" in settings.axolotl
     for index, (item, data) in enumerate(zip(given, facts.data, strict=True)):
+        if addresses.is_remote(data.path):  # its columns tell, once it is here
+            continue
         if not (data.problem or tells or data_types.is_typed(item, data, masked=masked)):
             yield Problem(_of_type(name, index), _untyped(data), Exit.DATA)
 

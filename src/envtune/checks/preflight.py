@@ -24,6 +24,7 @@ from envtune.resolve import accelerate_flags, owned
 from envtune.resolve.config import Facts
 from envtune.settings.typed import Settings
 from envtune.supervise import finish
+from envtune.transfer import remote
 
 Check = Callable[[Settings, Facts], Iterable[Problem]]
 
@@ -94,6 +95,7 @@ OF_SETTINGS: tuple[Callable[[Settings], Iterable[Problem]], ...] = (
     _idle,
     conflicts.problems,
     preparation.problems,
+    remote.problems,
 )
 HERE: tuple[Check, ...] = (
     lambda settings, facts: facts.problems,

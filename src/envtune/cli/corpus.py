@@ -24,18 +24,21 @@ def prepare(args: argparse.Namespace) -> Result:
     from envtune.cli import target
     from envtune.settings import sources
     from envtune.stages import corpus
+    from envtune.transfer import remote
 
     inputs = sources.read(args.overrides)
     settings = target.settings_of(inputs)
     for note in settings.notes:
         LOG.info("%s", note)
-    if problems := [*settings.problems, *preparation.problems(settings)]:
-        raise Refused(problems)
+    told = (*settings.problems, *preparation.problems(settings), *remote.problems(settings))
+    if told:
+        raise Refused(told)
+    settings = remote.located(settings, inputs.environ, fetch=True)
     return Exit.DONE, corpus.prepare(settings, inputs.environ, force=args.force, dry=args.dry_run)
 
 
 def convert(args: argparse.Namespace) -> Result:
-    """write rows of a file, or of the Hub, as JSON lines: messages, or prompt and completion"""
+    """write rows of a file, a URL or the Hub as JSON lines: messages, or prompt and completion"""
     from envtune.data import conversion, folder
     from envtune.data.batches import BadRow
 
@@ -64,14 +67,16 @@ def convert(args: argparse.Namespace) -> Result:
 
 
 def _batches(source: str, split: str) -> "Iterator[Batch]":
-    """The rows of a local file, or of a split of the Hub's repository of that name."""
+    """The rows of a file, here or fetched, or of a split of the Hub's repository of that name."""
     from envtune.data.reading import formats
     from envtune.resolve import facts
     from envtune.settings import paths, sources
-    from envtune.transfer import datafiles
+    from envtune.transfer import addresses, datafiles
     from envtune.transfer.repositories import Repository
 
-    if paths.is_local(source):
+    if addresses.scheme(source):
+        files = [Path(_fetched(source))]
+    elif paths.is_local(source):
         files = [Path(paths.absolute(source))]
     else:
         repository = Repository(source, "dataset", source)
@@ -113,12 +118,26 @@ def _sources(named: list[str]) -> "Iterator[Source]":
     from envtune.data.reading import formats
     from envtune.runs import folders, record
     from envtune.settings.paths import absolute
+    from envtune.transfer import addresses
 
-    for path in map(absolute, named):
+    for path in (_fetched(one) if addresses.scheme(one) else absolute(one) for one in named):
         if (folder := Path(path) / "config" / "resolved.json").exists():
             yield from _of_run(record.load_resolved(folders.open_run(folder.parents[1])))
         else:
             yield sets.of({"path": path}, formats.members(path), untyped=True)
+
+
+def _fetched(url: str) -> str:
+    """Where the rows of an address lie on this machine, fetched. Raises Refused."""
+    from envtune.cli import target
+    from envtune.settings import sources
+    from envtune.transfer import addresses, remote
+
+    inputs, item = sources.read(), {"path": url}
+    if wrong := [Problem("", what) for _, what in addresses.refusals(item)]:
+        raise Refused(wrong)
+    setting = target.settings_of(inputs).get
+    return str(remote.item_here(item, "", setting, inputs.environ, fetch=True)["path"])
 
 
 def _of_run(config: "RunConfig") -> "Iterator[Source]":

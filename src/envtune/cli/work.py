@@ -28,7 +28,7 @@ def configure(args: argparse.Namespace) -> Result:
     from envtune.supervise import templates
 
     named = [f"SFT_TEMPLATE={args.template}"] if args.template else []
-    made = configuration.configure([*args.overrides, *named])
+    made = configuration.configure([*args.overrides, *named], fetch=not args.check)
     text = templates.render_axolotl(made.config)
     if args.check:
         return Exit.DONE, "the configuration is valid"
@@ -75,7 +75,7 @@ def _claimed(args: argparse.Namespace) -> "pipeline.Start":
     if args.folder:
         claimed, own = folders.open_run(args.folder.resolve()), target.settings_of(inputs).own
     else:
-        made = configuration.configure(args.overrides)
+        made = configuration.configure(args.overrides, fetch=True)
         warn(made)
         claimed, own = pipeline.prepare_folder(made), made.settings.own
         args.folder = claimed.folder  # where its end is counted

@@ -13,6 +13,7 @@ from envtune.redaction import has_key_in_url
 from envtune.settings import dialects, nesting, passed_over, upstream
 from envtune.settings.axolotl_keys import schema
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
+from envtune.settings.paths import FETCHED
 from envtune.settings.schema import Mismatch, Node, Schema
 from envtune.settings.sources import AXOLOTL, SFT, Entry, Inputs, Layer
 from envtune.settings.spelling import synonyms
@@ -130,7 +131,7 @@ class _Loader:
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
-        if has_key_in_url(entry.text):
+        if has_key_in_url(entry.text) and not _is_fetched(entry):
             message = (
                 "holds a URL with a user, password or key; use the tool's own variable for those"
             )
@@ -214,6 +215,11 @@ def _spelled(entry: Entry) -> list[str]:
         return [entry.name]
     named = entry.name.startswith(AXOLOTL) and entry.name == entry.name.upper()
     return entry.name.removeprefix(AXOLOTL).lower().split("__") if named else [""]
+
+
+def _is_fetched(entry: Entry) -> bool:
+    """Whether an address in it is fetched and shown without its key (`transfer.remote`)."""
+    return _spelled(entry)[0] in FETCHED
 
 
 def _whole(key: str, parts: Mapping[Path, str]) -> str:

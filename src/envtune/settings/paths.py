@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from envtune.machine import volumes
+from envtune.machine import hardware, volumes
 from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Settings
 
@@ -25,6 +25,8 @@ FROM_THE_HUB = (
 )  # fmt: skip
 _ALWAYS_LOCAL = ("resume_from_checkpoint", "output_dir")
 DATASETS = ("datasets", "test_datasets", "pretraining_dataset")
+# Those of them whose files are fetched where they are remote; the third's rows are streamed.
+FETCHED = ("datasets", "test_datasets")
 _OWN_PATHS = (
     "SFT_CACHE_DIR", "SFT_EVAL_DATASET", "SFT_EVAL_PROMPTS", "SFT_EVAL_PAIRS",
     "SFT_EVAL_TASKS_PATH", "SFT_LLMCOMPRESSOR_VENV", "SFT_PREPARED_DIR", "SFT_VLLM_VENV",
@@ -53,6 +55,14 @@ def caches(folder: str | None, environ: Mapping[str, str]) -> dict[str, str]:
         return {}
     parts = {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets", "HF_XET_CACHE": "xet"}
     return {name: f"{folder}/{part}" for name, part in parts.items() if not environ.get(name)}
+
+
+def kept(folder: str | None, environ: Mapping[str, str], outputs: str) -> str:
+    """Where envtune keeps what another run may use, beside the Hub's caches. `outputs` has the
+    place of a home that cannot be written."""
+    home = environ["HOME"] if hardware.home_is_usable(environ) else f"{outputs}/.home"
+    base = environ.get("HF_HOME") or folder or environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    return f"{absolute(base)}/envtune"
 
 
 def is_here(path: str) -> bool:

@@ -2,8 +2,8 @@
 
 Every node does, at each start of a run that is not done: a new pod may have an empty cache.
 One process asks the Hub in place of all ranks, and is started again until it is done or
-SFT_FETCH_SECONDS are over. Data sets are left to Axolotl, whose library takes none from the
-Hub's cache.
+SFT_FETCH_SECONDS are over. The Hub's data sets are left to Axolotl, whose library takes none from
+the Hub's cache; what stores and web servers hold came before (`transfer.remote`).
 """
 
 import random
@@ -23,11 +23,12 @@ from envtune.supervise import nodes, worker
 from envtune.supervise.progress import Transferred, amount, span
 from envtune.supervise.stage import LOG, Context, Ended, stopped
 from envtune.transfer import hub, repositories
+from envtune.transfer.patience import pause
 from envtune.transfer.repositories import Repository
 
 _SECONDS = "SFT_FETCH_SECONDS"
-# The longest pause between two tries, and the one between two looks for a stop, seconds.
-_LONGEST, _LOOK = 60.0, 0.2
+# The pause between two looks for a stop, seconds.
+_LOOK = 0.2
 
 
 def fetch(context: Context) -> None:
@@ -60,12 +61,6 @@ def _until_no_more(context: Context, wanted: Sequence[Repository]) -> Mapping[st
         if told["stalled"]:
             more = {"HF_HUB_DISABLE_XET": "1"}
     return told
-
-
-def pause(fruitless: int, share: float, asked: float) -> float:
-    """Seconds until the next try: twice as many after each that moved nothing, and after what
-    the Hub asks for. `share`, from 0 to 1, keeps machines from coming again all at once."""
-    return asked + min(2.0**fruitless, _LONGEST) * (0.5 + share / 2)
 
 
 def _try(

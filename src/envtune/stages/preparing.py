@@ -16,6 +16,7 @@ from envtune.errors import Exit, Refused
 from envtune.machine import hardware
 from envtune.runs import fingerprint
 from envtune.runs.contents import PREPARED
+from envtune.settings import paths
 from envtune.settings.own import OWN
 from envtune.settings.own.preparation import ENGINE, FILTERS, MIXTURE, SAVE
 from envtune.supervise import worker
@@ -39,7 +40,7 @@ def prepare(context: Context) -> StageRecord | None:
     except Refused as refused:
         return worker.failed("prepare", refused.exit, str(refused))
     if order is None:
-        return _not_here(context, "a data set is on the Hub or in a store")
+        return _not_here(context, "a data set is on the Hub")
     if failed := worker.carry_out(context, "prepare", "prepare", order):
         return _told(context, order, failed)
     result = files.read_json(Path(order["result"]))
@@ -136,12 +137,9 @@ def _content(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def _caches(context: Context) -> Path:
-    """Where envtune keeps what another run may use, beside the Hub's caches."""
-    environ = context.environ
-    home = environ.get("HF_HOME") or context.config.setting("SFT_CACHE_DIR")
-    usable = hardware.home_is_usable(environ)
-    user = environ["HOME"] if usable else str(context.run.folder.parent / ".home")
-    return Path(home or environ.get("XDG_CACHE_HOME") or f"{user}/.cache") / "envtune"
+    """Where envtune keeps what another run may use."""
+    folder = context.config.setting("SFT_CACHE_DIR")
+    return Path(paths.kept(folder, context.environ, str(context.run.folder.parent)))
 
 
 def _out(context: Context, *, required: bool) -> Path:

@@ -1,4 +1,4 @@
-"""Object stores and folders to publish to and to copy from, through fsspec's clients.
+"""Object stores and folders to publish to and to fetch from, through fsspec's clients.
 
 An object appears whole or not at all: the stores see to that, and in a folder a rename
 does. Whether it is what was sent is told by its size and its MD5, which Google and Azure
@@ -8,6 +8,7 @@ compute by themselves; S3 keeps the one that it was given, and has one of what c
 import base64
 import hashlib
 import logging
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ _CHUNK = 1 << 20
 # Bytes that are asked for at once.
 _BLOCK = 16 << 20
 # What a client raises when nobody gave it a key.
-_NO_KEY = ("NoCredentialsError", "DefaultCredentialsError", "RefreshError")
+_NO_KEY = (
+    "NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError",
+    "ConfigFileNotFound", "InvalidConfig",
+)  # fmt: skip
 _REFUSED = (401, 403, 404)
 
 
@@ -35,7 +39,19 @@ class Denied(Exception):
 
 
 class Unreached(Exception):
-    """The place did not answer, or not well. Another try may help."""
+    """The place did not answer, or not well. Another try may help, `after` so many seconds."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is to be had under a name: bytes where they are known, and what changes with it."""
+
+    size: int | None
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ def load(url: str) -> None:
     installed: the wheel alone brings none."""
     from fsspec import get_filesystem_class
 
-    scheme = url.partition(":")[0]
+    scheme = _scheme(url)
     try:
         get_filesystem_class(scheme)
         _errors(scheme)
@@ -78,6 +94,12 @@ def load(url: str) -> None:
         raise Refused([Problem(url, f"{name}, which reaches it, {what}")]) from None
 
 
+def _scheme(url: str) -> str:
+    """The client's word; adl:// was the first lake of Azure's, and is today's for Axolotl too."""
+    scheme = url.partition(":")[0].lower()
+    return "abfs" if scheme == "adl" else scheme
+
+
 class Objects:
     """All objects below a URL."""
 
@@ -85,28 +107,49 @@ class Objects:
         """Raises Denied where the client cannot do without a key."""
         from fsspec.core import url_to_fs
 
-        self.url, self.scheme = url, url.partition(":")[0]
+        self.url, self.scheme = url, _scheme(url)
         options = _options(self.scheme, environ)
         # Shows a traceback for each of its own tries.
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         with self._told():
-            made: tuple[Any, str] = url_to_fs(url, skip_instance_cache=True, **options)
+            made: tuple[Any, str] = url_to_fs(
+                f"{self.scheme}:{url.partition(':')[2]}", skip_instance_cache=True, **options
+            )
             self._files, self._root = made
 
     def listing(self) -> dict[str, Held]:
         """What is there, by its name below the URL. Raises Denied and Unreached."""
         with self._told():
-            self._files.invalidate_cache()
-            found = self._files.find(self._root, detail=True)
             below = len(self._root) + 1
-            # An object whose name ends with / is a folder that somebody made in a console.
-            objects = {path: told for path, told in found.items() if not path.endswith("/")}
-            return {path[below:]: self._held(path, told) for path, told in objects.items()}
+            return {path[below:]: self._held(path, told) for path, told in self._objects().items()}
 
-    def read(self, name: str) -> Iterator[bytes]:
-        """An object in pieces. Raises Denied and Unreached."""
+    def found(self, pattern: str = "") -> dict[str, Found]:
+        """What is below the URL, or meets a pattern there. Raises Denied and Unreached."""
+        from fsspec.utils import glob_translate  # Azure's own glob tells no sizes
+
+        with self._told():
+            below = len(self._root) + 1
+            meets = re.compile(glob_translate(pattern) if pattern else "").match
+            return {
+                path[below:]: Found(told["size"], _version(told))
+                for path, told in self._objects().items()
+                if meets(path[below:])
+            }
+
+    def _objects(self) -> dict[str, Mapping[str, Any]]:
+        """What the client tells of every object below the URL, or of the one that it names."""
+        self._files.invalidate_cache()
+        found = self._files.find(self._root, detail=True)
+        if not isinstance(found, dict):  # as Azure's does for one object
+            found = {path: self._files.info(path) for path in found}
+        # An object whose name ends with / is a folder that somebody made in a console.
+        return {path: told for path, told in found.items() if not path.endswith("/")}
+
+    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """An object in pieces, from a byte on. Raises Denied and Unreached."""
         path = f"{self._root}/{name}" if name else self._root
         with self._told(), self._files.open(path, "rb") as stream:
+            stream.seek(start)
             while data := stream.read(_BLOCK):
                 yield data
 
@@ -161,6 +204,12 @@ class Objects:
             raise kind(f"{self.url}: {type(error).__name__}: {text[:300]}") from error
 
 
+def _version(told: Mapping[str, Any]) -> str:
+    """What a store says of an object that another content changes."""
+    names = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime")
+    return str(next((told[name] for name in names if told.get(name)), ""))
+
+
 def _options(scheme: str, environ: Mapping[str, str]) -> dict[str, Any]:
     """What a client has to be told. A key that came from a file is in no environment that
     S3's client reads."""
@@ -195,6 +244,10 @@ def _errors(scheme: str) -> tuple[type[Exception], ...]:
         from google.auth.exceptions import GoogleAuthError
 
         return (*common, HttpError, GoogleAuthError)
+    if scheme == "oci":
+        from oci.exceptions import ClientError, ServiceError
+
+        return (*common, ClientError, ServiceError)
     from azure.core.exceptions import AzureError
 
     return (*common, AzureError, ValueError)  # adlfs raises the last where no account is named

@@ -242,7 +242,7 @@ def test_a_secret_that_is_part_of_another_leaves_nothing_of_the_longer_one() -> 
     [
         ("AXOLOTL_COMET_API_KEY", "plant"),
         ("AXOLOTL_BASE_MODEL", "https://me:plant@host/model"),
-        ("AXOLOTL_DATASETS", '[{"path": "https://me:plant@host/rows", "type": "alpaca"}]'),
+        ("AXOLOTL_PRETRAINING_DATASET", '[{"path": "https://me:plant@host/rows"}]'),
     ],
 )
 def test_a_secret_never_reaches_the_configuration(name: str, text: str) -> None:

@@ -60,7 +60,7 @@ TRAINING: dict[str, Own] = {
         TEXT, None, "a Jinja template that lays out the YAML, or a YAML file of defaults"
     ),
     "SFT_PROFILE": Own({"enum": sorted(PROFILES)}, None, "a set of values weaker than any other"),
-    "SFT_CACHE_DIR": Own(TEXT, None, "folder of the Hub's cache where HF_HOME is not set"),
+    "SFT_CACHE_DIR": Own(TEXT, None, "folder of the caches where HF_HOME is not set"),
     "DATA_ROOT": Own(TEXT, None, "folder in which a relative path of a data set is looked up too"),
     "CKPT_ROOT": Own(TEXT, None, "the same as SFT_OUTPUTS_DIR, which is stronger"),
     "SFT_LOCAL_FILES_ONLY": Own(
@@ -69,7 +69,7 @@ TRAINING: dict[str, Own] = {
     "SFT_FETCH_SECONDS": Own(
         SECONDS,
         7200,
-        "seconds that a start tries to fetch the models from the Hub before it gives up",
+        "seconds that a start tries to fetch models from the Hub, and data from elsewhere",
     ),
     "SFT_RERUN": Own(FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(FLAG, True, "an unknown name is an error (false: a warning)"),
