@@ -100,7 +100,7 @@ test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
 
-drill-packed: $(VENV)/.dev ## kill packed trainings 15 times and compare with what nothing disturbed (TEST_SEED=n repeats one)
+drill-packed: $(VENV)/.dev ## kill packed trainings 20 times and compare with what nothing disturbed (TEST_SEED=n repeats one)
 	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -n 0 -s tests/test_packed.py
 
 drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)

@@ -243,9 +243,7 @@ def _resuming(given: _Given) -> Iterator[Problem]:
         yield Problem(given.name("auto_find_batch_size"), f"{what}; {fix}")
     streams = next((key for key in STREAMS if given.on(key)), None)
     if given.on("sample_packing") and streams:
-        what = (
-            f"packs a stream ({given.name(streams)}), of which a resumed run would see other rows"
-        )
+        what = f"packs a stream ({given.name(streams)}), and a resumed run would see other rows"
         yield Problem(given.name("sample_packing"), f"{what}; unset one of the two, {forced}")
 
 

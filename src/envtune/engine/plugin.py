@@ -26,7 +26,12 @@ from envtune.engine.data import handover
 from envtune.engine.export import fourbit
 from envtune.engine.layouts import written
 from envtune.engine.packing import order, sampler
-from envtune.engine.trainer import end_at_the_last_step, mark_checkpoints
+from envtune.engine.trainer import (
+    SeededGroups,
+    end_at_the_last_step,
+    go_on_in_a_stream,
+    mark_checkpoints,
+)
 from envtune.redaction import redact
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.settings import sources
@@ -95,8 +100,8 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         return {"include_num_input_tokens_seen": "non_padding", **packed, **once}
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[TrainerCallback]:
-        packing = [sampler.Packing(trainer)] if sampler.is_planned(cfg) else []
-        told = packing[0].order if packing else {}
+        packing = sampler.Packing(trainer) if sampler.is_planned(cfg) else None
+        told = packing.order if packing else {}
         order.compare_ranks(told)
         if cfg.resume_from_checkpoint and channel.RESUME_FORCE not in os.environ:
             order.compare(told, Path(cfg.resume_from_checkpoint))
@@ -106,7 +111,8 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         if self.account.main:
             self._tell_rows(cfg, trainer)
         end_at_the_last_step(trainer)
-        return [*packing, RunCallback(self.account)]
+        go_on_in_a_stream(trainer)
+        return [packing or SeededGroups(trainer), RunCallback(self.account)]
 
     def _tell_rows(self, cfg: Any, trainer: Any) -> None:
         """What is learned, before the first step; a reward model's labels are no tokens."""

@@ -4,7 +4,6 @@ Axolotl's own sampler draws an epoch anew after a resume, drops the rest of each
 epoch's order on several ranks. What is set here are attributes of one trainer.
 """
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from transformers import TrainerCallback
 
 from envtune.engine.packing import order
 from envtune.engine.packing.plan import Batch, Plan, Shape, plan
+from envtune.engine.trainer import epoch
 
 # Trainings whose rows nobody packs, or that have no number of rows to plan with.
 _OTHERS = ("rl", "reward_model", "process_reward_model", "streaming", "pretraining_dataset")
@@ -114,10 +114,7 @@ class Packing(TrainerCallback):  # type: ignore[misc]  # transformers ships no t
         )
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The Trainer's own count, which is exact since all epochs have the same length. Nobody
-        else tells a sampler behind the skipping of a resume, or behind a rank's share."""
-        steps = math.ceil(len(kwargs["train_dataloader"]) / args.gradient_accumulation_steps)
-        self.sampler.epoch = state.global_step // max(1, steps)
+        self.sampler.epoch = epoch(args, state, kwargs["train_dataloader"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
