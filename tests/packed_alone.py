@@ -1,9 +1,9 @@
 """How far the loss of a packed document is from the one that it has alone, in Axolotl's trainer.
 
-    python -m tests.packed_alone FOLDER-OF-THE-EMBEDDED-MODEL TRAIN_ON_INPUTS
+    python -m tests.packed_alone FOLDER-OF-THE-EMBEDDED-MODEL SEED
 
-Trains some steps on planned rows in float32, then looks at all documents of an epoch as the
-trainer's own loader packs them. Prints JSON. Axolotl changes classes of transformers for all that
+Trains some steps on planned rows in float32, of texts of which every token is learned, then looks
+at all documents of an epoch as the trainer's own loader packs them. Prints JSON. Axolotl changes classes of transformers for all that
 runs in its process, so this has one of its own.
 """
 
@@ -19,20 +19,30 @@ import torch
 from axolotl.cli.config import load_cfg
 from axolotl.common.datasets import load_datasets
 from axolotl.train import setup_model_and_trainer
+from transformers import set_seed
 
 from envtune.engine.packing import sampler
 
 _MASKED = -100
 
 
-def trainer_of(folder: Path, *, train_on_inputs: bool) -> Any:
+def texts(chats: Path) -> str:
+    """A file with each chat as one text, whose first token has a label too."""
+    said = (json.loads(line)["messages"] for line in chats.read_text().splitlines())
+    lines = (json.dumps({"text": "\n".join(turn["content"] for turn in turns)}) for turns in said)
+    Path("texts.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return "texts.jsonl"
+
+
+def trainer_of(folder: Path, seed: int) -> Any:
     """A trainer as Axolotl makes it, with our sampler."""
-    rows = {"path": str(folder / "instructions.jsonl"), "ds_type": "json", "type": "chat_template"}
+    path = texts(folder / "instructions.jsonl")
+    rows = {"path": path, "ds_type": "json", "type": "completion"}
     kernels = {f"lora_{name}_kernel": False for name in ("mlp", "qkv", "o", "embedding")}
     config = {
         "base_model": str(folder / "tiny-llama"), "output_dir": "out", "datasets": [rows],
-        "dataset_prepared_path": "prepared", "dataset_num_proc": 1, "sequence_len": 128, "seed": 42,
-        "sample_packing": True, "attn_implementation": "sdpa", "train_on_inputs": train_on_inputs,
+        "dataset_prepared_path": "prepared", "dataset_num_proc": 1, "sequence_len": 128, "seed": seed,
+        "sample_packing": True, "attn_implementation": "sdpa",
         "micro_batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 3, "max_steps": 6,
         "learning_rate": 5e-3, "optimizer": "adamw_torch", "lr_scheduler": "cosine",
         "adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True,
@@ -41,6 +51,7 @@ def trainer_of(folder: Path, *, train_on_inputs: bool) -> Any:
     Path("config.yaml").write_text(json.dumps(config))
     cfg = load_cfg("config.yaml")
     sampler.spare_estimates(cfg)
+    set_seed(seed)  # as the plugin does, before the adapter is drawn
     trainer, *_ = setup_model_and_trainer(cfg, load_datasets(cfg=cfg))
     trainer.add_callback(sampler.Packing(trainer))
     return trainer
@@ -49,7 +60,7 @@ def trainer_of(folder: Path, *, train_on_inputs: bool) -> Any:
 def losses(model: Any, inputs: dict[str, Any]) -> Any:
     """The loss of each token that is learned, and 0 of the others: rows x (tokens - 1)."""
     shown = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
-    logits = model(**shown, use_cache=False).logits[:, :-1]
+    logits = model(**shown, use_cache=False).logits[:, :-1].double()  # it is they that may differ
     labels = inputs["labels"][:, 1:]
     return torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
 
@@ -78,7 +89,7 @@ def compare(trainer: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    made = trainer_of(Path(sys.argv[1]), train_on_inputs=json.loads(sys.argv[2]))
+    made = trainer_of(Path(sys.argv[1]), int(sys.argv[2]))
     made.train()
     with torch.no_grad():
         print(json.dumps(compare(made)))

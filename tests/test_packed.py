@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -99,10 +100,10 @@ def test_rows_are_full_and_each_epoch_is_dealt_anew_on_every_number_of_ranks() -
         made = plan(lengths, Shape(4096, 4, world, 200))
         epochs = [made.deal(SEED, epoch) for epoch in range(3)]
         rows = sum(len(batch) for batch in epochs[0])
-        assert lengths.sum() / (rows * 4096) > 0.985
+        assert lengths.sum() / (rows * 4096) > 0.99
         together = [{tuple(sorted(r)) for batch in e for r in batch if len(r) > 1} for e in epochs]
         for one, other in itertools.combinations(together, 2):
-            assert len(one & other) < 0.1 * len(one)
+            assert len(one & other) < 0.2 * len(one)
         # What a rank has is not what it had.
         shares = [seen(batches[::world]) for batches in epochs]
         assert world == 1 or shares[0].keys() != shares[1].keys()
@@ -124,7 +125,7 @@ def test_what_is_to_stay_in_order_does() -> None:
 def test_the_order_of_an_epoch_is_the_one_that_checkpoints_were_made_with() -> None:
     """With another one every packed run of before would be refused a resume, and rightly so."""
     made = plan(np.arange(1, 200) % 97 + 1, Shape(128, 2, 2, 200))
-    assert made.digest(42)[:16] == "3abc9d8a7daf94cb"
+    assert made.digest(42)[:16] == "1bfb376583d468a8"
 
 
 def test_a_changed_order_is_told_by_its_names() -> None:
@@ -139,6 +140,30 @@ def test_a_changed_order_is_told_by_its_names() -> None:
     assert order.differing({}, now) == "it tells of no order of packed rows"
     assert order.differing(before, {}) == "its rows were packed and these are not"
     assert order.differing({}, {}) == ""
+
+
+RANK = """
+import sys, torch
+from envtune.engine.packing import order
+rank, place = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", f"file://{place}", rank=rank, world_size=2)
+order.compare_ranks({"documents": 5})
+order.compare_ranks({"documents": 5 + rank})
+"""
+
+
+def test_ranks_that_hold_different_rows_all_end(tmp_path: Path) -> None:
+    environ = clean_environ(GLOO_SOCKET_IFNAME="lo")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), str(tmp_path / "meeting")],
+            env=environ, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for rank in ranks:
+        said = rank.communicate(timeout=300)[1]
+        assert "RanksDiffer: the ranks hold different rows: documents: 5 -> 6" in said
 
 
 # --- trainings that are killed --------------------------------------------------------------
@@ -257,25 +282,28 @@ def test_other_batches_are_refused_a_resume_unless_the_user_says_so(
     packed = settings | forking | PACKED | {"AXOLOTL_NUM_EPOCHS": "1"}
     run = Entrypoint(places[0], packed).train()
     from_ = {"AXOLOTL_RESUME_FROM_CHECKPOINT": str(run / "checkpoints" / "checkpoint-10")}
-    other = Entrypoint(places[1], packed | from_ | {"AXOLOTL_GRADIENT_ACCUMULATION_STEPS": "4"})
+    other = Entrypoint(places[1], packed | from_ | {"AXOLOTL_SAMPLE_PACKING_BIN_SIZE": "3"})
     result = other.run()
     assert result.code == 1
     assert "made with other batches" in result.err
-    assert "gradient_accumulation_steps: 2 -> 4" in result.err
+    assert "sample_packing_bin_size: 200 -> 3, order: " in result.err
     assert "SFT_RESUME_FORCE=true" in result.err
-    assert other.run(SFT_RESUME_FORCE="true").code == 0
+    forced = other.run(SFT_RESUME_FORCE="true")
+    assert forced.code == 0, forced.err[-3000:]
 
 
 # --- packed against alone -------------------------------------------------------------------
 
 
-def test_a_packed_document_has_the_loss_that_it_has_alone(embedded: Path, tmp_path: Path) -> None:
-    """Prompts are learned too, and no first token from the end of another document."""
-    words = [sys.executable, "-m", "tests.packed_alone", str(embedded), "true"]
+def test_a_packed_document_has_the_loss_that_it_has_alone(
+    embedded: Path, tmp_path: Path, seed: int
+) -> None:
+    """Every token is learned, and no first one from the end of another document."""
+    words = [sys.executable, "-m", "tests.packed_alone", str(embedded), str(seed)]
     done = execute(words, tmp_path, clean_environ(PYTHONPATH=str(ROOT)))
     assert done.code == 0, done.err[-3000:]
     told = json.loads(done.out.splitlines()[-1])
-    print(told)
+    print(seed, told)
     assert told["documents"] == 301
     assert told["packed_labels"] == told["labels"]
     assert told["worst"] < 1e-6

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-# Documents change places with those of the same length, counted in so many tokens: with exact
-# lengths the same ones would meet in every epoch.
-_GRAIN = 8
+# Documents change places with those of the same length, counted in so many tokens: where few have
+# the same exact one, the same would meet in every epoch. So many of a length are enough.
+_GRAINS, _ALIKE = (1, 2, 4, 8), 3
 
 Array = Any  # numpy.ndarray of whole numbers
 Batch = list[list[int]]
@@ -88,8 +88,7 @@ class Plan:
 def plan(lengths: Array, shape: Shape) -> Plan:
     """The plan of documents of these lengths, tokens. One that is longer than a row is alone."""
     lengths = np.asarray(lengths, np.int64)
-    grain = 1 if shape.ordered else _GRAIN
-    sizes = np.clip(-(-lengths // grain) * grain, 1, shape.capacity)
+    sizes = np.clip(lengths if shape.ordered else _rounded(lengths), 1, shape.capacity)
     most = shape.documents or shape.capacity
     if shape.ordered:
         places = _in_order(sizes, shape.capacity, most)
@@ -101,6 +100,16 @@ def plan(lengths: Array, shape: Shape) -> Plan:
     rows = int(places.max(initial=-1)) + 1
     spare = np.arange(rows, batches) if rows else np.zeros(0, np.int64)
     return Plan(shape, sizes, np.concatenate([places, spare]), batches)
+
+
+def _rounded(lengths: Array) -> Array:
+    """The lengths in the finest grain by which there are enough of each. Rounding costs room."""
+    rounded = lengths
+    for grain in _GRAINS:
+        rounded = -(-lengths // grain) * grain
+        if len(lengths) >= _ALIKE * len(np.unique(rounded)):
+            break
+    return rounded
 
 
 def _best_fit(sizes: Array, capacity: int, most: int) -> Array:
