@@ -178,6 +178,19 @@ FAILURES = (
         "the type of the data says which parts of a row are; see the rows that are shown",
     ),
     _failure(
+        Exit.CONFIG,
+        r"^envtune\S*\.OtherOrder\b",
+        "the checkpoint was made with other batches",
+        "name another checkpoint or none in AXOLOTL_RESUME_FROM_CHECKPOINT, or go on all the same "
+        "with SFT_RESUME_FORCE=true",
+    ),
+    _failure(
+        Exit.DATA,
+        r"^envtune\S*\.RanksDiffer\b",
+        "the processes would train different batches",
+        "mount the same data on every node",
+    ),
+    _failure(
         Exit.DATA,
         r"no label holds the end of a turn",
         "no answer would learn to stop",

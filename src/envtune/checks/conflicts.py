@@ -68,6 +68,8 @@ def problems(settings: Settings) -> Iterator[Problem]:
     yield from _saving(given)
     yield from _streaming(given)
     yield from _packing(given)
+    if not settings.get("SFT_RESUME_FORCE"):
+        yield from _resuming(given)
 
 
 def on_cpu(settings: Settings) -> Iterator[Problem]:
@@ -230,6 +232,19 @@ def _packing(given: _Given) -> Iterator[Problem]:
     if "attn_implementation" in given and base not in isolating and "/" not in base:
         what = f"is {attention}, which lets packed rows see each other; choose one of "
         yield Problem(given.name("attn_implementation"), what + ", ".join(isolating))
+
+
+def _resuming(given: _Given) -> Iterator[Problem]:
+    """What would have a resumed run see other batches than one never stopped."""
+    forced = "or set SFT_RESUME_FORCE=true to take that"
+    if given.on("auto_find_batch_size"):
+        what = "changes the batch while it trains, and a resumed run would see other ones"
+        fix = f"unset it and set {given.name('micro_batch_size')}, {forced}"
+        yield Problem(given.name("auto_find_batch_size"), f"{what}; {fix}")
+    streams = next((key for key in STREAMS if given.on(key)), None)
+    if given.on("sample_packing") and streams:
+        what = f"packs a stream ({given.name(streams)}), and a resumed run would see other rows"
+        yield Problem(given.name("sample_packing"), f"{what}; unset one of the two, {forced}")
 
 
 def _isolating() -> list[str]:

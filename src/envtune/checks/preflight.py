@@ -122,19 +122,8 @@ ASKED: tuple[tuple[Callable[[Settings, Facts], Facts], tuple[Check, ...]], ...] 
 )
 
 
-_UNPROVED = "a resumed run may see other batches than one never stopped"
-_WARNED = {
-    "sample_packing": f"Axolotl 0.19 packs anew after a resume: {_UNPROVED}",
-    "streaming": _UNPROVED,
-    "group_by_length": _UNPROVED,
-    "curriculum_sampling": _UNPROVED,
-}
-
-
 def _unsafe(settings: Settings, facts: Facts) -> Iterator[str]:
     """What a stop or a kill costs with these settings."""
-    set_on = {key: s.name for key, s in settings.axolotl.items() if s.value}
-    yield from (f"{set_on[key]}: {text}" for key, text in _WARNED.items() if key in set_on)
     strategy = settings.axolotl.get("save_strategy")
     if strategy is not None and strategy.value == "no":
         yield f"{strategy.name}: only SIGTERM saves; a killed run starts from nothing"

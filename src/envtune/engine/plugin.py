@@ -25,8 +25,15 @@ from envtune.engine import learned, tracking, train
 from envtune.engine.data import handover
 from envtune.engine.export import fourbit
 from envtune.engine.layouts import written
-from envtune.engine.trainer import end_at_the_last_step, mark_checkpoints
+from envtune.engine.packing import order, sampler
+from envtune.engine.trainer import (
+    SeededGroups,
+    end_at_the_last_step,
+    go_on_in_a_stream,
+    mark_checkpoints,
+)
 from envtune.redaction import redact
+from envtune.resolve.owned import CHECKPOINTS
 from envtune.settings import sources
 from envtune.supervise.trackers import KEYS
 
@@ -64,6 +71,8 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         self.account.update(state="data")
         if cfg.world_size > 1 and os.environ.get("ACCELERATE_USE_CPU") == "true":
             _make_ranks_on_cpu(cfg)
+        if sampler.is_planned(cfg):
+            sampler.spare_estimates(cfg)
         return handover.meta(cfg, self.account.run_dir)
 
     def pre_model_load(self, cfg: Any) -> None:
@@ -84,17 +93,26 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
                 trainer.processing_class.chat_template = layout.template
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
-        """Counts tokens without padding, and keeps the count in every checkpoint."""
-        return {"include_num_input_tokens_seen": "non_padding"}
+        """Counts tokens without padding, and keeps the count in every checkpoint. What a start
+        was evaluated with is not evaluated again by one that goes on with it."""
+        packed = sampler.arguments(cfg) if sampler.is_planned(cfg) else {}
+        once = {"eval_on_start": False} if _goes_on(cfg.resume_from_checkpoint) else {}
+        return {"include_num_input_tokens_seen": "non_padding", **packed, **once}
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[TrainerCallback]:
+        packing = sampler.Packing(trainer) if sampler.is_planned(cfg) else None
+        told = packing.order if packing else {}
+        order.compare_ranks(told)
+        if cfg.resume_from_checkpoint and channel.RESUME_FORCE not in os.environ:
+            order.compare(told, Path(cfg.resume_from_checkpoint))
         tracking.leave_lost(self.account.run_dir, os.environ)
         tracking.guard(trainer)
         mark_checkpoints(trainer, main=self.account.main)
         if self.account.main:
             self._tell_rows(cfg, trainer)
         end_at_the_last_step(trainer)
-        return [RunCallback(self.account)]
+        go_on_in_a_stream(trainer)
+        return [packing or SeededGroups(trainer), RunCallback(self.account)]
 
     def _tell_rows(self, cfg: Any, trainer: Any) -> None:
         """What is learned, before the first step; a reward model's labels are no tokens."""
@@ -165,10 +183,12 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.monotonic()
         if self.account.main:
-            kept = _truncate(self.metrics, state.global_step)
+            # The first evaluation is of the step before the first: it is another's, or comes anew.
+            last = state.global_step - (not _goes_on(os.environ.get(channel.RESUME)))
+            kept = _truncate(self.metrics, last)
             # Time goes on where the resumed checkpoint was, so that rates stay true.
             self.started -= kept[-1]["seconds"] if kept else 0.0
-            _truncate(self.account.run_dir / _EVALUATIONS, state.global_step)
+            _truncate(self.account.run_dir / _EVALUATIONS, last)
             tracking.note(self.account.run_dir, os.environ.get("MLFLOW_TRACKING_URI", ""))
         self.account.update(
             state="training",
@@ -233,6 +253,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Tokens and seconds over all starts of the run."""
         seconds = round(time.monotonic() - self.started, 3)
         return {"tokens": int(state.num_input_tokens_seen), "seconds": seconds}
+
+
+def _goes_on(checkpoint: str | None) -> bool:
+    """Whether a start goes on from a checkpoint of this run, and not from one that was brought."""
+    return bool(checkpoint) and Path(str(checkpoint)).parent == Path(CHECKPOINTS)
 
 
 def _make_ranks_on_cpu(cfg: Any) -> None:

@@ -211,6 +211,8 @@ def _environment(
     env[channel.OWNER] = place.owner
     if resume:
         env[channel.RESUME] = resume
+    if config.setting("SFT_RESUME_FORCE"):
+        env[channel.RESUME_FORCE] = "1"
     if layout := config.setting("SFT_CHAT_LAYOUT"):
         env[channel.LAYOUT] = layout
     return {**_defaults(config, place, env), **env}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from envtune.checks import conflicts, preflight
+from envtune.checks import conflicts, fit, preflight
 from envtune.machine.hardware import Machine
 from envtune.machine.pretended import PRETENDED, pretend
 from envtune.resolve import owned
@@ -63,6 +63,8 @@ CONFLICTS = [
     ({"STREAMING": "1", "MAX_STEPS": "5", "VAL_SET_SIZE": "0.1"}, "VAL_SET_SIZE: cannot split streamed rows (AXOLOTL_STREAMING)"),
     ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "fp8"}, "ATTN_IMPLEMENTATION: is fp8, which lets packed rows see each other; choose one of eager, "),
     ({"SAMPLE_PACKING": "1", "ATTN_IMPLEMENTATION": "null"}, "ATTN_IMPLEMENTATION: is None, which lets packed rows"),
+    ({"SAMPLE_PACKING": "1", "STREAMING": "1", "MAX_STEPS": "9"}, "SAMPLE_PACKING: packs a stream (AXOLOTL_STREAMING), and a resumed run would see other rows; unset one of the two, or set SFT_RESUME_FORCE=true"),
+    ({"AUTO_FIND_BATCH_SIZE": "1"}, "AUTO_FIND_BATCH_SIZE: changes the batch while it trains, and a resumed run would see other ones; unset it and set AXOLOTL_MICRO_BATCH_SIZE, or set SFT_RESUME_FORCE=true"),
     ({"USE_TRACKIO": "1"}, "USE_TRACKIO: cannot be used: the trackio that Axolotl pins"),
     ({"COMET_PROJECT_NAME": "mine"}, "COMET_PROJECT_NAME: needs comet_ml, which is not installed"),
     ({"MLFLOW_TRACKING_URI": "sqlite:////no/where.db"}, "MLFLOW_TRACKING_URI: sqlite:////no/where.db: there is no folder /no"),
@@ -110,6 +112,36 @@ ALLOWED: list[dict[str, str]] = [
 def test_deepspeed_excludes_fsdp(other: dict[str, str]) -> None:
     lines = refused({"DEEPSPEED": '{"zero_optimization": {"stage": 2}}'} | other)
     assert any("is set and so is AXOLOTL_DEEPSPEED" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["AUTO_FIND_BATCH_SIZE", "SAMPLE_PACKING"])
+def test_what_resumes_otherwise_is_taken_where_the_user_says_so(name: str) -> None:
+    streams = {"STREAMING": "1", "MAX_STEPS": "9"} if name == "SAMPLE_PACKING" else {}
+    environ = {f"AXOLOTL_{n}": text for n, text in {name: "1", **streams}.items()}
+    forced = load({**MODEL_AND_DATA, **environ, "SFT_RESUME_FORCE": "true"})
+    assert not of_settings(forced)
+
+
+@pytest.mark.parametrize(
+    "name", ["SAMPLE_PACKING", "STREAMING", "GROUP_BY_LENGTH", "CURRICULUM_SAMPLING"]
+)
+def test_what_resumes_exactly_is_not_warned_of(name: str) -> None:
+    given = load({**MODEL_AND_DATA, f"AXOLOTL_{name}": "true"})
+    assert not preflight.warnings(given, make_facts(AMPERE))
+
+
+@pytest.mark.parametrize("kind", [*fit._MIXING, "llama"])
+def test_a_model_that_mixes_packed_documents_is_refused_packing_by_name(kind: str) -> None:
+    given = load({**MODEL_AND_DATA, "AXOLOTL_SAMPLE_PACKING": "true"})
+    facts = make_facts(AMPERE, model_type=kind)
+    said = [str(problem) for problem in fit.model_problems(given, facts)]
+    wanted = (
+        f"AXOLOTL_SAMPLE_PACKING: acme/Tiny-Llama is a model ({kind}) that lets packed documents "
+        "see each other; set AXOLOTL_SAMPLE_PACKING=false"
+    )
+    assert said == ([] if kind == "llama" else [wanted])
+    off = load({**MODEL_AND_DATA, "AXOLOTL_SAMPLE_PACKING": "false"})
+    assert not list(fit.model_problems(off, facts))
 
 
 @pytest.mark.parametrize("environ", ALLOWED, ids=str)

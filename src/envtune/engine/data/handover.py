@@ -22,7 +22,7 @@ def meta(cfg: Any, run_dir: Path) -> Any:
     """Axolotl's TrainDatasetMeta of the rows that were prepared for a run, or None: where none
     were, or this node has not the volume that they are on, Axolotl makes the same ones.
 
-    The steps are counted as axolotl.utils.data.sft counts them. Raises ValueError as it does.
+    The steps are counted as axolotl.utils.data.sft counts them.
     """
     said = run_dir / PREPARED
     told = files.read_json(said) if said.exists() else None
@@ -37,12 +37,6 @@ def meta(cfg: Any, run_dir: Path) -> Any:
     from axolotl.utils.trainer import calculate_total_num_steps
 
     train, held = _load(folder / "train", cfg), _load(folder / "eval", cfg)
-    packed = held is not None and cfg.sample_packing and cfg.eval_sample_packing is not False
-    if packed and calculate_total_num_steps(cfg, held, update=False) == 0:
-        raise ValueError(
-            "eval dataset split is too small for sample_packing. "
-            "You should set `eval_sample_packing: False`."
-        )
     steps = calculate_total_num_steps(cfg, train)
     return TrainDatasetMeta(train, held, min(steps, cfg.max_steps) if cfg.max_steps else steps)
 

@@ -71,6 +71,9 @@ TRAINING: dict[str, Own] = {
         7200,
         "seconds that a start tries to fetch models from the Hub, and data from elsewhere",
     ),
+    "SFT_RESUME_FORCE": Own(
+        FLAG, False, "go on from a checkpoint although the batches would be other ones"
+    ),
     "SFT_RERUN": Own(FLAG, False, "train again although this configuration is finished"),
     "SFT_STRICT": Own(FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(
