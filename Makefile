@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-packed drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -105,6 +105,9 @@ drill-packed: $(VENV)/.dev ## kill packed trainings 20 times and compare with wh
 
 drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 DRILL=1 $(BIN)/pytest -q -s tests/test_tokens.py tests/test_prepared.py
+
+drill-layouts: $(VENV)/.dev ## train, serve and ask each layout by heart, and render all of them by vLLM on every tokenizer (TEST_SEED=n repeats one)
+	DRILL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s tests/test_served_layouts.py
 
 check: $(VENV)/.dev reference ## ruff, ruff format, mypy, who imports what, shellcheck, hadolint, the generated reference
 	$(BIN)/ruff check .

@@ -249,7 +249,7 @@ def test_a_row_that_axolotl_would_fail_at_is_told_with_its_place(
     [
         (
             {"sequence_len": 16},
-            r"none of 120 rows is left to learn from: \d+ have more than 16 tokens",
+            r"none of 120 rows is left to learn from: \d+ have more than the 16 tokens of AXOLOTL_SEQUENCE_LEN",
         ),
         ({"sequence_len": 16, "excess_length_strategy": "raise"}, "more than sequence_len 16"),
         ({"val_set_size": 5000}, "leaves no row to train on"),

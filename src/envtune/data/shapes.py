@@ -91,6 +91,19 @@ def unknown(row: Row) -> str:
     )
 
 
+def wrapped(row: Row) -> str:
+    """The name under which one object holds a list of rows, as exports do, or nothing."""
+    if detect(list(shaped(row))):
+        return ""
+    lists = ((n, v[0]) for n, v in row.items() if isinstance(v, list) and v)
+    return next((str(n) for n, first in lists if isinstance(first, Mapping) and _is_row(first)), "")
+
+
+def _is_row(value: Row) -> bool:
+    found = detect(list(shaped(value)))
+    return bool(found) and found != {"type": "completion", "field": "text"}
+
+
 def shaped(row: Row) -> Row:
     """The row with the names and the turns that `told` knows; the same one where it has them."""
     if not row.keys() & _KNOWN_SET:

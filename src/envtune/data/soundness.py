@@ -59,17 +59,23 @@ def _templated(row: Row, keys: Keys) -> Told | None:
 
 def idle(row: Row, keys: Keys) -> str:
     """Why nothing is learned from a row that is sound, or nothing."""
-    if _type(keys) == CHAT:
-        return "" if any(_said(turn, keys) for turn in _turns(row, keys)) else "no answer in it"
+    kind = _type(keys)
+    if kind == CHAT:
+        return "" if _answers(row, keys) else "no answer in it"
+    columns = _columns(kind)
+    if columns and any(_plain(row.get(name)).strip() for name in columns.answered):
+        return ""
     return "" if texts(row, keys)[1].strip() else "an empty answer"
 
 
-def _said(turn: Any, keys: Keys) -> bool:
+def _answers(row: Row, keys: Keys) -> bool:
+    """Whether a turn of somebody who answers says anything."""
     role, content = _sides(keys)
-    answers = {*_ANSWERS, *(keys.get("roles_to_train") or ())}
     own = (keys.get("roles") or {}).get("assistant") or ()
-    said = turn.get(content) or turn.get("tool_calls") or turn.get("reasoning_content")
-    return turn.get(role) in {*answers, *own} and bool(said)
+    answers = {*_ANSWERS, *(keys.get("roles_to_train") or ()), *own}
+    said = (content, "tool_calls", "reasoning_content")
+    turns = (turn for turn in _turns(row, keys) if turn.get(role) in answers)
+    return any(turn.get(name) for turn in turns for name in said)
 
 
 def texts(row: Row, keys: Keys) -> tuple[str, str]:

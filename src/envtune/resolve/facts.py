@@ -132,6 +132,10 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
         return DataFacts(path, True, problem=f"{path} cannot be read: {error.strerror}")
     if not found:
         return DataFacts(path, True, ds_type=kind, problem=f"{path} is empty")
+    if (name := shapes.wrapped(row)) and not dataset.get("field_messages"):
+        what = f"{path} is one object that holds its rows under {name}"
+        fix = f"save that list alone as the file: jq -c '.{name}[]' IN > OUT.jsonl"
+        return DataFacts(path, True, ds_type=kind, problem=f"{what}; {fix}")
     return DataFacts(path, True, tuple(map(str, shapes.shaped(row))), kind)
 
 

@@ -44,6 +44,8 @@ def prepare(context: Context) -> StageRecord | None:
     if failed := worker.carry_out(context, "prepare", "prepare", order):
         return _told(context, order, failed)
     result = files.read_json(Path(order["result"]))
+    for line in result.get("idle", ()):
+        LOG.warning("prepare: %s", line)
     for line in result.get("lines", ()):
         LOG.info("prepare: %s", line)
     if "folder" not in result:

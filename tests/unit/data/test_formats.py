@@ -193,7 +193,7 @@ def test_what_has_no_end_costs_little_memory(tmp_path: Path) -> None:
     (tmp_path / "long.jsonl").write_bytes(b'{"a": "' + b"x" * (200 << 20) + b'"}\n')
     with gzip.open(tmp_path / "bomb.jsonl.gz", "wb", compresslevel=1) as stream:
         for _ in range(200):
-            stream.write(bytes(1 << 20))
+            stream.write(b"x" * (1 << 20))
     for name in ("long.jsonl", "bomb.jsonl.gz"):
         with pytest.raises(BadRow, match=":1: is longer than 64 MiB"):
             read(tmp_path / name)

@@ -122,7 +122,7 @@ def _told(error: Exception, text: str) -> str:
         what += "; names and texts need double quotes"
     elif error.msg == "Extra data":
         what += "; one object a line"
-    elif error.pos >= len(text.rstrip()):
+    elif error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
         what += ": the line is cut off"
     return what
 

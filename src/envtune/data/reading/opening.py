@@ -31,7 +31,12 @@ _NO_TEXT = {
     b"\x28\xb5\x2f\xfd": "packed by zstd: give it a name that ends in .zst",
     b"SQLite format 3": "a database: export its table as CSV",
     b"%PDF": "a PDF: rows have to be JSON lines, CSV or Parquet",
+    b"version https://git-lfs": "a pointer of Git LFS and not the file: `git lfs pull` fetches it",
 }
+# How a page begins that a server sends where it does not send the file.
+_PAGE = (b"<!doctype html", b"<html", b"<?xml")
+# Bytes that tell what a file is.
+_HEAD = 1 << 10
 
 
 def plain_suffix(path: str) -> str:
@@ -44,7 +49,9 @@ def plain_suffix(path: str) -> str:
 def unpacked(path: str) -> Iterator[IO[bytes]]:
     """The file's bytes. Raises OSError for what is no regular file; BadRow for a packing that is
     damaged and for what is no text at all."""
-    files.head(Path(path), 1)
+    head = files.head(Path(path), _HEAD)
+    if path.endswith(PACKED) and not head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        look(head, path)
     with Path(path).open("rb") as raw:
         if path.endswith(".gz"):
             import gzip
@@ -56,7 +63,7 @@ def unpacked(path: str) -> Iterator[IO[bytes]]:
             stream = raw
         buffered = io.BufferedReader(stream, _CHUNK)
         try:
-            _look(buffered.peek(16)[:16], path)
+            look(buffered.peek(_HEAD)[:_HEAD], path)
             yield buffered
         except (EOFError, zlib.error) as error:
             raise BadRow(path, "damaged", f"is damaged, or cut off: {error}") from None
@@ -100,14 +107,28 @@ class _Zstd(io.RawIOBase):
         return size
 
 
-def _look(first: bytes, path: str) -> None:
-    """Raises BadRow for what is known to hold no rows of text."""
+def look(first: bytes, path: str) -> None:
+    """Raises BadRow for what is known by its first bytes to hold no rows of text."""
     for mark, name in _OTHERS:
         if first.startswith(mark):
             raise BadRow(f"{path}:1", "encoding", f"is {name} from byte 0; save it as UTF-8")
     for mark, what in _NO_TEXT.items():
         if first.startswith(mark):
             raise BadRow(path, "no rows", f"is {what}")
+    _look_at_text(first, path)
+
+
+def _look_at_text(first: bytes, path: str) -> None:
+    if first and not first.strip(b"\0"):
+        what = "begins with zero bytes: a copy that was cut off leaves such; copy it again"
+        raise BadRow(path, "no rows", what)
+    for zero, other in ((1, 0), (0, 1)):  # letters of Latin, every other byte of which is zero
+        if len(first) > 3 and not any(first[zero:16:2]) and all(first[other:16:2]):
+            what = "is UTF-16 without a byte order mark from byte 0; save it as UTF-8"
+            raise BadRow(f"{path}:1", "encoding", what)
+    if first.lstrip().lower().startswith(_PAGE) and plain_suffix(path) != ".txt":
+        what = "is a page (HTML or XML), as a server answers that does not send the file: "
+        raise BadRow(path, "no rows", f"{what}download the file itself")
 
 
 def lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, int, bytes]]:

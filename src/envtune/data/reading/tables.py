@@ -6,7 +6,7 @@ from typing import IO, Any
 
 from envtune import files
 from envtune.data.batches import BadRow, Tell
-from envtune.data.reading.opening import LONGEST, decoded, lines
+from envtune.data.reading.opening import LONGEST, decoded, lines, look
 
 # What stands between two columns, told by the first line, where it has no tab.
 _BETWEEN = (b",", b";", b"|")
@@ -54,13 +54,15 @@ def _unlike(names: list[str], values: list[str], where: str) -> BadRow:
 
 def parquet_rows(path: str) -> Iterator[Found]:
     """Each row of a Parquet file and its number. Raises BadRow, OSError."""
-    files.head(Path(path), 1)
+    first = files.head(Path(path), 1 << 10)
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as opened:
             yield from _numbered(batch for batch in opened.iter_batches(_ROWS))
     except ArrowException as error:
+        if not first.startswith(b"PAR1"):
+            look(first, path)
         raise BadRow(path, "damaged", f"is no Parquet, or damaged: {_first(error)}") from None
 
 

@@ -13,14 +13,14 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.data import folder, sets
+from envtune.data import folder, sets, soundness
 from envtune.data.batches import BadRow, Batch, refuse
 from envtune.data.taken import counts, preparation, wishes
 from envtune.data.taken.counts import Counts
@@ -33,8 +33,8 @@ from envtune.engine.data.tokenised import TEST
 from envtune.engine.data.types.made import Beyond
 from envtune.errors import Exit, Problem, Refused, of_file
 
-# Beside prepared rows: how many were left out, by reason.
-_LEFT_OUT = "left_out.json"
+# Beside prepared rows: how many were left out, by reason; and what is said of idle ones.
+_LEFT_OUT, _IDLE = "left_out.json", "idle.json"
 # In the run folder: the rows of each side, where they are to be kept.
 _SPLITS = "data/splits"
 Read = Iterator[tuple[Mapping[str, Any], Batch]]
@@ -60,6 +60,7 @@ class Preparing:
         self.order, self.config = order, order["config"]
         self.left = _Left(order["drops"])
         self.counts: list[Counts] = []
+        self.idle: dict[int, dict[str, tuple[int, str]]] = {}
         setting = order["settings"].get
         self.wanted = wishes.wanted(setting, self.config, drops=order["drops"])
         self.asked = order["asked"]
@@ -85,7 +86,30 @@ class Preparing:
         if self.order["save"]:
             self._save(Path(self.order["run"]) / _SPLITS)
         handover.say(Path(self.order["run"]), made)
-        return {**made, "dropped": dropped, "lines": told}
+        return {**made, "dropped": dropped, "lines": told, "idle": self._idle(made)}
+
+    def _idle(self, made: Mapping[str, Any]) -> list[str]:
+        """What is said of rows of which nothing is learned, also by the start that made them."""
+        file = Path(made["folder"]) / _IDLE
+        if made["hit"] and file.exists():
+            found: list[str] = files.read_json(file)
+            return found
+        several = (pair for reasons in self.idle.values() for pair in reasons.items())
+        lines = [f"nothing is learned from {n:,} rows: {why}, the first at {where}"
+                 for why, (n, where) in several]  # fmt: skip
+        files.write_json(file, lines)
+        return lines
+
+    def _looked(self, number: int, read: Callable[[], Read]) -> Read:
+        """The rows as they are; of which nothing is learned is counted, anew where they are read
+        twice."""
+        found = self.idle[number] = {}
+        for keys, batch in read():
+            for index, row in enumerate(batch.rows):
+                if why := soundness.idle(row, keys):
+                    count, first = found.get(why, (0, batch.where(index)))
+                    found[why] = (count + 1, first)
+            yield keys, batch
 
     def _save(self, where: Path) -> None:
         """Keeps the rows of each side of the split as they were read."""
@@ -115,6 +139,7 @@ class Preparing:
             config |= {"val_set_size": 0, "dataset_exact_deduplication": None}
         else:
             rows[TRAIN] = [partial(self._read, one) for one in self.sources[TRAIN]]
+        rows[TRAIN] = [partial(self._looked, n, read) for n, read in enumerate(rows[TRAIN])]
         if TEST in self.sources:
             rows[TEST] = [partial(self._read, one) for one in self.sources[TEST]]
         return tokenised.Wanted(

@@ -236,7 +236,9 @@ class _Preparing:
             return
         long = int((rows.table["size"] > limit).sum())
         what = f"none of {len(rows.table)} rows is left to learn from"
-        why = f"{long} have more than {limit} tokens" if long else "no token of them is trained"
+        way = "raise it, or set AXOLOTL_EXCESS_LENGTH_STRATEGY=truncate"
+        why = f"{long} have more than the {limit} tokens of AXOLOTL_SEQUENCE_LEN; {way}"
+        why = why if long else "no token of them is trained, as of rows without an answer"
         raise Refused([Problem("", f"{what}: {why}", Exit.DATA)])
 
     def _write(
