@@ -69,7 +69,7 @@ class Wanted:
     `rows` hold, by which what was prepared before is found again and nothing is read. `caches`:
     where what was loaded of a tokenizer is kept. `slow`: why fastokens may not make the ids.
     `ray`: the cluster that makes them, "" being one of this machine's; None: processes make them,
-    the configuration's dataset_num_proc of them, else by `cores`.
+    the configuration's dataset_num_proc of them, else by `cores`. `left_out`: how many rows were, by reason, once all are read.
     """
 
     config: Mapping[str, Any]
@@ -80,6 +80,7 @@ class Wanted:
     slow: str | None = None
     ray: str | None = None
     cores: int = 1
+    left_out: Callable[[], Mapping[str, int]] = dict
 
 
 def prepare(wanted: Wanted, out: Path, tell: Tell = refuse) -> dict[str, Any]:
@@ -146,6 +147,7 @@ def _fresh(
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tokenizer": {"sha256": loaded.sha256, "vocab_size": loaded.vocab_size},
             **made,
+            "left_out": dict(wanted.left_out()),
             "configuration": figures.settings(wanted.config, (*_KEYS, "datasets", "test_datasets")),
         }
         files.write_json(aside / store.MANIFEST, manifest)
