@@ -69,7 +69,8 @@ class Wanted:
     `rows` hold, by which what was prepared before is found again and nothing is read. `caches`:
     where what was loaded of a tokenizer is kept. `slow`: why fastokens may not make the ids.
     `ray`: the cluster that makes them, "" being one of this machine's; None: processes make them,
-    the configuration's dataset_num_proc of them, else by `cores`. `left_out`: how many rows were, by reason, once all are read.
+    the configuration's dataset_num_proc of them, else by `cores`. `left_out`: how many
+    rows were, by reason, once all are read.
     """
 
     config: Mapping[str, Any]
