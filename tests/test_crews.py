@@ -56,8 +56,9 @@ def alone(config: dict[str, Any], tmp_path: Path) -> Files:
 def test_several_processes_make_the_same_bytes_and_are_gone_afterwards(
     config: dict[str, Any], tmp_path: Path, alone: Files, workers: int
 ) -> None:
+    before = set(psutil.Process().children())
     assert prepared(config | {"dataset_num_proc": workers}, tmp_path / "several") == alone
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 def test_they_join_by_themselves_where_it_takes_long(

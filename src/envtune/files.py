@@ -78,12 +78,16 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Writes text aside, syncs it (unless not `durable`) and moves it to its name."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with aside.open("w") as stream:
-        stream.write(text)
-        if durable:
-            stream.flush()
-            os.fsync(stream.fileno())
-    os.replace(aside, path)
+    try:
+        with aside.open("w") as stream:
+            stream.write(text)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except BaseException:  # a full disk: each further start would leave one more
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def set_aside(path: Path, folder: Path | None = None) -> Path:

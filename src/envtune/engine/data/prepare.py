@@ -14,6 +14,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,6 @@ from envtune.engine.data.tokenised import TEST
 from envtune.engine.data.types.made import Beyond
 from envtune.errors import Exit, Problem, Refused, of_file
 
-# Beside prepared rows: how many were left out, by reason; and what is said of idle ones.
-_LEFT_OUT, _IDLE = "left_out.json", "idle.json"
 # In the run folder: the rows of each side, where they are to be kept.
 _SPLITS = "data/splits"
 Read = Iterator[tuple[Mapping[str, Any], Batch]]
@@ -79,26 +78,23 @@ class Preparing:
             raise self._refused(bad) from None
         except Beyond as beyond:
             return self._for_axolotl(str(beyond))
-        dropped = self._dropped(made)
+        dropped = made["manifest"]["left_out"]
         told = list(counts.lines(self.counts)) if self.asked else []
         mixed = any(one.untyped for several in self.sources.values() for one in several)
         made |= {"required": self.asked or bool(dropped) or mixed}
         if self.order["save"]:
             self._save(Path(self.order["run"]) / _SPLITS)
         handover.say(Path(self.order["run"]), made)
-        return {**made, "dropped": dropped, "lines": told, "idle": self._idle(made)}
+        return {**made, "dropped": dropped, "lines": told, "idle": made["manifest"]["idle"]}
 
-    def _idle(self, made: Mapping[str, Any]) -> list[str]:
-        """What is said of rows of which nothing is learned, also by the start that made them."""
-        file = Path(made["folder"]) / _IDLE
-        if made["hit"] and file.exists():
-            found: list[str] = files.read_json(file)
-            return found
+    def _seen(self) -> dict[str, Any]:
+        """What the manifest is to say of the rows as they were read."""
         several = (pair for reasons in self.idle.values() for pair in reasons.items())
-        lines = [f"nothing is learned from {n:,} rows: {why}, the first at {where}"
-                 for why, (n, where) in several]  # fmt: skip
-        files.write_json(file, lines)
-        return lines
+        lines = [
+            f"nothing is learned from {n:,} rows: {why}, the first at {where}"
+            for why, (n, where) in several
+        ]
+        return {"left_out": dict(Counter(self.left.reasons.values())), "idle": lines}
 
     def _looked(self, number: int, read: Callable[[], Read]) -> Read:
         """The rows as they are; of which nothing is learned is counted, anew where they are read
@@ -118,16 +114,6 @@ class Preparing:
             written = folder.write(where, preparation.prepared(several, self.wanted))
             told = {"files": [file.plain() for file in written]}
             folder.finish(where, written, told, "The rows of each side of the split, as read.\n")
-
-    def _dropped(self, made: Mapping[str, Any]) -> dict[str, int]:
-        """How many rows were left out for which reason, also by the start that made them."""
-        file = Path(made["folder"]) / _LEFT_OUT
-        if made["hit"] and file.exists():
-            found: dict[str, int] = files.read_json(file)
-            return found
-        dropped = dict(Counter(self.left.reasons.values()))
-        files.write_json(file, dropped)
-        return dropped
 
     def _order(self) -> tokenised.Wanted:
         config, rows = dict(self.config), {}
@@ -150,6 +136,7 @@ class Preparing:
             caches=Path(self.order["caches"]),
             ray=self.order["ray"],
             cores=self.order["cores"],
+            seen=self._seen,
         )
 
     def _taken(self, wanted: Wanted, split: str) -> Read:
@@ -209,10 +196,12 @@ class Preparing:
         return {"beyond": reason, "lines": list(verdict.notes())}
 
 
-def _result(order: Mapping[str, Any]) -> dict[str, Any]:
-    """What one order comes to. Raises Refused, also where a file cannot be written or read."""
+def _carry_out(order: Mapping[str, Any]) -> None:
+    """What one order comes to, written. Raises Refused, also where a file cannot be written or
+    read."""
     try:
-        return Preparing(order).result()
+        result = Preparing(order).result()
+        files.write_json(Path(order["result"]), result)
     except OSError as error:
         error.filename = error.filename or order["out"]  # a write to a full disk names none
         exit_, told = of_file(error)
@@ -222,13 +211,13 @@ def _result(order: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     order = json.loads(Path(sys.argv[1]).read_text())
     try:
-        result = _result(order)
+        _carry_out(order)
     except Refused as refusal:
         for problem in refusal.problems:
             print(f"prepare: refused: {problem}", file=sys.stderr, flush=True)
-        files.write_json(Path(order["result"]), {"refused": [str(p) for p in refusal.problems]})
+        with suppress(OSError):  # a full disk, which was told above
+            files.write_json(Path(order["result"]), {"refused": [str(p) for p in refusal.problems]})
         sys.exit(refusal.exit)
-    files.write_json(Path(order["result"]), result)
 
 
 if __name__ == "__main__":

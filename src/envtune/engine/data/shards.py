@@ -12,6 +12,8 @@ from envtune.engine.data.types.made import ids_of
 # Bytes of a shard, as datasets has it.
 _SHARD = 500 << 20
 _MASKED = -100
+# What datasets loads a folder by.
+DESCRIPTIONS = ("dataset_info.json", "state.json")
 # Axolotl's, but for labels, which it keeps in twice the bytes: a third of what is written.
 _TYPES = {
     "input_ids": "int32",
@@ -110,7 +112,7 @@ def _describe(folder: Path, columns: list[str], names: list[str], mark: str) -> 
         "_output_all_columns": False,
         "_split": "train" if folder.name == "train" else "test",
     }
-    for name, said in (("dataset_info.json", info), ("state.json", state)):
+    for name, said in zip(DESCRIPTIONS, (info, state), strict=True):
         with (folder / name).open("w") as stream:
             json.dump(said, stream, indent=2)
             stream.flush()

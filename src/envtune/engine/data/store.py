@@ -11,9 +11,10 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from envtune import files
 from envtune.artifacts import checkpoints
@@ -46,7 +47,8 @@ def find(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Any] | None, s
     try:
         manifest = files.read_json(entry / MANIFEST)
         wrong = [s["file"] for s in _shards(manifest) if not shards.is_whole(entry / s["file"], s)]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        wrong += [str(path) for path in _described(entry, manifest) if not _is_json(path)]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         wrong = [str(error)]
     if not wrong:
         return manifest, "the same rows, tokenizer and settings were prepared before"
@@ -54,8 +56,23 @@ def find(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Any] | None, s
 
 
 def _shards(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if lost := {"train", "left_out"} - {*manifest, *manifest["splits"]}:
+        raise ValueError(f"{MANIFEST} has no {lost.pop()}")
     for split in manifest["splits"].values():
         yield from split["shards"]
+
+
+def _described(entry: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
+    """The files that datasets loads a split by."""
+    for split in ("train", *manifest["splits"]):
+        yield from (entry / split / name for name in shards.DESCRIPTIONS)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(files.read_json(path), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _other(folder: Path, key: Mapping[str, Any]) -> str:
@@ -63,7 +80,7 @@ def _other(folder: Path, key: Mapping[str, Any]) -> str:
     plain = json.loads(json.dumps(key, default=str))
     found: list[list[str]] = []
     for path in folder.glob(f"*/{KEY}"):
-        with contextlib.suppress(OSError, ValueError):  # one that somebody deletes meanwhile
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # deleted meanwhile, or cut
             old = files.read_json(path)
             found.append([part for part in plain if plain[part] != old.get(part)])
     if not found:
@@ -76,12 +93,16 @@ def writing(folder: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     """A folder to write an entry in, that has its name afterwards. One start writes at a time."""
     entry = folder / name(key)
     aside = entry.with_name(f".{entry.name}.partial")
-    empty(aside)
-    yield aside
-    files.write_json(aside / KEY, key)
-    checkpoints.sync_folder(aside)
-    shutil.rmtree(entry, ignore_errors=True)
-    aside.rename(entry)
+    try:
+        empty(aside)
+        yield aside
+        files.write_json(aside / KEY, key)
+        checkpoints.sync_folder(aside)
+        shutil.rmtree(entry, ignore_errors=True)
+        aside.rename(entry)
+    except BaseException:  # a disk that is full has no room for it
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     checkpoints.sync_folder(folder)
 
 
@@ -91,11 +112,20 @@ def empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
+def _wait(stream: IO[str], entry: Path) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = f"prepare: waiting for another start that prepares the same rows in {entry}"
+        print(said, file=sys.stderr, flush=True)
+        fcntl.flock(stream, fcntl.LOCK_EX)
+
+
 @contextlib.contextmanager
 def alone(folder: Path, key: Mapping[str, Any]) -> Iterator[None]:
     """Waits for another start that prepares the same, which a kill ends too."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f".{name(key)}.lock").open("w") as stream:
         with contextlib.suppress(OSError):  # a volume that has no locks has no waiting
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            _wait(stream, folder / name(key))
         yield

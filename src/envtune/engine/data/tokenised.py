@@ -69,7 +69,8 @@ class Wanted:
     `rows` hold, by which what was prepared before is found again and nothing is read. `caches`:
     where what was loaded of a tokenizer is kept. `slow`: why fastokens may not make the ids.
     `ray`: the cluster that makes them, "" being one of this machine's; None: processes make them,
-    the configuration's dataset_num_proc of them, else by `cores`.
+    the configuration's dataset_num_proc of them, else by `cores`. `seen`: what the manifest
+    is to say of the rows once all are read.
     """
 
     config: Mapping[str, Any]
@@ -80,6 +81,7 @@ class Wanted:
     slow: str | None = None
     ray: str | None = None
     cores: int = 1
+    seen: Callable[[], Mapping[str, Any]] = dict
 
 
 def prepare(wanted: Wanted, out: Path, tell: Tell = refuse) -> dict[str, Any]:
@@ -146,6 +148,9 @@ def _fresh(
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tokenizer": {"sha256": loaded.sha256, "vocab_size": loaded.vocab_size},
             **made,
+            "left_out": {},
+            "idle": [],
+            **wanted.seen(),
             "configuration": figures.settings(wanted.config, (*_KEYS, "datasets", "test_datasets")),
         }
         files.write_json(aside / store.MANIFEST, manifest)
