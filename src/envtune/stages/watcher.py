@@ -58,10 +58,11 @@ class TrainWatcher:
             self.broken = True
 
     def _tell_rows(self) -> None:
-        """Once, before the first step; not every training has rows to tell of."""
-        if self.told or self.seen is None or self.seen.state not in ("model", "training"):
+        """Once, before the first step, or at the end of a training that was over before anybody
+        looked; not every training has rows to tell of."""
+        if self.told or self.seen is None or self.seen.state in ("starting", "data"):
             return
-        self.told = self.seen.state == "training"
+        self.told = self.seen.state != "model"
         if (self.context.run.folder / SAMPLE).exists():
             self.told = True
             self.progress.close()
