@@ -110,6 +110,7 @@ def data_set(source: Source, tell: Tell = refuse) -> "DataSet":
 
 def read(source: Source, tell: Tell = refuse) -> Iterator[tuple[Keys, Batch]]:
     """All rows that can be trained on, those that read alike together within a batch."""
+    judge = None if source.untyped else soundness.judge(source.said)
     for batch in source.batches(tell):
         found: dict[str, tuple[Keys, list[int]]] = {}
         keys, name = source.said, ""
@@ -117,7 +118,7 @@ def read(source: Source, tell: Tell = refuse) -> Iterator[tuple[Keys, Batch]]:
             if source.untyped:
                 keys = source.keys(row)
                 name = repr(keys)
-            if told := source.problem(row, keys):
+            if told := judge(row) if judge else source.problem(row, keys):
                 tell(BadRow(batch.where(index), *told))
             else:
                 found.setdefault(name, (keys, []))[1].append(index)

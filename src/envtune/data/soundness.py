@@ -7,8 +7,8 @@ nothing is learned. What is not known of a type is left to Axolotl.
 import json
 import re
 import string
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 from envtune.data.batches import Row
@@ -28,17 +28,22 @@ _PLACE = re.compile(r"\{\{\s*(.+?)\s*\}\}")
 
 def problem(row: Row, keys: Keys) -> Told | None:
     """The reason, the same for each row of its kind, and what is wrong with this one; or None."""
+    return judge(keys)(row)
+
+
+def judge(keys: Keys) -> Callable[[Row], Told | None]:
+    """`problem` of rows that read alike, with what is the same for all of them looked up once."""
     kind = _type(keys)
     if kind == CHAT:
-        return _chat(row, keys)
+        return partial(_chat, keys=keys)
     if kind == "completion":
-        return _text(row, str(keys.get("field") or "text"), needed=True)
+        return partial(_text, name=str(keys.get("field") or "text"), needed=True)
     if kind == "input_output":
-        return _segments(row)
+        return _segments
     if kind == TEMPLATED:
-        return _templated(row, keys)
+        return partial(_templated, keys=keys)
     columns = _columns(kind)
-    return _instruct(row, columns) if columns else None
+    return partial(_instruct, columns=columns) if columns else lambda row: None
 
 
 def _type(keys: Keys) -> Any:
@@ -59,13 +64,20 @@ def _templated(row: Row, keys: Keys) -> Told | None:
 
 def idle(row: Row, keys: Keys) -> str:
     """Why nothing is learned from a row that is sound, or nothing."""
+    return idler(keys)(row)
+
+
+def idler(keys: Keys) -> Callable[[Row], str]:
+    """`idle` of rows that read alike."""
     kind = _type(keys)
     if kind == CHAT:
-        return "" if _answers(row, keys) else "no answer in it"
-    columns = _columns(kind)
-    if columns and any(_plain(row.get(name)).strip() for name in columns.answered):
-        return ""
-    return "" if texts(row, keys)[1].strip() else "an empty answer"
+        return lambda row: "" if _answers(row, keys) else "no answer in it"
+    if columns := _columns(kind):
+        answered = columns.answered
+        return lambda row: (
+            "" if any(_plain(row.get(n)).strip() for n in answered) else "an empty answer"
+        )
+    return lambda row: "" if texts(row, keys)[1].strip() else "an empty answer"
 
 
 def _answers(row: Row, keys: Keys) -> bool:

@@ -101,8 +101,9 @@ class Preparing:
         twice."""
         found = self.idle[number] = {}
         for keys, batch in read():
+            idle = soundness.idler(keys)
             for index, row in enumerate(batch.rows):
-                if why := soundness.idle(row, keys):
+                if why := idle(row):
                     count, first = found.get(why, (0, batch.where(index)))
                     found[why] = (count + 1, first)
             yield keys, batch
