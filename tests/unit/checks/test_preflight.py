@@ -137,11 +137,14 @@ def test_a_model_that_mixes_packed_documents_is_refused_packing_by_name(kind: st
     said = [str(problem) for problem in fit.model_problems(given, facts)]
     wanted = (
         f"AXOLOTL_SAMPLE_PACKING: acme/Tiny-Llama is a model ({kind}) that lets packed documents "
-        "see each other; set AXOLOTL_SAMPLE_PACKING=false"
+        "see each other but by flash attention; set AXOLOTL_SAMPLE_PACKING=false"
     )
     assert said == ([] if kind == "llama" else [wanted])
-    off = load({**MODEL_AND_DATA, "AXOLOTL_SAMPLE_PACKING": "false"})
-    assert not list(fit.model_problems(off, facts))
+    for more in (
+        {"AXOLOTL_SAMPLE_PACKING": "false"},
+        {"AXOLOTL_SAMPLE_PACKING": "true", "AXOLOTL_ATTN_IMPLEMENTATION": "flash_attention_2"},
+    ):
+        assert not list(fit.model_problems(load({**MODEL_AND_DATA, **more}), facts))
 
 
 @pytest.mark.parametrize("environ", ALLOWED, ids=str)
