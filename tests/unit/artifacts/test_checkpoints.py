@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from envtune.artifacts import checkpoints
+from envtune.artifacts import checkpoints, manifests
 
 NAMES = [f"file{i}.bin" for i in range(20)]
 
@@ -33,7 +33,8 @@ def test_a_checkpoint_counts_once_it_is_committed(tmp_path: Path) -> None:
     checkpoints.commit(path, 4)
     assert checkpoints.committed(path)
     manifest = json.loads((path / checkpoints.MANIFEST).read_text())
-    assert manifest == {"step": 4, "files": {"sub/state": 5, "weights": 28}}
+    told = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+    assert (manifest["step"], told) == (4, {"sub/state": 5, "weights": 28})
 
 
 def test_the_newest_committed_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path) -> None:
@@ -77,8 +78,10 @@ def test_a_damaged_checkpoint_does_not_count_and_the_one_before_does(
     damage(damaged)
     assert not checkpoints.committed(damaged)
     assert checkpoints.newest(tmp_path) == before
-    assert checkpoints.drop_uncommitted(tmp_path) == [damaged]
-    assert sorted(tmp_path.iterdir()) == [before]
+    assert manifests.problem(damaged, 8, "")
+    assert checkpoints.drop_uncommitted(tmp_path) == []
+    assert checkpoints.put_aside(damaged) == tmp_path / "damaged" / "checkpoint-8"
+    assert manifests.problem(before, 4, "") is None
 
 
 def test_a_file_that_came_later_does_no_harm(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_a_file_that_is_missing_leaves_the_published_folder_as_it_was(tmp_path: 
 PUBLISH = """
 import os, signal, sys
 from pathlib import Path
-from envtune.artifacts import checkpoints
+from envtune.artifacts import checkpoints, manifests
 source, target, at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 names = sorted(os.listdir(source))
 children = 0
