@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from envtune.artifacts import checkpoints
-from tests.harness import Entrypoint, losses, read
+from envtune.artifacts import checkpoints, manifests
+from tests.harness import AUTORUN, DEFAULTS, Entrypoint, clean_environ, execute, losses, read
 
 DRILL = bool(os.environ.get("DRILL"))
-MANIFEST = checkpoints.MANIFEST
+MANIFEST = manifests.MANIFEST
 ADAPTER, OPTIMIZER, SCHEDULER = "adapter_model.safetensors", "optimizer.pt", "scheduler.pt"
 RNG, STATE, CONFIG = "rng_state.pth", "trainer_state.json", "adapter_config.json"
 
@@ -219,3 +219,87 @@ def test_a_damaged_checkpoint_is_told_put_aside_and_gone_back_from(
     assert losses(run) == losses(lora)
     if aside[0].parent.name == "damaged":
         assert read(run / "run.json")["damaged"][0]["kept"] == str(aside[0].relative_to(run))
+
+
+# As a user that is not root: nobody may read everything.
+AS_A_USER = (
+    "setpriv", "--inh-caps=-dac_override,-dac_read_search",
+    "--bounding-set=-dac_override,-dac_read_search",
+)  # fmt: skip
+no_user = pytest.mark.skipif(
+    shutil.which("setpriv") is None or os.geteuid() != 0, reason="setpriv takes root's rights"
+)
+
+
+@no_user
+@pytest.mark.parametrize("name", [OPTIMIZER, MANIFEST, "", ".."])
+def test_what_cannot_be_read_ends_the_start_and_changes_nothing(
+    name: str, entrypoint: Entrypoint, lora: Path
+) -> None:
+    """An older checkpoint would be trained on from, although the newest may be whole."""
+    run, new, old = interrupted(entrypoint, lora)
+    locked = (new / name).resolve()
+    mode = locked.stat().st_mode
+    locked.chmod(0)
+    environ = clean_environ(**DEFAULTS, **entrypoint.settings)
+    result = execute([*AS_A_USER, str(AUTORUN)], entrypoint.folder, environ)
+    locked.chmod(mode)
+    assert result.code == 200, result.err[-3000:]
+    assert f"{locked.relative_to(run)}: Permission denied; nothing is changed" in result.err or (
+        f"{(locked / MANIFEST).relative_to(run)}: Permission denied" in result.err
+    )
+    assert checkpoints.named(run / "checkpoints")[-2:] == [old, new]
+    assert not list(run.glob("checkpoints/damaged/*"))
+
+
+def test_a_clock_that_was_set_back_takes_no_checkpoint(
+    entrypoint: Entrypoint, lora: Path, forking: dict[str, str]
+) -> None:
+    """Those that are there are of the future then, and the newest looks like the oldest."""
+    run, *_ = interrupted(entrypoint, lora)
+    for path in checkpoints.named(run / "checkpoints"):
+        os.utime(path, (4e9, 4e9))
+    result = entrypoint.run(**forking)
+    assert result.code == 0, result.err[-3000:]
+    left = [path.name for path in checkpoints.named(run / "checkpoints")]
+    assert left == [path.name for path in checkpoints.named(lora / "checkpoints")]
+    assert losses(run) == losses(lora)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(
+    entrypoint: Entrypoint, lora: Path, forking: dict[str, str]
+) -> None:
+    run, new, _ = interrupted(entrypoint, lora)
+    manifest = read(new / MANIFEST)
+    sizes = {name: told["bytes"] for name, told in manifest["files"].items()}
+    (new / MANIFEST).write_text(json.dumps({"step": manifest["step"], "files": sizes}))
+    result = entrypoint.run(**forking)
+    assert result.code == 0, result.err[-3000:]
+    assert f"{new.name} was made by an earlier version, without digests" in result.err
+    assert f"resuming from {new.name}" in result.err
+    assert losses(run) == losses(lora)
+
+
+def test_a_loss_that_is_none_ends_the_training_at_once(
+    entrypoint: Entrypoint, forking: dict[str, str]
+) -> None:
+    start = entrypoint.start(AXOLOTL_LEARNING_RATE="1e30", **forking)
+    result = start.wait()
+    assert result.code == 6, result.err[-3000:]
+    assert re.search(r"training has diverged: .*step \d+", result.lines[-1])
+    run = start.only_run()
+    for path in checkpoints.named(run / "checkpoints"):
+        for tensor in load_file(path / ADAPTER).values():
+            assert torch.isfinite(tensor).all()
+    assert not (run / "adapter").exists()
+    again = entrypoint.run(AXOLOTL_LEARNING_RATE="1e30", **forking)
+    assert (again.code, again.lines[-1]) == (6, result.lines[-1])
+
+
+def test_what_a_save_costs_is_in_the_record(lora: Path) -> None:
+    told = read(lora / "run.json")["stages"]["train"]
+    assert told["saves"] > 0
+    assert 0 < told["verify_seconds"] < told["save_seconds"] < told["training_seconds"]
+    share = told["verify_seconds"] / told["save_seconds"]
+    each = told["save_seconds"] / told["saves"]
+    print(f"a save: {each:.3f} s, {share:.0%} of it checks and digests")

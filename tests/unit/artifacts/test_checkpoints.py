@@ -241,3 +241,49 @@ def test_a_kill_at_a_random_time_leaves_no_half_folder(tmp_path: Path, dice: ran
         if target.exists():
             assert whole(target)
             target.rename(tmp_path / f"done{turn}")
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "left"),
+    [
+        (2, None, [30, 40]),
+        (1, None, [40]),
+        (1, 10, [10, 40]),
+        (3, 10, [10, 30, 40]),
+        (2, 40, [30, 40]),
+        (9, None, [10, 20, 30, 40]),
+        (None, None, [10, 20, 30, 40]),
+    ],
+)
+def test_rotation_goes_by_steps_whatever_the_clock_says(
+    tmp_path: Path, limit: int | None, best: int | None, left: list[int]
+) -> None:
+    for number, step in enumerate((40, 30, 20, 10)):
+        path = checkpoint(tmp_path, step)
+        os.utime(path, (number, number))
+    named = f"checkpoints/checkpoint-{best}" if best else None
+    checkpoints.rotate(tmp_path, limit, named)
+    assert [checkpoints.step_of(path) for path in checkpoints.named(tmp_path)] == left
+
+
+def test_what_a_killed_removal_leaves_is_removed_by_the_next_start(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, 4)
+    path.rename(tmp_path / ".checkpoint-4.removed")
+    assert checkpoints.drop_uncommitted(tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_put_aside_twice_is_kept_twice(tmp_path: Path) -> None:
+    kept = [checkpoints.put_aside(checkpoint(tmp_path, 4)).name for _ in range(2)]
+    assert kept == ["checkpoint-4", "checkpoint-4.2"]
+    assert checkpoints.named(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["checkpoint-²", "checkpoint-007", "checkpoint-old-9"])
+def test_a_name_that_axolotl_would_take_for_a_number_is_kept_beside(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    (folder / name).mkdir(parents=True)
+    assert checkpoints.drop_uncommitted(folder) == []
+    assert (tmp_path / f"{name}.kept-1").is_dir()
