@@ -134,7 +134,12 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return [path for path in named(folder) if path.is_dir() and not path.is_symlink()]
+    """Those that are folders; none where that cannot be told, which `named` does tell."""
+    try:
+        return [path for path in named(folder) if path.is_dir() and not path.is_symlink()]
+    except OSError as error:
+        LOG.debug("%s: %s", error.filename, error.strerror)
+        return []
 
 
 def state(folder: Path) -> dict[str, Any]:

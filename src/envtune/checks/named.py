@@ -29,8 +29,8 @@ _CHECKPOINT = "trainer_state.json"
 _WORDS = {
     "latest": "an unfinished run goes on from its newest checkpoint by itself: unset it",
     "true": "an unfinished run goes on from its newest checkpoint by itself: unset it",
-    "off": "unset it; SFT_RERUN=true trains anew in a new run",
-    "false": "unset it; SFT_RERUN=true trains anew in a new run",
+    "off": "unset it: what is to begin anew is told by moving the run's checkpoints away",
+    "false": "unset it: what is to begin anew is told by moving the run's checkpoints away",
 }
 
 

@@ -88,7 +88,7 @@ def go_back(context: Context, path: Path, reason: str) -> Path | None:
         raise Ended(
             Exit.ARTIFACT,
             f"{path.name} cannot be loaded, and there is none before it: {reason}; start with the "
-            "versions in run.json, or set SFT_RERUN=true to train anew",
+            "versions in run.json, or move it away and the training begins anew",
         )
     _put_aside(context, path, f"cannot be loaded: {reason}")
     if context.config.parallel.nodes > 1:  # the others have ended with this training
