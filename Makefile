@@ -100,7 +100,7 @@ test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
 
-drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 52 ways and start again (TEST_SEED=n repeats one)
+drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 56 ways and start again (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_damaged.py
 
 drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)

@@ -18,7 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from envtune.artifacts import checkpoints, manifests
-from tests.harness import AUTORUN, DEFAULTS, Entrypoint, clean_environ, execute, losses, read
+from tests.harness import (
+    AUTORUN,
+    DEFAULTS,
+    Entrypoint,
+    clean_environ,
+    contents,
+    execute,
+    losses,
+    read,
+)
 
 DRILL = bool(os.environ.get("DRILL"))
 MANIFEST = manifests.MANIFEST
@@ -130,6 +139,12 @@ def shuffled(all_: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.flip(0).contiguous() for name, tensor in all_.items()}
 
 
+def reseeded(new: Path, old: Path, dice: random.Random) -> None:
+    states = torch.load(new / RNG, weights_only=False)
+    states["cpu"] = torch.Generator().manual_seed(7).get_state()
+    torch.save(states, new / RNG)
+
+
 SAME_SIZE: dict[str, Damage] = {
     **{f"zeroed {name}": zeroed(name) for name in (ADAPTER, OPTIMIZER, SCHEDULER, RNG, STATE)},
     **{f"flipped {name}": flipped(name) for name in (ADAPTER, OPTIMIZER, SCHEDULER, RNG, STATE)},
@@ -204,9 +219,11 @@ def test_a_damaged_checkpoint_is_told_put_aside_and_gone_back_from(
     dice = random.Random(f"{seed}:{number}")
     drawn = list(DAMAGES) if DRILL else random.Random(seed).sample(list(DAMAGES), 3)
     run, new, old = interrupted(entrypoint, lora)
-    before = sizes(new)
+    before, content = sizes(new), contents(new)
     DAMAGES[drawn[number]](new, old, dice)
-    assert drawn[number] not in SAME_SIZE or sizes(new) == before
+    if drawn[number] in SAME_SIZE:
+        assert sizes(new) == before
+        assert contents(new) != content
     result = entrypoint.run(**forking)
     assert result.code == 0, result.err[-3000:]
     told = [line for line in result.said if re.search(r"is put aside as|is kept as", line)]
@@ -303,3 +320,21 @@ def test_what_a_save_costs_is_in_the_record(lora: Path) -> None:
     share = told["verify_seconds"] / told["save_seconds"]
     each = told["save_seconds"] / told["saves"]
     print(f"a save: {each:.3f} s, {share:.0%} of it checks and digests")
+
+
+def test_a_damaged_checkpoint_that_is_named_is_one_line(
+    entrypoint: Entrypoint, lora: Path, tmp_path: Path
+) -> None:
+    """Its sizes are looked at by the check, its bytes right before the training."""
+    path = tmp_path / "mine" / "checkpoint"
+    shutil.copytree(checkpoints.named(lora / "checkpoints")[0], path)
+    os.truncate(path / OPTIMIZER, 9)
+    result = entrypoint.run(AXOLOTL_RESUME_FROM_CHECKPOINT=str(path))
+    assert result.code == 1, result.err[-3000:]
+    assert f"AXOLOTL_RESUME_FROM_CHECKPOINT: {path} is not whole" in result.err
+    shutil.rmtree(path)
+    shutil.copytree(checkpoints.named(lora / "checkpoints")[0], path)
+    zeroed(OPTIMIZER)(path, path, random.Random(1))
+    result = entrypoint.run(AXOLOTL_RESUME_FROM_CHECKPOINT=str(path))
+    assert result.code == 1, result.err[-3000:]
+    assert f"{path} is damaged: {OPTIMIZER} has other bytes" in result.lines[-1]

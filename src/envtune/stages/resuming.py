@@ -31,6 +31,21 @@ def look(context: Context) -> Path | None:
         raise Ended(Exit.DISK, _unreadable(error)) from error
 
 
+def check_given(context: Context) -> None:
+    """Compares the checkpoint that the user names, where envtune has made it. Raises Ended."""
+    given = Path(context.config.resume_from or "")
+    try:
+        if not context.config.resume_from or manifests.is_missing(given):
+            return
+        step = checkpoints.state(given).get("global_step", -1)
+        reason = manifests.problem(given, step, "")
+    except OSError as error:
+        raise Ended(Exit.DISK, _unreadable(error)) from error
+    if reason is not None:
+        told = f"AXOLOTL_RESUME_FROM_CHECKPOINT: {given} is damaged: {context.clean(reason)}"
+        raise Ended(Exit.CONFIG, f"{told}; name another checkpoint")
+
+
 def _newest(context: Context, folder: Path) -> Path | None:
     found = None
     while found is None and (named := checkpoints.named(folder)):

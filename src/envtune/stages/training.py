@@ -36,7 +36,9 @@ def train(context: Context) -> StageRecord:
         LOG.info("train: every step was done before; publishing")
         return trained
     resume = _start(context)
-    if resume is not None:
+    if resume is None:
+        resuming.check_given(context)
+    else:
         LOG.info("train: resuming from %s", resume.name)
     return _lead(context, resume)
 
