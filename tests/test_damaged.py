@@ -149,9 +149,8 @@ SAME_SIZE: dict[str, Damage] = {
     **{f"zeroed {name}": zeroed(name) for name in (ADAPTER, OPTIMIZER, SCHEDULER, RNG, STATE)},
     **{f"flipped {name}": flipped(name) for name in (ADAPTER, OPTIMIZER, SCHEDULER, RNG, STATE)},
     **{f"one bit of {name}": flipped(name, 1) for name in (ADAPTER, OPTIMIZER, RNG)},
-    **{
-        f"{name} of the step before": swapped(name) for name in (ADAPTER, OPTIMIZER, SCHEDULER, RNG)
-    },
+    **{f"{name} of the step before": swapped(name) for name in (ADAPTER, OPTIMIZER, SCHEDULER)},
+    "random states of another seed": reseeded,
     "values zeroed": filled(0.0),
     "values NaN": filled(float("nan")),
     "values infinite": filled(float("inf")),
