@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_
 
 drill-packed: $(VENV)/.dev ## kill packed trainings 20 times and compare with what nothing disturbed (TEST_SEED=n repeats one)
 	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -n 0 -s tests/test_packed.py
+
+drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 56 ways and start again (TEST_SEED=n repeats one)
+	DRILL=1 $(BIN)/pytest -q -s tests/test_damaged.py
 
 drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 DRILL=1 $(BIN)/pytest -q -s tests/test_tokens.py tests/test_prepared.py

@@ -34,7 +34,8 @@ class Outcome:
     `phase` is the state that a failed one was in, `owner` the stamp of the supervisor that
     started it (node 0's where there are several), `early` that a rule of the configuration
     ended it before the last step.
-    `tokens` without padding and `seconds` in steps count all starts of the run.
+    `tokens` without padding and `seconds` in steps count all starts of the run. `saves`, the
+    seconds in them and those of their checks and digests are of this start alone.
     """
 
     owner: str = ""
@@ -46,6 +47,9 @@ class Outcome:
     resumed_from: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    saves: int = 0
+    save_seconds: float = 0.0
+    verify_seconds: float = 0.0
     early: bool = False
     world_size: int = 1
     error: str = ""

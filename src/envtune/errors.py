@@ -85,6 +85,19 @@ def _failure(exit: Exit, pattern: str, cause: str, fix: str) -> Failure:
 # The first match counts, so the narrower patterns stand first.
 FAILURES = (
     _failure(
+        Exit.CONFIG,
+        r"^envtune\S*\.NotLoaded\b",
+        "the checkpoint cannot be loaded",
+        "name another one in AXOLOTL_RESUME_FROM_CHECKPOINT, or unset it",
+    ),
+    _failure(
+        Exit.ARTIFACT,
+        r"^envtune\S*\.NotFinite\b",
+        "the training has diverged",
+        "lower AXOLOTL_LEARNING_RATE, or set AXOLOTL_MAX_GRAD_NORM; nothing of it is saved, and "
+        "the same settings go on from the last whole checkpoint",
+    ),
+    _failure(
         Exit.MEMORY,
         r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory",
         "the GPU's memory was not enough",
@@ -109,6 +122,12 @@ FAILURES = (
         r"No space left on device|Disk quota exceeded|ENOSPC|\[Errno 27\]|os error 27",
         "the disk is full",
         "free space under SFT_OUTPUTS_DIR; the next start resumes",
+    ),
+    _failure(
+        Exit.DISK,
+        r"\[Errno (5|116)\]|Input/output error|os error (5|116)\b",
+        "the volume does not answer",
+        "look after the volume under SFT_OUTPUTS_DIR; the next start resumes",
     ),
     _failure(
         Exit.NETWORK,

@@ -1,7 +1,8 @@
 """Checkpoints and artifacts on disk: which are whole, and how a folder gets its name.
 
 A checkpoint counts when its manifest is there, written and synced after every other file,
-and every file has the size that the manifest says.
+and every file has the size that the manifest says. One that is gone on from is compared byte
+for byte before (`manifests`). The order of checkpoints is that of their steps: a clock may lie.
 
 What a folder replaces is removed only where every file in it is as it was made. Others may
 have edited it or put something there: it is kept beside then.
@@ -9,15 +10,21 @@ have edited it or put something there: it is kept beside then.
 
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.artifacts import manifests
+from envtune.artifacts.manifests import MANIFEST
 
 LOG = logging.getLogger("envtune")
-MANIFEST = "envtune.json"
-_FOLDER = "checkpoint-"
+# Where what is damaged is put aside, beside the checkpoints: no loader looks there.
+DAMAGED = "damaged"
+_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})\Z", re.ASCII)
+# What a removal that was killed leaves.
+_REMOVED = re.compile(r"\.checkpoint-[0-9]+\.removed\Z", re.ASCII)
 
 
 def begin(folder: Path, step: int) -> None:
@@ -26,21 +33,46 @@ def begin(folder: Path, step: int) -> None:
     files.write_json(folder / MANIFEST, {"step": step})
 
 
-def commit(folder: Path, step: int) -> None:
-    """Syncs every file of a checkpoint and writes its manifest last."""
-    sizes = {}
-    for path in _files(folder):
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-        sizes[str(path.relative_to(folder))] = path.stat().st_size
-    files.write_json(folder / MANIFEST, {"step": step, "files": sizes})
+def commit(folder: Path, step: int, run: str = "") -> None:
+    """Syncs every file of a checkpoint and writes its manifest last. `run` is the run's key."""
+    manifests.write(folder, step, run)
     sync_folder(folder)
+
+
+def rotate(folder: Path, limit: int | None, best: str | None) -> None:
+    """Removes the oldest checkpoints but for `limit` (None: all stay), the newest and the best."""
+    if not limit:
+        return
+    found = [path for path in ours(folder) if committed(path)]
+    kept = {found[-1].name, Path(best).name} if best and found else {p.name for p in found[-1:]}
+    spare = [path for path in found if path.name not in kept]
+    for path in spare[: max(0, len(found) - max(limit, len(kept)))]:
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint. A kill leaves the whole of it, or nothing of its name."""
+    gone = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def put_aside(path: Path) -> Path:
+    """Moves a damaged checkpoint to where nobody takes it for one; returns its place."""
+    folder = path.parent / DAMAGED
+    folder.mkdir(exist_ok=True)
+    number, kept = 1, folder / path.name
+    while os.path.lexists(kept):
+        number += 1
+        kept = folder / f"{path.name}.{number}"
+    path.rename(kept)
+    return kept
 
 
 def newest(folder: Path) -> Path | None:
     """The committed checkpoint with the highest step below `folder`, or None."""
-    found = sorted(folder.glob(f"{_FOLDER}*"), key=_step)
-    return next((path for path in reversed(found) if committed(path)), None)
+    return next((path for path in reversed(_numbered(folder)) if committed(path)), None)
 
 
 def is_last(folder: Path) -> bool:
@@ -55,17 +87,18 @@ def is_last(folder: Path) -> bool:
 def drop_uncommitted(folder: Path) -> list[Path]:
     """Removes checkpoints that a kill left half written; returns what was removed.
 
-    One that was not begun here is somebody's own, and the Trainer would delete it as an old one:
-    it is kept beside `folder`.
+    One that was not begun here is somebody's own: it is kept beside `folder`.
     """
-    begun = ours(folder)
-    for path in _numbered(folder):
-        if path not in begun:
-            kept = files.set_aside(path, folder.parent)
-            LOG.warning("%s was not made by this run; it is kept as %s", path, kept)
-    halves = [path for path in begun if not committed(path)]
+    for path in _entries(folder):
+        if _REMOVED.match(path.name):
+            shutil.rmtree(path)
+    others = [path for path in _numbered(folder) if manifests.is_missing(path)]
+    for path in (*others, *filter(_is_taken_for_one, _entries(folder))):
+        kept = files.set_aside(path, folder.parent)
+        LOG.warning("%s was not made by this run; it is kept as %s", path, kept)
+    halves = [path for path in _numbered(folder) if manifests.is_half(path)]
     for path in halves:
-        shutil.rmtree(path)
+        remove(path)
     return halves
 
 
@@ -74,9 +107,39 @@ def ours(folder: Path) -> list[Path]:
     return [path for path in _numbered(folder) if (path / MANIFEST).is_file()]
 
 
+def named(folder: Path) -> list[Path]:
+    """Everything that has the name of a checkpoint, whatever it is, the lowest step first.
+
+    Raises OSError where the folder cannot be listed: that is not a folder without any.
+    """
+    return sorted((path for path in _entries(folder) if _NAME.match(path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.name.rpartition("-")[2])
+
+
+def _is_taken_for_one(path: Path) -> bool:
+    """Whether Axolotl, which looks for the highest number, would read one from another name."""
+    named = path.name.startswith("checkpoint-") and not _NAME.match(path.name)
+    return named and path.name.rpartition("-")[2].isdigit()
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
+
+
 def _numbered(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob(f"{_FOLDER}*") if _step(path) >= 0 and path.is_dir()]
-    return sorted((path for path in found if not path.is_symlink()), key=_step)
+    """Those that are folders; none where that cannot be told, which `named` does tell."""
+    try:
+        return [path for path in named(folder) if path.is_dir() and not path.is_symlink()]
+    except OSError as error:
+        LOG.debug("%s: %s", error.filename, error.strerror)
+        return []
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -97,19 +160,10 @@ def brought(checkpoint: str | None) -> tuple[int, int]:
 def committed(folder: Path) -> bool:
     """Whether every file of the manifest is there with its size."""
     try:
-        sizes = files.read_json(folder / MANIFEST)["files"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        told = manifests.sizes(folder)
+        return all((folder / name).stat().st_size == size for name, size in told.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False  # the manifest is missing, damaged, or tells of a file that is
-
-
-def _step(folder: Path) -> int:
-    number = folder.name.removeprefix(_FOLDER)
-    return int(number) if number.isdigit() else -1
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
 
 
 def sync_folder(folder: Path) -> None:

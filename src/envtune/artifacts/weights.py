@@ -20,6 +20,7 @@ _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
     "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "<u1", "F8_E4M3": "<u1", "F8_E5M2": "<u1",
 }  # fmt: skip
+_WIDTHS = {name: int(dtype[2:]) for name, dtype in _DTYPES.items()}  # bytes
 _PART = 2**20  # values
 
 
@@ -97,6 +98,21 @@ def header(path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise ValueError("its header is no JSON object")  # noqa: TRY004
     return {name: entry for name, entry in entries.items() if name != "__metadata__"}
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says, and each tensor as its shape."""
+    try:
+        entries = header(path)
+        for entry in entries.values():
+            start, end = entry["data_offsets"]
+            size = _WIDTHS.get(entry["dtype"])
+            if size and math.prod(entry["shape"]) * size != end - start:
+                return False
+        last = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        return path.stat().st_size == _header_length(path) + 8 + last
+    except UNREADABLE:
+        return False
 
 
 def _header_length(path: Path) -> int:

@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from envtune.artifacts import checkpoints, manifests
 from envtune.errors import Exit, Problem
 from envtune.files import parse
 from envtune.resolve.config import Facts
@@ -24,6 +25,13 @@ from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Setting, Settings
 
 _CHECKPOINT = "trainer_state.json"
+# What others say in the place of a checkpoint's path.
+_WORDS = {
+    "latest": "an unfinished run goes on from its newest checkpoint by itself: unset it",
+    "true": "an unfinished run goes on from its newest checkpoint by itself: unset it",
+    "off": "unset it: what is to begin anew is told by moving the run's checkpoints away",
+    "false": "unset it: what is to begin anew is told by moving the run's checkpoints away",
+}
 
 
 def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
@@ -99,11 +107,17 @@ def _checkpoint(settings: Settings) -> Iterator[Problem]:
         return
     folder = Path(given.value)
     if not folder.is_dir():
-        yield Problem(given.name, f"{folder} is not there{near_file(given.value)}")
+        fix = f"; {_WORDS[word]}" if (word := folder.name.lower()) in _WORDS else ""
+        yield Problem(given.name, f"{folder} is not there{fix or near_file(given.value)}")
     elif not (folder / _CHECKPOINT).is_file():
         inside = sorted(folder.glob(f"*/{_CHECKPOINT}"))
         hint = f"; {inside[-1].parent} has one" if inside else ""
         yield Problem(given.name, f"{folder} is no checkpoint (no {_CHECKPOINT}){hint}")
+    elif not isinstance(checkpoints.state(folder).get("global_step"), int):
+        yield Problem(given.name, f"{folder / _CHECKPOINT} tells of no step: it is damaged")
+    elif (folder / manifests.MANIFEST).exists() and not checkpoints.committed(folder):
+        told = f"{folder} is not whole: its files are not those of its {manifests.MANIFEST}"
+        yield Problem(given.name, f"{told}; name another checkpoint")
 
 
 def _plugins(settings: Settings) -> Iterator[Problem]:

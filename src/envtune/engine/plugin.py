@@ -19,18 +19,19 @@ from axolotl.integrations.base import BasePlugin
 from transformers import TrainerCallback, set_seed
 
 from envtune import channel, files
-from envtune.artifacts import checkpoints
 from envtune.channel import Outcome
 from envtune.engine import learned, tracking, train
 from envtune.engine.data import handover
 from envtune.engine.export import fourbit
 from envtune.engine.layouts import written
 from envtune.engine.packing import order, sampler
+from envtune.engine.saving import Saves
 from envtune.engine.trainer import (
     SeededGroups,
     end_at_the_last_step,
     go_on_in_a_stream,
-    mark_checkpoints,
+    stop_where_not_finite,
+    tell_of_loading,
 )
 from envtune.redaction import redact
 from envtune.resolve.owned import CHECKPOINTS
@@ -107,12 +108,14 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
             order.compare(told, Path(cfg.resume_from_checkpoint))
         tracking.leave_lost(self.account.run_dir, os.environ)
         tracking.guard(trainer)
-        mark_checkpoints(trainer, main=self.account.main)
+        saves = Saves(trainer, self.account.run_dir, main=self.account.main)
+        tell_of_loading(trainer)
+        stop_where_not_finite(trainer)
         if self.account.main:
             self._tell_rows(cfg, trainer)
         end_at_the_last_step(trainer)
         go_on_in_a_stream(trainer)
-        return [packing or SeededGroups(trainer), RunCallback(self.account)]
+        return [packing or SeededGroups(trainer), RunCallback(self.account, saves)]
 
     def _tell_rows(self, cfg: Any, trainer: Any) -> None:
         """What is learned, before the first step; a reward model's labels are no tokens."""
@@ -173,8 +176,8 @@ def _report_exceptions(account: Account) -> None:
 class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes the metrics, commits checkpoints, and ends the run when asked."""
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
+    def __init__(self, account: Account, saves: Saves) -> None:
+        self.account, self.saves = account, saves
         self.metrics = account.run_dir / channel.METRICS
         self.supervisor = os.environ.get(channel.SUPERVISOR)
         self.stopping = False
@@ -236,10 +239,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Every rank's files are written; the manifest makes it one to resume from."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if self.account.main:
-            checkpoints.commit(folder, state.global_step)
-        self.account.update(checkpoint=str(folder), **self._totals(state))
+        folder = self.saves.commit(state)
+        self.account.update(checkpoint=str(folder), **self.saves.told(), **self._totals(state))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a stop nothing is left to do: the final weights are not these."""

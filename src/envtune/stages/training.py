@@ -4,7 +4,6 @@ Success is what lies on disk: the last step reached, and weights that can be rea
 mean something. The child's exit code is recorded and proves nothing.
 """
 
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from envtune.machine import hardware, rendezvous
 from envtune.render import launch
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs.contents import SAMPLE
+from envtune.stages import resuming
 from envtune.stages.watcher import TrainWatcher
 from envtune.supervise import descendants, nodes, process, trackers
 from envtune.supervise.progress import PHASES
@@ -31,30 +31,30 @@ def train(context: Context) -> StageRecord:
         LOG.warning("train: ended %d processes that a killed start had left", left)
     if context.stops.asked:
         raise stopped(context, "the start")
-    folder = run.folder / CHECKPOINTS
-    for half in checkpoints.drop_uncommitted(folder):
-        LOG.warning("train: %s was half written and is removed", half.name)
+    resuming.look(context)
     if (trained := _trained_before(context)) is not None:
         LOG.info("train: every step was done before; publishing")
         return trained
-    resume = _start(folder)
-    if resume is not None:
+    resume = _start(context)
+    if resume is None:
+        resuming.check_given(context)
+    else:
         LOG.info("train: resuming from %s", resume.name)
     return _lead(context, resume)
 
 
-def _start(folder: Path) -> Path | None:
+def _start(context: Context) -> Path | None:
     """The checkpoint to resume from: the newest that is not of the last step.
 
     One of the last step that could not be published, since FSDP's shards are no adapter,
     would train one step too many; the last steps are trained again.
     """
-    newest = checkpoints.newest(folder)
+    newest = checkpoints.newest(context.run.folder / CHECKPOINTS)
     if newest is None or not checkpoints.is_last(newest):
         return newest
     LOG.warning("train: %s is the end and no result; going back", newest.name)
-    shutil.rmtree(newest)
-    return checkpoints.newest(folder)
+    checkpoints.remove(newest)
+    return resuming.look(context)
 
 
 def _trained_before(context: Context) -> StageRecord | None:
@@ -87,6 +87,8 @@ def _lead(context: Context, resume: Path | None) -> StageRecord:
     if watcher.shared:
         nodes.announce(run.folder, nodes.Launch(watcher.owner, start))
     outcome, code, oom = _run(context, watcher, start)
+    if resume and not context.stops.asked and (reason := resuming.not_loaded(outcome)):
+        return _lead(context, resuming.go_back(context, resume, reason))
     return _judge(context, outcome, code, watcher.tail, oom)
 
 
@@ -163,6 +165,9 @@ def _told(outcome: Outcome) -> StageRecord:
         "checkpoint": outcome.checkpoint,
         "tokens": outcome.tokens,
         "training_seconds": outcome.seconds,
+        "saves": outcome.saves,
+        "save_seconds": outcome.save_seconds,
+        "verify_seconds": outcome.verify_seconds,
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from envtune.artifacts import checkpoints
+from envtune.artifacts import checkpoints, manifests
 
 NAMES = [f"file{i}.bin" for i in range(20)]
 
@@ -33,7 +33,8 @@ def test_a_checkpoint_counts_once_it_is_committed(tmp_path: Path) -> None:
     checkpoints.commit(path, 4)
     assert checkpoints.committed(path)
     manifest = json.loads((path / checkpoints.MANIFEST).read_text())
-    assert manifest == {"step": 4, "files": {"sub/state": 5, "weights": 28}}
+    told = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+    assert (manifest["step"], told) == (4, {"sub/state": 5, "weights": 28})
 
 
 def test_the_newest_committed_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path) -> None:
@@ -77,8 +78,10 @@ def test_a_damaged_checkpoint_does_not_count_and_the_one_before_does(
     damage(damaged)
     assert not checkpoints.committed(damaged)
     assert checkpoints.newest(tmp_path) == before
-    assert checkpoints.drop_uncommitted(tmp_path) == [damaged]
-    assert sorted(tmp_path.iterdir()) == [before]
+    assert manifests.problem(damaged, 8, "")
+    assert checkpoints.drop_uncommitted(tmp_path) == []
+    assert checkpoints.put_aside(damaged) == tmp_path / "damaged" / "checkpoint-8"
+    assert manifests.problem(before, 4, "") is None
 
 
 def test_a_file_that_came_later_does_no_harm(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_a_file_that_is_missing_leaves_the_published_folder_as_it_was(tmp_path: 
 PUBLISH = """
 import os, signal, sys
 from pathlib import Path
-from envtune.artifacts import checkpoints
+from envtune.artifacts import checkpoints, manifests
 source, target, at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 names = sorted(os.listdir(source))
 children = 0
@@ -238,3 +241,49 @@ def test_a_kill_at_a_random_time_leaves_no_half_folder(tmp_path: Path, dice: ran
         if target.exists():
             assert whole(target)
             target.rename(tmp_path / f"done{turn}")
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "left"),
+    [
+        (2, None, [30, 40]),
+        (1, None, [40]),
+        (1, 10, [10, 40]),
+        (3, 10, [10, 30, 40]),
+        (2, 40, [30, 40]),
+        (9, None, [10, 20, 30, 40]),
+        (None, None, [10, 20, 30, 40]),
+    ],
+)
+def test_rotation_goes_by_steps_whatever_the_clock_says(
+    tmp_path: Path, limit: int | None, best: int | None, left: list[int]
+) -> None:
+    for number, step in enumerate((40, 30, 20, 10)):
+        path = checkpoint(tmp_path, step)
+        os.utime(path, (number, number))
+    named = f"checkpoints/checkpoint-{best}" if best else None
+    checkpoints.rotate(tmp_path, limit, named)
+    assert [checkpoints.step_of(path) for path in checkpoints.named(tmp_path)] == left
+
+
+def test_what_a_killed_removal_leaves_is_removed_by_the_next_start(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, 4)
+    path.rename(tmp_path / ".checkpoint-4.removed")
+    assert checkpoints.drop_uncommitted(tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_put_aside_twice_is_kept_twice(tmp_path: Path) -> None:
+    kept = [checkpoints.put_aside(checkpoint(tmp_path, 4)).name for _ in range(2)]
+    assert kept == ["checkpoint-4", "checkpoint-4.2"]
+    assert checkpoints.named(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["checkpoint-²", "checkpoint-007", "checkpoint-old-9"])
+def test_a_name_that_axolotl_would_take_for_a_number_is_kept_beside(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    (folder / name).mkdir(parents=True)
+    assert checkpoints.drop_uncommitted(folder) == []
+    assert (tmp_path / f"{name}.kept-1").is_dir()

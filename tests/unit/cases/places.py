@@ -48,7 +48,7 @@ def furnish(place: Path) -> None:
     (place / "bad.jinja").write_text("{% for m in messages %}")
     (place / "ds.json").write_text("{}")
     (place / "checkpoint-5").mkdir()
-    (place / "checkpoint-5" / "trainer_state.json").write_text("{}")
+    (place / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5}')
     model(place / "outputs" / "other", chat="{{ messages }}")
 
 
