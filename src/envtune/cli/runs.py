@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from envtune.cli.console import show, width
 from envtune.cli.termination import Result
 from envtune.columns import columns
 from envtune.errors import Exit, Refused
-from envtune.runs import folders, listing
+from envtune.runs import caches, folders, listing
 from envtune.runs.folders import Run
 from envtune.runs.listing import Listed
 
@@ -26,11 +27,14 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 def runs(args: argparse.Namespace) -> Result:
     """list the runs: state, step, loss, size, age; --prune frees the finished ones' checkpoints"""
-    outputs, names = target.named(args)
+    outputs, shared, names = target.named(args)
     every = listing.runs(outputs)
     chosen = [folders.named(outputs, name) for name in names] or every
     if args.prune:
-        return Exit.DONE, _pruned(chosen, every, dry=args.dry_run)
+        total = _pruned(chosen, every, dry=args.dry_run)
+        total += 0 if names else _unused(shared, every, dry=args.dry_run)
+        how = "would be freed; leave --dry-run out" if args.dry_run else "freed"
+        return Exit.DONE, f"{_bytes(total)} {how}"
     listed = [listing.look(run) for run in chosen]
     if args.json:
         show(json.dumps([_plain(one) for one in listed], indent=2))
@@ -87,8 +91,21 @@ def _plain(one: Listed) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _pruned(chosen: Sequence[Run], every: list[Run], *, dry: bool) -> str:
-    """Frees checkpoints and tells of each run what became of it."""
+def _unused(shared: Path, every: Sequence[Run], *, dry: bool) -> int:
+    """Frees prepared rows that nobody uses, and tells of each. Returns their bytes."""
+    total = 0
+    for entry in caches.unused(shared, every, now := time.time()):
+        size = listing.freed([entry])
+        if not dry and not caches.free(entry, now):
+            continue
+        total += size
+        how = "would free" if dry else "freed"
+        LOG.info("%s: %s rows that no start has used for a month: %s", entry, how, _bytes(size))
+    return total
+
+
+def _pruned(chosen: Sequence[Run], every: list[Run], *, dry: bool) -> int:
+    """Frees checkpoints and tells of each run what became of it. Returns their bytes."""
     total = 0
     for run in chosen:
         paths = listing.freeable(run, every)
@@ -102,7 +119,7 @@ def _pruned(chosen: Sequence[Run], every: list[Run], *, dry: bool) -> str:
             LOG.info(
                 "%s: %s %s: %s", run.name, "would free" if dry else "freed", names, _bytes(size)
             )
-    return f"{_bytes(total)} {'would be freed; leave --dry-run out' if dry else 'freed'}"
+    return total
 
 
 def _freed(run: Run, paths: list[Path]) -> bool:

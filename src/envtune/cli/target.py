@@ -54,9 +54,13 @@ def start(args: argparse.Namespace) -> "pipeline.Start":
     return pipeline.Start(found, inputs.passed_on, inputs.secrets, settings.own)
 
 
-def named(args: argparse.Namespace) -> tuple[Path, list[str]]:
-    """The folder of all runs, and the names of some of them."""
-    return outputs(sources.read([word for word in args.words if "=" in word])), _names(args)
+def named(args: argparse.Namespace) -> tuple[Path, Path, list[str]]:
+    """The folder of all runs, that of what they share, and the names of some of them."""
+    inputs = sources.read([word for word in args.words if "=" in word])
+    settings = settings_of(inputs)
+    where = _outputs(settings, inputs)
+    caches = paths.kept(settings.get("SFT_CACHE_DIR"), inputs.environ, str(where))
+    return where, Path(caches), _names(args)
 
 
 def _names(args: argparse.Namespace) -> list[str]:
