@@ -199,7 +199,7 @@ def test_a_secret_where_none_belongs_is_refused_and_not_shown(
         "base64": {"SFT_TRAINER_CONFIG_JSON_ENV_VAR": base64.b64encode(document.encode()).decode()},
         "file": {"HF_TOKEN_FILE": str(inputs / "token"), "AXOLOTL_LORA_R": value},
         "url": {"AXOLOTL_BASE_MODEL": f"https://ada:{value}@127.0.0.1/model"},
-        "query": {"AXOLOTL_DATASETS__0__PATH": f"https://127.0.0.1/rows.jsonl?token={value}"},
+        "query": {"AXOLOTL_BASE_MODEL": f"https://127.0.0.1/model?token={value}"},
         "token": {"AXOLOTL_HUB_TOKEN": value},
     }[place]
     words = [verb, *(["learning_rate"] if verb == "explain" else [])]

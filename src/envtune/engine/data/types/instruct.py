@@ -8,7 +8,6 @@ begin with a text's beginning.
 import functools
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -73,14 +72,20 @@ class Layout:
         """What a row has for each part."""
         columns = list(self.columns.values())
         names = [column.name for column in columns if isinstance(column, Column)]
+
+        def one_by_one(row: Row) -> Iterable[Any]:
+            return [column.of(row) for column in columns]
+
+        if len(names) < len(columns):
+            return one_by_one
         all_there = itemgetter(*names)
 
         def values(row: Row) -> Iterable[Any]:
-            if len(names) == len(columns):
-                with suppress(KeyError):
-                    found: Iterable[Any] = all_there(row)
-                    return found
-            return [column.of(row) for column in columns]
+            try:
+                found: Iterable[Any] = all_there(row)
+            except KeyError:
+                return one_by_one(row)
+            return found
 
         return values
 
