@@ -67,6 +67,7 @@ def test_they_join_by_themselves_where_it_takes_long(
     begun: list[int] = []
     begin = processes.Processes._begun
     monkeypatch.setattr(processes, "_PATIENCE", 0.01)
+    monkeypatch.setattr(processes, "_SHARE", 0.0)
     monkeypatch.setattr(
         processes.Processes, "_begun", lambda self: (begun.append(self.workers), begin(self))[1]
     )

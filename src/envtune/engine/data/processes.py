@@ -1,13 +1,14 @@
 """Ids that are made by processes of this machine; this one reads the rows and writes the ids.
 
 A preparation that is over in seconds is over before others have begun, so these join when it takes
-longer.
+longer, and only where making ids is most of the work.
 """
 
 import ctypes
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor  # noqa: TID251  # of one function
@@ -18,6 +19,8 @@ from envtune.errors import Exit, Problem, Refused
 
 # Seconds of this process's before others join, where nobody says how many they are.
 _PATIENCE = 2.0
+# What making ids has to be of all that this process does, reading and writing among it.
+_SHARE = 0.5
 # Batches on their way to and from one process.
 _AHEAD = 3
 _PR_SET_PDEATHSIG = 1
@@ -55,7 +58,9 @@ class Processes:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
     def _has_joined(self) -> bool:
-        return not self.alone and self.maker.seconds >= self.patience
+        if self.alone or self.maker.seconds < self.patience:
+            return False
+        return bool(self.pool) or not self.patience or _is_most(self.maker.seconds)
 
     def _begun(self) -> ProcessPoolExecutor:
         """The processes, which begin with all that this one has loaded."""
@@ -64,6 +69,11 @@ class Processes:
             fork = multiprocessing.get_context("fork")
             self.pool = ProcessPoolExecutor(self.workers, fork, _tie, (os.getpid(),))
         return self.pool
+
+
+def _is_most(seconds: float) -> bool:
+    """Whether making ids is most of what this process does: else handing rows on costs more."""
+    return seconds > _SHARE * time.process_time()
 
 
 def _tie(parent: int) -> None:
