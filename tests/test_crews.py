@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from envtune.data.batches import BadRow
-from envtune.engine.data import processes, tokenised
+from envtune.engine.data import making, processes, tokenised
 from envtune.errors import Exit, Refused
 from tests import rows_made
 from tests.test_prepared import item, read, write
@@ -59,6 +59,19 @@ def test_several_processes_make_the_same_bytes_and_are_gone_afterwards(
     before = set(psutil.Process().children())
     assert prepared(config | {"dataset_num_proc": workers}, tmp_path / "several") == alone
     assert set(psutil.Process().children()) <= before
+
+
+def test_hugging_faces_library_is_asked_by_several_too(
+    config: dict[str, Any], tmp_path: Path, alone: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[bool] = []
+    task = making.Maker.task
+    monkeypatch.setattr(
+        making.Maker, "task", lambda *of: (made := task(*of), handed.append(bool(made)))[0]
+    )
+    several = config | {"dataset_num_proc": 2}
+    assert prepared(several, tmp_path / "slow", slow="asked for") == alone
+    assert sum(handed) > len(handed) / 2
 
 
 def test_they_join_by_themselves_where_it_takes_long(

@@ -42,8 +42,10 @@ def test_rows_that_are_wrong_are_named_before_anything_is_imported(
     """Few among many, so that the check has seen none of them."""
     path = tmp_path / "rows.jsonl"
     data = write(path, [MIXED[0]] * 20_000 + MIXED, "no row\n")
-    ended = start.run(**data)
+    ended = start.run(**data, AXOLOTL_DATASET_NUM_PROC="2")
     assert ended.code == 3
+    [order] = start.folder.glob("outputs/*/config/prepare.json")
+    assert read(order)["config"]["dataset_num_proc"] == 2
     told = [f"{path}:{line}:" for line in (20_005, 20_009, 20_010, 20_011)]
     assert all(any(line.startswith(one) or one in line for line in ended.said) for one in told)
     assert "SFT_BAD_ROWS=drop" in ended.err

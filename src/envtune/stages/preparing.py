@@ -100,7 +100,7 @@ def _order(context: Context, plain: Mapping[str, Any]) -> dict[str, Any] | None:
         beyond = "tokenizer_config is a name of the Hub"
     names = (*FILTERS, *MIXTURE)
     return {
-        "config": dict(plain),
+        "config": {**_processes(context.environ), **plain},
         "tokenizer": other or str(base),
         "sets": made,
         "settings": {name: config.setting(name) for name in names},
@@ -116,6 +116,12 @@ def _order(context: Context, plain: Mapping[str, Any]) -> dict[str, Any] | None:
         "out": _out(context, required=wanted),
         "result": context.run.log("prepare").with_name("prepared.json"),
     }
+
+
+def _processes(environ: Mapping[str, str]) -> dict[str, int]:
+    """How many processes Axolotl's own variable asks for, which is no key of its configuration."""
+    told = environ.get("AXOLOTL_DATASET_NUM_PROC", "")
+    return {"dataset_num_proc": int(told)} if told.isdecimal() and int(told) else {}
 
 
 def _files(

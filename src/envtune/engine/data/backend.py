@@ -64,6 +64,11 @@ class Backend:
             self.fast, self.slow = _fastokens(self.shape)
         self.compared = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is decided who encodes: by Hugging Face's library, or on rows compared."""
+        return self.fast is None or self.compared > 0
+
     @functools.cached_property
     def exact(self) -> Any:
         """Hugging Face's tokenizer."""

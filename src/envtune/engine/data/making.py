@@ -66,7 +66,7 @@ class Maker:
     def task(self, keys: Keys, batch: Batch) -> Task | None:
         """The batch for another process, or None while this one has to decide on such rows."""
         template = _template(self._strategy(keys))
-        if not self.backend.compared or (template and not template.settled):
+        if not self.backend.settled or (template and not template.settled):
             return None
         return Task(keys, batch, template.slow if template else None)
 
