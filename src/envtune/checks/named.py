@@ -106,7 +106,7 @@ def _checkpoint(settings: Settings) -> Iterator[Problem]:
     if given is None or not isinstance(given.value, str):
         return
     folder = Path(given.value)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False for a name that is too long, too
         fix = f"; {_WORDS[word]}" if (word := folder.name.lower()) in _WORDS else ""
         yield Problem(given.name, f"{folder} is not there{fix or near_file(given.value)}")
     elif not (folder / _CHECKPOINT).is_file():

@@ -102,7 +102,7 @@ def _of_manifest(data: DataFacts) -> _Vocabulary | None:
     path = Path(data.path)
     try:
         told: dict[str, Any] = modelfiles.read_json(
-            (path if path.is_dir() else path.parent) / "manifest.json"
+            (path if os.path.isdir(path) else path.parent) / "manifest.json"
         )
     except (OSError, ValueError):
         return None
