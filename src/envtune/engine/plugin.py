@@ -33,6 +33,7 @@ from envtune.engine.trainer import (
     stop_where_not_finite,
     tell_of_loading,
 )
+from envtune.events import KINDS, Stream
 from envtune.redaction import redact
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.settings import sources
@@ -41,6 +42,11 @@ from envtune.supervise.trackers import KEYS
 _EVALUATIONS = Path("eval") / "metrics.jsonl"
 # Seconds between two steps shown in outcome.json.
 _SHOW = 0.5
+# What events call by another name than the Trainer and Axolotl, and in bytes.
+_MEMORY = {
+    "memory/max_allocated (GiB)": "memory",
+    "memory/device_reserved (GiB)": "memory_reserved",
+}
 # Logged values that say the same twice, or count the padding too.
 _NOISE = ("num_input_tokens_seen", "ppl", "tokens/", "train_", "memory/device_reserved")
 
@@ -140,12 +146,20 @@ class Account:
         self.outcome = Outcome(owner=os.environ.get(channel.OWNER, ""))
         self.main = int(os.environ.get("RANK", "0")) == 0
         self.shown = 0.0
+        self.events = Stream(run_dir, sources.read().secrets if self.main else ())
 
     def update(self, **changes: Any) -> None:
-        self.outcome = replace(self.outcome, **changes)
+        before, self.outcome = self.outcome.state, replace(self.outcome, **changes)
         if self.main:
+            if self.outcome.state != before:
+                self.tell("phase", phase=self.outcome.state, max_steps=self.outcome.max_steps)
             self.outcome.write(self.run_dir)
             self.shown = time.monotonic()
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """An event, of rank 0 alone."""
+        if self.main:
+            self.events.add(kind, **fields)
 
     def at_step(self, step: int) -> None:
         """Notes the step; a reader sees it twice a second at most, for a slow volume's sake."""
@@ -193,6 +207,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self.started -= kept[-1]["seconds"] if kept else 0.0
             _truncate(self.account.run_dir / _EVALUATIONS, last)
             tracking.note(self.account.run_dir, os.environ.get("MLFLOW_TRACKING_URI", ""))
+        resumed = os.environ.get(channel.RESUME)
+        self.account.tell("resumed", step=state.global_step, checkpoint=resumed)
         self.account.update(
             state="training",
             step=state.global_step,
@@ -207,11 +223,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             return
         line = dict(state.log_history[-1])
         if "loss" in line:
-            self._append(self.metrics, line)
+            told = self._append(self.metrics, line)
+            self.account.tell("step", max_steps=state.max_steps, **_of_an_event("step", line, told))
         elif "eval_loss" in line:
-            self._append(self.account.run_dir / _EVALUATIONS, line)
+            told = self._append(self.account.run_dir / _EVALUATIONS, line)
+            self.account.tell("evaluation", **_of_an_event("evaluation", line, told))
 
-    def _append(self, path: Path, logged: dict[str, Any]) -> None:
+    def _append(self, path: Path, logged: dict[str, Any]) -> dict[str, Any]:
         line = {"step": logged["step"]}
         line |= {k: v for k, v in logged.items() if not k.startswith(_NOISE)}
         if (tokens := logged.get("num_input_tokens_seen")) is not None:
@@ -220,6 +238,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         path.parent.mkdir(exist_ok=True)
         with path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
+        return line
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         self.account.at_step(state.global_step)
@@ -239,8 +258,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Every rank's files are written; the manifest makes it one to resume from."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
-        folder = self.saves.commit(state)
+        folder, before = self.saves.commit(state), self.account.outcome
         self.account.update(checkpoint=str(folder), **self.saves.told(), **self._totals(state))
+        self.account.tell(
+            "save", step=state.global_step, **_of_a_save(before, self.account.outcome)
+        )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a stop nothing is left to do: the final weights are not these."""
@@ -254,6 +276,21 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Tokens and seconds over all starts of the run."""
         seconds = round(time.monotonic() - self.started, 3)
         return {"tokens": int(state.num_input_tokens_seen), "seconds": seconds}
+
+
+def _of_an_event(kind: str, logged: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:
+    """The fields that an event has of a line of metrics, memory in bytes."""
+    found = {name: value for name, value in line.items() if name in KINDS[kind]}
+    memory = {name: logged.get(key) for key, name in _MEMORY.items() if name in KINDS[kind]}
+    return found | {name: round(gib * 2**30) for name, gib in memory.items() if gib is not None}
+
+
+def _of_a_save(before: Outcome, after: Outcome) -> dict[str, Any]:
+    return {
+        "checkpoint": after.checkpoint,
+        "seconds": round(after.save_seconds - before.save_seconds, 3),
+        "verify_seconds": round(after.verify_seconds - before.verify_seconds, 3),
+    }
 
 
 def _goes_on(checkpoint: str | None) -> bool:

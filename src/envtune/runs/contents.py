@@ -9,10 +9,13 @@ import re
 from pathlib import Path
 
 from envtune import channel
+from envtune.events import EVENTS
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.settings.own.stages import QUANTISED
 
 RECORD, COMPLETE, REPORT = "run.json", ".complete", "report.json"
+# The same for a browser.
+PAGE = "report.html"
 CARD, CONFIG, DATA, EVAL, OUT = "README.md", "config", "data", "eval", ".publish"
 ADAPTER, MODEL = "adapter", "model"
 # Rows as they are trained, with their mask, and the page of them.
@@ -30,7 +33,8 @@ RESULTS = (ADAPTER, MODEL, SERVING, MERGED, *QUANTISED.values())
 NAMES = frozenset(
     {
         RECORD, COMPLETE, REPORT, CARD, CONFIG, DATA, EVAL, OUT, CHECKPOINTS, LEASE, LAUNCH,
-        BUDGET, SERVER, channel.STOP, channel.OUTCOME, channel.METRICS, *RESULTS, *_TRACKERS,
+        BUDGET, SERVER, channel.STOP, channel.OUTCOME, channel.METRICS, EVENTS, PAGE, *RESULTS,
+        *_TRACKERS,
     }
 )  # fmt: skip
 # Half of a folder, what had its name before, and the files in it; the starts of a container.

@@ -8,11 +8,12 @@ done goes on with the next, so that the same command is a start and a restart.
 import hashlib
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envtune import files, venvs
+from envtune import events, files, venvs
 from envtune.errors import Exit, Problem, Refused, of_file
 from envtune.machine import rendezvous
 from envtune.render import yaml_files
@@ -21,6 +22,7 @@ from envtune.runs import contents, fingerprint, folders, record
 from envtune.runs.folders import Run
 from envtune.runs.lease import Lease
 from envtune.serve import models, server
+from envtune.settings.own.place import PRICE
 from envtune.settings.typed import Setting
 from envtune.stages import (
     evaluating,
@@ -133,7 +135,8 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
         (run.folder / contents.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
         context = start.context()
         try:
-            asked = _run_stage(name, dict(STAGES)[name], context, again=True)
+            with _told(context):
+                asked = _run_stage(name, dict(STAGES)[name], context, again=True)
         except Ended as end:
             _ended(context, end.exit, end.message)
             return end.exit, end.message
@@ -157,7 +160,32 @@ def serve(start: Start) -> tuple[Exit, str]:
         return end.exit, end.message
 
 
+@contextmanager
+def _told(context: Context) -> Iterator[None]:
+    """Begins a start in the stream of events, which gets what is logged as wrong meanwhile."""
+    stream, record_ = _events(context), folders.read_record(context.run.folder)
+    price = context.config.setting(PRICE)
+    stream.add("start", run=context.run.name, machine=record_.get("machine"), price=price)
+    handler = events.Handler(stream)
+    LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        if stream.trouble:
+            LOG.warning("%s", stream.trouble)
+
+
+def _events(context: Context) -> events.Stream:
+    return events.Stream(context.run.folder, context.secrets)
+
+
 def _lead(context: Context) -> tuple[Exit, str]:
+    with _told(context):
+        return _in_order(context)
+
+
+def _in_order(context: Context) -> tuple[Exit, str]:
     try:
         with Budget(context):
             fetching.fetch(context)
@@ -180,6 +208,7 @@ def _lead(context: Context) -> tuple[Exit, str]:
 
 def _ended(context: Context, exit_: Exit, message: str) -> None:
     """Records how a start has ended, and tells the other nodes."""
+    _events(context).add("outcome", exit=int(exit_), text=message)
     record.update(context.run, outcome={"exit": int(exit_), "message": message})
     _announce(context, exit_, message)
 
@@ -232,13 +261,16 @@ def _run_stage(
     if done.get("outcome") == "done" and not again:
         LOG.info("%s: done before", name)
         return True
-    started = time.monotonic()
+    started, stream = time.monotonic(), _events(context)
+    stream.add("stage", stage=name, state="begun")
     result = stage(context)
     if result is None:
+        stream.add("stage", stage=name, state="not asked for")
         LOG.info("%s: not asked for", name)
         return False
     result["seconds"] = round(time.monotonic() - started + done.get("seconds", 0.0), 3)
     record.update(context.run, stages={name: result})
+    stream.add("stage", stage=name, state=result["outcome"], seconds=result["seconds"])
     if result["outcome"] != "done":
         raise Ended(Exit(result["exit"]), result["message"])
     return True
@@ -259,6 +291,7 @@ def _finish(context: Context) -> tuple[Exit, str]:
     files.write_json(run.folder / contents.REPORT, report)
     stages = _complete(run)
     message = f"done: {run.folder / stages['train']['artifact']}"
+    _events(context).add("outcome", exit=int(Exit.DONE), text=message)
     _announce(context, Exit.DONE, message)
     return Exit.DONE, message
 

@@ -1,0 +1,1 @@
+"""How do people and programs look on? Pages, figures and lines, all from the stream of events."""
