@@ -282,7 +282,7 @@ def _of_an_event(kind: str, logged: dict[str, Any], line: dict[str, Any]) -> dic
     """The fields that an event has of a line of metrics, memory in bytes."""
     found = {name: value for name, value in line.items() if name in KINDS[kind]}
     memory = {name: logged.get(key) for key, name in _MEMORY.items() if name in KINDS[kind]}
-    return found | {name: round(gib * 2**30) for name, gib in memory.items() if gib is not None}
+    return found | {name: round(gib * 2**30) for name, gib in memory.items() if gib}
 
 
 def _of_a_save(before: Outcome, after: Outcome) -> dict[str, Any]:
