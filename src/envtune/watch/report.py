@@ -1,0 +1,208 @@
+"""report.html: a run on one page, without network and without scripts. Written after every end.
+
+What is drawn comes from the stream of events; what decided the run from its records.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from envtune import files
+from envtune.errors import Exit
+from envtune.render.yaml_files import TEMPLATES
+from envtune.runs import folders
+from envtune.runs.contents import EVAL, PAGE, REPORT, SAMPLE
+from envtune.stages import learned, samples
+from envtune.watch import curves, story
+from envtune.watch.curves import Chart, number
+from envtune.watch.story import Story
+
+# Rows of a table that grows with the run, answers that are shown, characters of a text.
+_ROWS, _ANSWERS, _LONGEST = 12, 5, 4000
+_GIB = 1 << 30
+
+
+def write(folder: Path) -> Path:
+    """Writes the page of a run and returns its path."""
+    path = folder / PAGE
+    files.write_text(path, page(folder))
+    return path
+
+
+def page(folder: Path, *, live: bool = False) -> str:
+    """The page of the run in a folder; a live one loads itself anew."""
+    record, told = folders.read_record(folder), story.of(folder)
+    resolved = record.get("resolved", {})
+    evaluation = _json(folder / EVAL / "results.json")
+    return _template().render(
+        live=live,
+        run=record.get("name", folder.name),
+        state=state(told),
+        cause=_cause(told),
+        figures=list(figures(told, _json(folder / REPORT))),
+        charts=list(charts(told)),
+        plan=_json(folder / REPORT).get("plan", {}),
+        stages=list(_stages(told)),
+        sample=_sample(folder),
+        dropped=record.get("stages", {}).get("prepare", {}).get("dropped", {}),
+        saves=list(told.saves.values())[-_ROWS:],
+        best=told.best,
+        checks=[c for stage in record.get("stages", {}).values() for c in stage.get("checks", ())],
+        parity=_scalars(record.get("stages", {}).get("parity", {})),
+        measures=list(samples.rows(evaluation)) if evaluation else [],
+        answers=evaluation.get("samples", [])[:_ANSWERS],
+        settings=list(_settings(resolved)),
+        problems=told.problems[-_ROWS:],
+        warnings=told.warnings[-_ROWS:],
+        versions=record.get("versions", {}),
+        machine=told.machine or record.get("machine", ""),
+        next=list(next_steps(folder, record, told)),
+    )
+
+
+def state(told: Story) -> str:
+    """How a run stands, in a word."""
+    if told.outcome is None:
+        return told.phase or told.stage or "not begun"
+    exit_ = told.outcome["exit"]
+    if exit_ in (Exit.STOPPED, Exit.INTERRUPTED, Exit.BUDGET):
+        return "stopped"
+    return "failed" if exit_ else "done"
+
+
+def _cause(told: Story) -> str:
+    """Why a run has ended before its end."""
+    if told.outcome is None or not told.outcome["exit"]:
+        return ""
+    return f"exit {told.outcome['exit']}: {told.outcome['text']}"
+
+
+def figures(told: Story, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is read first."""
+    yield "step", f"{told.step:,} of {told.max_steps:,}"
+    losses = [e["loss"] for e in told.steps.values() if "loss" in e]
+    if losses:
+        yield "loss", f"{losses[0]:.4f} → {losses[-1]:.4f}"
+    if (best := told.best) is not None:
+        newest = told.evaluations[max(told.evaluations)]
+        yield (
+            "evaluation",
+            f"{newest['eval_loss']:.4f}, best {best['eval_loss']:.4f} at {best['step']}",
+        )
+    tokens, seconds = told.last.get("tokens"), told.last.get("seconds")
+    if tokens and seconds:
+        rate = report.get("tokens_per_second") or tokens / seconds
+        yield "speed", f"{rate:,.0f} tokens/s"
+        yield "tokens", f"{tokens:,}"
+    if memory := max((e.get("memory", 0) for e in told.steps.values()), default=0):
+        yield "GPU memory", f"{memory / _GIB:.1f} GiB at most"
+    yield "time", _span(told.time - told.began)
+    if told.price:
+        yield "money", f"{told.price * (told.time - told.began) / 3600:.2f} $ at {told.price:g} $/h"
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def charts(told: Story) -> Iterator[Chart]:
+    """The curves that there is something to see of."""
+    steps = told.steps
+    wanted = (
+        ("loss", "", {"training": curves.of(steps, "loss"),
+                      "evaluation": curves.of(told.evaluations, "eval_loss")}),
+        ("learning rate", "", {"learning rate": curves.of(steps, "learning_rate")}),
+        ("gradient norm", "", {"gradient norm": curves.of(steps, "grad_norm")}),
+        ("tokens a second, without padding", "", {"tokens/s": list(rates(told))}),
+        ("GPU memory", "GiB", {"allocated": curves.of(steps, "memory", 1 / _GIB),
+                               "reserved": curves.of(steps, "memory_reserved", 1 / _GIB)}),
+        ("padding", "%", {"padding": curves.of(steps, "padding", 100)}),
+    )  # fmt: skip
+    yield from filter(None, (curves.chart(*one) for one in wanted))
+
+
+def rates(told: Story) -> Iterator[curves.Point]:
+    """Tokens a second between one step that is told and the next."""
+    known = [e for _, e in sorted(told.steps.items()) if "tokens" in e and "seconds" in e]
+    for before, event in itertools.pairwise(known):
+        seconds = event["seconds"] - before["seconds"]
+        if seconds > 0 and event["tokens"] > before["tokens"]:
+            yield event["step"], (event["tokens"] - before["tokens"]) / seconds
+
+
+def _stages(told: Story) -> Iterator[tuple[str, str, str]]:
+    for name, event in told.stages.items():
+        seconds = f"{event['seconds']:,.1f} s" if "seconds" in event else ""
+        if event.get("state") != "not asked for":
+            yield name, event.get("state", ""), seconds
+
+
+def _sample(folder: Path) -> dict[str, Any]:
+    """One row as it is trained, and the counts of all."""
+    if not (found := _json(folder / SAMPLE)):
+        return {}
+    return {
+        "counted": learned.counted(found["counts"]),
+        "warnings": list(learned.warnings(found["counts"])),
+        "pieces": found["samples"][0] if found["samples"] else [],
+    }
+
+
+def _settings(resolved: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Every value that was resolved, and where it is from."""
+    values = {**resolved.get("axolotl", {}), **resolved.get("settings", {})}
+    for name, value in values.items():
+        if value["source"] == "envtune" and value["value"] is None:
+            continue
+        text = value["value"] if isinstance(value["value"], str) else json.dumps(value["value"])
+        why = f"{value['source']}: {value['reason']}" if value["reason"] else value["source"]
+        yield name, text[:_LONGEST], why
+
+
+def _scalars(stage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    passed = ("outcome", "exit", "message")
+    plain = {k: v for k, v in stage.items() if k not in passed and isinstance(v, int | float | str)}
+    return [(k.replace("_", " "), v if isinstance(v, str) else number(v)) for k, v in plain.items()]
+
+
+def next_steps(folder: Path, record: Mapping[str, Any], told: Story) -> Iterator[tuple[str, str]]:
+    """What can be done from here, and the command that does it."""
+    name = record.get("name", folder.name)
+    trained = record.get("stages", {}).get("train", {})
+    if trained.get("outcome") != "done":
+        yield "go on from the last checkpoint", "start again with the same variables"
+        return
+    made = folder / str(trained["artifact"])
+    yield "talk to it", f"envtune chat {name}"
+    yield "serve it", f"envtune serve {name}"
+    yield "fetch it from a container", f"docker cp CONTAINER:{made} ."
+    yield "from a pod of Kubernetes", f"kubectl cp POD:{made} {made.name}"
+    yield "from a pod of RunPod", f"runpodctl send {made}"
+    if repository := record.get("stages", {}).get("publish", {}).get("repository"):
+        yield "from the Hub", f"hf download {repository}"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What lies there, or nothing: a page has to come after a failure too."""
+    try:
+        found = files.read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["when"] = lambda t: f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d %H:%M:%S}"
+    environment.globals.update(WIDTH=curves.WIDTH, HEIGHT=curves.HEIGHT)
+    return environment.get_template("report.html.j2")
