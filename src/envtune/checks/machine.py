@@ -7,11 +7,13 @@ from pathlib import Path
 
 from envtune.checks import conflicts
 from envtune.errors import Problem
+from envtune.machine import ports
 from envtune.machine.hardware import Machine
 from envtune.machine.volumes import writable
 from envtune.resolve import parallel
 from envtune.resolve.config import Facts
 from envtune.runs import folders as runs
+from envtune.settings.own.place import STATUS_HOST, STATUS_PORT, STATUS_TOKEN
 from envtune.settings.typed import Settings
 
 # NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
@@ -87,6 +89,17 @@ def deepspeed(settings: Settings, facts: Facts) -> Iterator[Problem]:
         )
     elif given is not None and given.value and not settings.get("SFT_PRETEND_GPU"):
         yield Problem(given.name, "needs DeepSpeed, which is not installed; unset it")
+
+
+def live_page(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """A page that everybody could read."""
+    host = str(settings.get(STATUS_HOST))
+    asked = settings.get(STATUS_PORT) and not facts.environ.get(STATUS_TOKEN, "").strip()
+    if asked and ports.beyond_loopback(host):
+        what = f"{host} is reached from beyond this machine and {STATUS_TOKEN} is not set"
+        yield Problem(
+            STATUS_HOST, f"{what}: set it to a secret that readers show, or use 127.0.0.1"
+        )
 
 
 def folders(settings: Settings, facts: Facts) -> Iterator[Problem]:

@@ -112,6 +112,7 @@ HERE: tuple[Check, ...] = (
     machine.deepspeed,
     after_training.problems,
     machine.folders,
+    machine.live_page,
     finish.problems,
     _untrusted,
     access.local_problems,

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 def _positional(sub: argparse.ArgumentParser, name: str) -> None:
     if name == "explain":
         sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
-    if name in (*LONE, "serve", "smoke-test", "runs"):
+    if name in (*LONE, "serve", "smoke-test", "runs", "report", "watch"):
         what = "RUN, VLLM.yaml" if name in ("serve", "smoke-test") else "RUN"
         sub.add_argument("words", nargs="*", metavar=f"{what} or NAME=VALUE")
     elif name == "finish":

@@ -7,7 +7,7 @@ the verbs that need them, so that a wrong variable is told at once.
 import argparse
 from collections.abc import Callable
 
-from envtune.cli import corpus, inspection, work
+from envtune.cli import corpus, inspection, seeing, work
 from envtune.cli.termination import Result
 
 # The stages that may be run again on a trained run.
@@ -35,6 +35,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "serve": work.serve,
     "smoke-test": work.smoke_test,
     "runs": _runs,
+    "report": seeing.report,
+    "watch": seeing.watch,
     "login": work.login,
     "copy": work.copy,
     "prepare": corpus.prepare,

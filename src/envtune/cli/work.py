@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from envtune.cli.console import show, warn, width
 from envtune.cli.termination import Result, ended_with
 from envtune.errors import Exit, Problem, Refused
 from envtune.settings import sources
+from envtune.settings.own.place import STATUS_HOST, STATUS_PORT, STATUS_TOKEN
 
 if TYPE_CHECKING:
     from envtune.stages import pipeline
@@ -52,13 +54,33 @@ def run(args: argparse.Namespace) -> Result:
 
     need_engines("run")
     start = _claimed(args)
-    exit_, message = pipeline.execute(start)
-    if exit_ == Exit.DONE:
-        _summarise(start.run.folder, message)
-        context = start.context()
-        if context.config.setting("SFT_SERVE") and not nodes.rank(context):
-            return pipeline.serve(start)
+    with _seen(start):
+        exit_, message = pipeline.execute(start)
+        if exit_ == Exit.DONE:
+            _summarise(start.run.folder, message)
+            context = start.context()
+            if context.config.setting("SFT_SERVE") and not nodes.rank(context):
+                return pipeline.serve(start)
     return exit_, message
+
+
+@contextmanager
+def _seen(start: "pipeline.Start") -> Iterator[None]:
+    """Whoever looks on sees a run while it goes, and has its page when it has ended."""
+    from envtune.supervise import nodes
+    from envtune.watch import report, server
+
+    if nodes.rank(context := start.context()):
+        yield
+        return
+    setting, folder = context.config.setting, start.run.folder
+    answers = server.Answers(folder, start.secrets)
+    token = start.environ.get(STATUS_TOKEN, "").strip()
+    with server.LivePage(answers, setting(STATUS_HOST), setting(STATUS_PORT), token):
+        try:
+            yield
+        finally:
+            report.renew(folder, start.secrets)
 
 
 def _claimed(args: argparse.Namespace) -> "pipeline.Start":

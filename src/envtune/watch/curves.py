@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH, HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 28
+WIDTH, HEIGHT = 420, 190
+LEFT, RIGHT, _TOP, _BOTTOM = 56, 10, 10, 26
 _MOST = 600  # points of a line
 _TICKS = 4
 
@@ -52,8 +52,8 @@ def chart(title: str, unit: str, given: Mapping[str, Sequence[Point]]) -> Chart 
             (point[0] - across[0]) / (across[1] - across[0]),
             (point[1] - up[0]) / (up[1] - up[0]),
         )
-        inner = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
-        return round(_LEFT + x * inner[0], 1), round(HEIGHT - _BOTTOM - y * inner[1], 1)
+        inner = WIDTH - LEFT - RIGHT, HEIGHT - _TOP - _BOTTOM
+        return round(LEFT + x * inner[0], 1), round(HEIGHT - _BOTTOM - y * inner[1], 1)
 
     return Chart(
         title,

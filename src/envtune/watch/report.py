@@ -5,7 +5,9 @@ What is drawn comes from the stream of events; what decided the run from its rec
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import jinja2
 
 from envtune import files
 from envtune.errors import Exit
+from envtune.events import EVENTS
+from envtune.redaction import redact
 from envtune.render.yaml_files import TEMPLATES
 from envtune.runs import folders
 from envtune.runs.contents import EVAL, PAGE, REPORT, SAMPLE
@@ -22,16 +26,35 @@ from envtune.watch import curves, story
 from envtune.watch.curves import Chart, number
 from envtune.watch.story import Story
 
+LOG = logging.getLogger("envtune")
+
 # Rows of a table that grows with the run, answers that are shown, characters of a text.
 _ROWS, _ANSWERS, _LONGEST = 12, 5, 4000
 _GIB = 1 << 30
+# What the template has to know of the drawing.
+_DRAWN = ("WIDTH", "HEIGHT", "LEFT", "RIGHT")
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, secrets: Sequence[str]) -> Path:
     """Writes the page of a run and returns its path."""
     path = folder / PAGE
-    files.write_text(path, page(folder))
+    files.write_text(path, redact(page(folder), secrets))
     return path
+
+
+def renew(folder: Path, secrets: Sequence[str]) -> None:
+    """Writes the page where something has happened since. How a run ends is not changed by it."""
+    try:
+        told, made = (os.stat(folder / name).st_mtime_ns for name in (EVENTS, PAGE))
+    except FileNotFoundError:
+        told, made = 1, 0
+    if told <= made:
+        return
+    try:
+        write(folder, secrets)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        LOG.warning("%s cannot be made: %s", folder / PAGE, redact(what, secrets))
 
 
 def page(folder: Path, *, live: bool = False) -> str:
@@ -56,7 +79,7 @@ def page(folder: Path, *, live: bool = False) -> str:
         parity=_scalars(record.get("stages", {}).get("parity", {})),
         measures=list(samples.rows(evaluation)) if evaluation else [],
         answers=evaluation.get("samples", [])[:_ANSWERS],
-        settings=list(_settings(resolved)),
+        settings=list(settings(resolved)),
         problems=told.problems[-_ROWS:],
         warnings=told.warnings[-_ROWS:],
         versions=record.get("versions", {}),
@@ -89,10 +112,9 @@ def figures(told: Story, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     if losses:
         yield "loss", f"{losses[0]:.4f} → {losses[-1]:.4f}"
     if (best := told.best) is not None:
-        newest = told.evaluations[max(told.evaluations)]
         yield (
             "evaluation",
-            f"{newest['eval_loss']:.4f}, best {best['eval_loss']:.4f} at {best['step']}",
+            f"{told.evaluated['eval_loss']:.4f}, best {best['eval_loss']:.4f} at {best['step']}",
         )
     tokens, seconds = told.last.get("tokens"), told.last.get("seconds")
     if tokens and seconds:
@@ -155,7 +177,7 @@ def _sample(folder: Path) -> dict[str, Any]:
     }
 
 
-def _settings(resolved: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def settings(resolved: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Every value that was resolved, and where it is from."""
     values = {**resolved.get("axolotl", {}), **resolved.get("settings", {})}
     for name, value in values.items():
@@ -204,5 +226,5 @@ def _template() -> jinja2.Template:
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["when"] = lambda t: f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d %H:%M:%S}"
-    environment.globals.update(WIDTH=curves.WIDTH, HEIGHT=curves.HEIGHT)
+    environment.globals.update({name: getattr(curves, name) for name in _DRAWN})
     return environment.get_template("report.html.j2")

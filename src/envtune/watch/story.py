@@ -58,6 +58,16 @@ class Story:
         return self.steps.get(self.step, {})
 
     @property
+    def evaluated(self) -> Event:
+        """The newest evaluation, or nothing."""
+        return self.evaluations.get(max(self.evaluations, default=0), {})
+
+    @property
+    def saved(self) -> Event:
+        """The newest save, or nothing."""
+        return self.saves.get(max(self.saves, default=0), {})
+
+    @property
     def best(self) -> Event | None:
         """The evaluation with the lowest loss."""
         losses = [e for e in self.evaluations.values() if "eval_loss" in e]

@@ -6,6 +6,8 @@ from envtune.settings.own.setting import FLAG, TEXT, Own
 ON_FINISH, ON_FAIL = "SFT_ON_FINISH", "SFT_ON_FAIL"
 MAX_HOURS, MAX_USD, PRICE = "SFT_MAX_HOURS", "SFT_MAX_USD", "SFT_USD_PER_HOUR"
 
+STATUS_PORT, STATUS_HOST, STATUS_TOKEN = "SFT_STATUS_PORT", "SFT_STATUS_HOST", "STATUS_TOKEN"
+
 _ACTION = {"enum": ["exit", "idle", "stop", "terminate"]}
 _AMOUNT = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]}
 
@@ -32,4 +34,15 @@ NETWORK: dict[str, Own] = {
     INSECURE: Own(FLAG, False, "verify no certificate; whoever is on the way can read and change"),
 }
 
-PLACE: dict[str, Own] = {**ENDING, **NETWORK}
+LOOKING_ON: dict[str, Own] = {
+    STATUS_PORT: Own(
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "null"}]},
+        None,
+        "port of the live page, /status.json, /healthz and /metrics of a run; off by default",
+    ),
+    STATUS_HOST: Own(
+        TEXT, "127.0.0.1", "address that it listens on; others than loopback need STATUS_TOKEN"
+    ),
+}
+
+PLACE: dict[str, Own] = {**ENDING, **NETWORK, **LOOKING_ON}
