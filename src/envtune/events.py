@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -106,10 +107,12 @@ class Follower:
     def new(self) -> Iterator[dict[str, Any]]:
         """The events that have come, in order; a line that is not whole yet waits."""
         try:
-            stream = self.path.open("rb")
+            handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return
-        with stream:
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return  # a neighbour's pipe has no end
             stream.seek(self.offset)
             while data := stream.read(_CHUNK):
                 self.offset += len(data)
