@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 420, 190
 LEFT, RIGHT, _TOP, _BOTTOM = 56, 10, 10, 26
 _MOST = 600  # points of a line
 _TICKS = 4
+_HIGHEST = 1e100  # beyond it the distance of two points is no float
 
 Point = tuple[float, float]
 
@@ -40,7 +41,8 @@ class Chart:
 
 def chart(title: str, unit: str, given: Mapping[str, Sequence[Point]]) -> Chart | None:
     """A chart of lines by their names over steps, or None where there is nothing to see."""
-    series = {name: sorted(points) for name, points in given.items() if points}
+    shown = {name: sorted(p for p in told if abs(p[1]) < _HIGHEST) for name, told in given.items()}
+    series = {name: points for name, points in shown.items() if points}
     every = [point for points in series.values() for point in points]
     if not every:
         return None
