@@ -1,6 +1,6 @@
 """What people read at the start and at the end of a run. Pure text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from envtune.columns import columns
@@ -128,31 +128,3 @@ def _shown(value: Value) -> str:
 
 def _why(value: Value) -> str:
     return f"{value.source}: {value.reason}" if value.reason else value.source
-
-
-def summary(
-    report: Mapping[str, Any], outcome: str, run_dir: str, artifact: str, ask: str = ""
-) -> str:
-    """The end of a run on one screen, how it is asked, and what to do next."""
-    rate = report["tokens_per_second"]
-    stages = ", ".join(
-        f"{name} {seconds:.1f} s" for name, seconds in report["stage_seconds"].items()
-    )
-    rows = [
-        ("outcome", outcome),
-        ("steps", str(report["steps"])),
-        ("loss", f"{_loss(report['first_loss'])} -> {_loss(report['last_loss'])}"),
-        ("speed", f"{rate:,.0f} real tokens/s, {report['total_tokens']:,} in all" if rate else "-"),
-        ("stages", f"{stages} ({report['elapsed_seconds']:.1f} s in steps)"),
-        (artifact, f"{run_dir}/{artifact}"),
-        ("look", f"tail {run_dir}/metrics.jsonl"),
-        ("", f"cat {run_dir}/report.json {run_dir}/run.json"),
-        *([("ask", ask)] if ask else []),
-        ("go on", "set another variable and start again; SFT_RERUN=true repeats this one"),
-    ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name.ljust(width)}  {text}" for name, text in rows)
-
-
-def _loss(loss: float | None) -> str:
-    return "-" if loss is None else f"{loss:.4f}"

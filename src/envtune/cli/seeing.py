@@ -1,6 +1,7 @@
 """The verbs that look on: the page of a run, two runs side by side, and a run as it goes."""
 
 import argparse
+import io
 import logging
 import sys
 import time
@@ -76,6 +77,8 @@ def watch(args: argparse.Namespace) -> Result:
     from envtune.watch.story import Story
 
     run = _runs(args, most=1)[0]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # bars where a terminal knows no such characters
     told, follower = Story(run.name), Follower(run.folder)
     told.feed(follower.new())
     try:

@@ -1,9 +1,7 @@
 """The verbs that work: they make, train, serve, log in or end something."""
 
 import argparse
-import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +53,10 @@ def run(args: argparse.Namespace) -> Result:
     need_engines("run")
     start = _claimed(args)
     with _seen(start):
-        exit_, message = pipeline.execute(start)
+        try:
+            exit_, message = pipeline.execute(start)
+        finally:
+            _write_page(start)
         if exit_ == Exit.DONE:
             _summarise(start.run.folder, message)
             context = start.context()
@@ -66,21 +67,25 @@ def run(args: argparse.Namespace) -> Result:
 
 @contextmanager
 def _seen(start: "pipeline.Start") -> Iterator[None]:
-    """Whoever looks on sees a run while it goes, and has its page when it has ended."""
+    """Whoever looks on sees a run while it goes."""
     from envtune.supervise import nodes
-    from envtune.watch import report, server
+    from envtune.watch import server
 
     if nodes.rank(context := start.context()):
         yield
         return
-    setting, folder = context.config.setting, start.run.folder
-    answers = server.Answers(folder, start.secrets)
+    setting, answers = context.config.setting, server.Answers(start.run.folder, start.secrets)
     token = start.environ.get(STATUS_TOKEN, "").strip()
     with server.LivePage(answers, setting(STATUS_HOST), setting(STATUS_PORT), token):
-        try:
-            yield
-        finally:
-            report.renew(folder, start.secrets)
+        yield
+
+
+def _write_page(start: "pipeline.Start") -> None:
+    from envtune.supervise import nodes
+    from envtune.watch import report
+
+    if not nodes.rank(start.context()):
+        report.renew(start.run.folder, start.secrets)
 
 
 def _claimed(args: argparse.Namespace) -> "pipeline.Start":
@@ -107,25 +112,10 @@ def _claimed(args: argparse.Namespace) -> "pipeline.Start":
 
 def _summarise(folder: Path, message: str) -> None:
     """Shows the end of a run on one screen."""
-    report = files.read_json(folder / "report.json")
-    artifact = "adapter" if (folder / "adapter").is_dir() else "model"
-    outcome = message.split(":", maxsplit=1)[0]
-    show(output.summary(report, outcome, os.path.relpath(folder), artifact, _asking(folder)))
+    from envtune.watch import ending, report, story
 
-
-def _asking(folder: Path) -> str:
-    """The call that is right for what was trained, and why it is none of a chat."""
-    from envtune.artifacts import layouts
-
-    if (told := layouts.read(folder)) is None:
-        return ""
-    call = f"POST {told.example['path']} {json.dumps(told.example['body'])}"
-    others = f"; also trained: {', '.join(told.others)} (SFT_CHAT_LAYOUT)" if told.others else ""
-    return (
-        f"{call}, in the layout of {told.name}{others}"
-        if not told.reason
-        else (f"{call}: {told.reason}{others}")
-    )
+    told = dict(report.figures(story.of(folder), files.read_json(folder / "report.json")))
+    show(ending.text(folder, message.partition(":")[0], told))
 
 
 def serve(args: argparse.Namespace) -> Result:

@@ -22,7 +22,7 @@ from envtune.render.yaml_files import TEMPLATES
 from envtune.runs import folders
 from envtune.runs.contents import EVAL, PAGE, REPORT, SAMPLE
 from envtune.stages import learned, samples
-from envtune.watch import curves, story
+from envtune.watch import curves, ending, story
 from envtune.watch.curves import Chart, number
 from envtune.watch.story import Story
 
@@ -84,7 +84,8 @@ def page(folder: Path, *, live: bool = False) -> str:
         warnings=told.warnings[-_ROWS:],
         versions=record.get("versions", {}),
         machine=told.machine or record.get("machine", ""),
-        next=list(next_steps(folder, record, told)),
+        results=list(ending.results(folder, record)),
+        next=list(ending.next_steps(folder, record)),
     )
 
 
@@ -110,7 +111,7 @@ def figures(told: Story, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     yield "step", f"{told.step:,} of {told.max_steps:,}"
     losses = [e["loss"] for e in told.steps.values() if "loss" in e]
     if losses:
-        yield "loss", f"{losses[0]:.4f} → {losses[-1]:.4f}"
+        yield "loss", f"{losses[0]:.4f} -> {losses[-1]:.4f}"
     if (best := told.best) is not None:
         yield (
             "evaluation",
@@ -192,23 +193,6 @@ def _scalars(stage: Mapping[str, Any]) -> list[tuple[str, str]]:
     passed = ("outcome", "exit", "message")
     plain = {k: v for k, v in stage.items() if k not in passed and isinstance(v, int | float | str)}
     return [(k.replace("_", " "), v if isinstance(v, str) else number(v)) for k, v in plain.items()]
-
-
-def next_steps(folder: Path, record: Mapping[str, Any], told: Story) -> Iterator[tuple[str, str]]:
-    """What can be done from here, and the command that does it."""
-    name = record.get("name", folder.name)
-    trained = record.get("stages", {}).get("train", {})
-    if trained.get("outcome") != "done":
-        yield "go on from the last checkpoint", "start again with the same variables"
-        return
-    made = folder / str(trained["artifact"])
-    yield "talk to it", f"envtune chat {name}"
-    yield "serve it", f"envtune serve {name}"
-    yield "fetch it from a container", f"docker cp CONTAINER:{made} ."
-    yield "from a pod of Kubernetes", f"kubectl cp POD:{made} {made.name}"
-    yield "from a pod of RunPod", f"runpodctl send {made}"
-    if repository := record.get("stages", {}).get("publish", {}).get("repository"):
-        yield "from the Hub", f"hf download {repository}"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def lines(told: Story, now: float, width: int) -> Iterator[str]:
     losses = [y for _, y in curves.of(told.steps, "loss")]
     if losses:
         yield _cut(
-            f"loss  {sparkline(losses, width - 24)}  {losses[0]:.3f} → {losses[-1]:.3f}", width
+            f"loss  {sparkline(losses, width - 24)}  {losses[0]:.3f} -> {losses[-1]:.3f}", width
         )
     if evaluated := [y for _, y in curves.of(told.evaluations, "eval_loss")]:
         yield _cut(f"eval  {sparkline(evaluated, width - 24)}  {min(evaluated):.4f} best", width)
