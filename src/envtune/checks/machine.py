@@ -17,7 +17,7 @@ from envtune.settings.own.place import STATUS_HOST, STATUS_PORT, STATUS_TOKEN
 from envtune.settings.typed import Settings
 
 # NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
-_SHM, _SHM_NEEDED = "/dev/shm", 2**30
+_SHM, SHM_FOR_GPUS = "/dev/shm", 2**30
 # torch 2.13.0+cu130 holds machine code for 7.5 and later, and nothing to compile for others:
 # torch.cuda.get_arch_list().
 _CUDA_13, _OLDEST = (13, 0), (7, 5)
@@ -25,27 +25,35 @@ _CUDA_13, _OLDEST = (13, 0), (7, 5)
 
 def device(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """No GPU where one is asked for, or none that training can use."""
-    wanted, gpus = settings.get("SFT_DEVICE"), facts.machine.gpus
-    if wanted == "cuda" and not gpus:
-        yield Problem(
-            "SFT_DEVICE", "is cuda and no GPU is visible; check --gpus all and the driver"
-        )
-    elif wanted == "auto" and facts.machine.flavor == "cuda" and not gpus:
-        yield Problem(
-            "SFT_DEVICE",
-            "is not set and no GPU is visible in an image made for one; start it with "
-            "--gpus all, or set SFT_DEVICE=cpu to train on the CPU",
-        )
+    yield from absent(settings, facts.machine)
     if os.path.exists(_SHM) and (problem := writable(_SHM, _SHM)):
         yield problem  # a lock of the data's preparation lies there
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
     else:
-        yield from _too_old(settings, facts.machine)
-        yield from _gpus(facts.machine)
+        yield from too_old(settings, facts.machine)
+        yield from driver(facts.machine)
+        yield from _shared(facts.machine)
 
 
-def _too_old(settings: Settings, machine: Machine) -> Iterator[Problem]:
+def absent(settings: Settings, machine: Machine) -> Iterator[Problem]:
+    """No GPU where one is asked for."""
+    if machine.gpus:
+        return
+    wanted = settings.get("SFT_DEVICE")
+    if wanted == "cuda":
+        yield Problem(
+            "SFT_DEVICE", "is cuda and no GPU is visible; check --gpus all and the driver"
+        )
+    elif wanted == "auto" and machine.flavor == "cuda":
+        yield Problem(
+            "SFT_DEVICE",
+            "is not set and no GPU is visible in an image made for one; start it with "
+            "--gpus all, or set SFT_DEVICE=cpu to train on the CPU",
+        )
+
+
+def too_old(settings: Settings, machine: Machine) -> Iterator[Problem]:
     """GPUs for which torch here has no code; the wheels of the image are those of CUDA 13."""
     pretended = bool(settings.get("SFT_PRETEND_GPU"))
     if not pretended and (machine.built_for or _CUDA_13) < _CUDA_13:
@@ -60,8 +68,8 @@ def _too_old(settings: Settings, machine: Machine) -> Iterator[Problem]:
         )
 
 
-def _gpus(machine: Machine) -> Iterator[Problem]:
-    """What makes GPUs that are there useless."""
+def driver(machine: Machine) -> Iterator[Problem]:
+    """A driver that does not know the CUDA of torch."""
     driver, built_for = machine.driver, machine.built_for
     if driver and built_for and driver[0] < built_for[0]:  # minor versions fit each other
         known, needed = (".".join(map(str, version)) for version in (driver, built_for))
@@ -70,7 +78,11 @@ def _gpus(machine: Machine) -> Iterator[Problem]:
             f"is too old: it knows CUDA {known} and torch here is built for CUDA {needed}; "
             f"take a host whose driver knows CUDA {built_for[0]}",
         )
-    if len(machine.gpus) > 1 and machine.shm is not None and machine.shm < _SHM_NEEDED:
+
+
+def _shared(machine: Machine) -> Iterator[Problem]:
+    """Too little memory for GPUs to talk through."""
+    if len(machine.gpus) > 1 and machine.shm is not None and machine.shm < SHM_FOR_GPUS:
         yield Problem(
             _SHM,
             f"has {machine.shm // 2**20} MiB and {len(machine.gpus)} GPUs talk through it; start "

@@ -53,6 +53,8 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
 def _options(sub: argparse.ArgumentParser, name: str) -> None:
     if name == "check":
         sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
+    elif name == "doctor":
+        sub.add_argument("--json", action="store_true", help="an object: exit, checks")
     elif name == "configure":
         template = "as SFT_TEMPLATE: a Jinja template, or a YAML of defaults"
         sub.add_argument("--template", metavar="FILE", help=template)

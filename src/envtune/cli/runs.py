@@ -26,7 +26,7 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def runs(args: argparse.Namespace) -> Result:
-    """list the runs: state, step, loss, size, age; --prune frees the finished ones' checkpoints"""
+    """Tells of the runs below the outputs, or frees what they do not need."""
     outputs, shared, names = target.named(args)
     every = listing.runs(outputs)
     chosen = [folders.named(outputs, name) for name in names] or every

@@ -21,14 +21,23 @@ LONE = {
 
 
 def _runs(args: argparse.Namespace) -> Result:
+    """list the runs: state, step, loss, size, age; --prune frees the finished ones' checkpoints"""
     from envtune.cli import runs
 
     return runs.runs(args)
 
 
+def _doctor(args: argparse.Namespace) -> Result:
+    """look what ails this machine, or what is set on it: a code, evidence and a fix each"""
+    from envtune.cli import doctor
+
+    return doctor.doctor(args)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": inspection.check,
     "configure": work.configure,
+    "doctor": _doctor,
     "explain": inspection.explain,
     "run": work.run,
     **{name: work.lone(name, meaning) for name, meaning in LONE.items()},

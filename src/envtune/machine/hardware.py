@@ -15,6 +15,11 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 # cgroup v1 writes this page-rounded maximum where nothing is limited.
 _UNLIMITED = 1 << 60
+# Of cgroups v2 and v1: the limit, what is used, and what of that are files in memory.
+_LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass(frozen=True)
@@ -97,17 +102,17 @@ def container(environ: Mapping[str, str]) -> str:
 
 def _mounted(path: str) -> str:
     """What is mounted on a path, as its own file system names it."""
-    mounts = (line.split() for line in _read(Path("/proc/self/mountinfo")).splitlines())
+    mounts = (line.split() for line in read(Path("/proc/self/mountinfo")).splitlines())
     return next((root for _, _, _, root, target, *_ in mounts if target == path), "")
 
 
 def cores() -> int:
     """How many cores the container may use."""
     allowed = len(os.sched_getaffinity(0))
-    limit = _read(_CGROUP / "cpu.max").split()
+    limit = read(_CGROUP / "cpu.max").split()
     if len(limit) == 2 and limit[0] != "max":
         return max(1, min(allowed, round(int(limit[0]) / int(limit[1]))))
-    quota, period = (_read(_CGROUP / "cpu" / f"cpu.cfs_{n}_us") for n in ("quota", "period"))
+    quota, period = (read(_CGROUP / "cpu" / f"cpu.cfs_{n}_us") for n in ("quota", "period"))
     if quota and period and int(quota) > 0:
         return max(1, min(allowed, round(int(quota) / int(period))))
     return allowed
@@ -116,10 +121,25 @@ def cores() -> int:
 def _memory() -> int:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for file in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _read(_CGROUP / file)
+        text = read(_CGROUP / file)
         if text.isdigit() and int(text) < _UNLIMITED:
             return min(total, int(text))
     return total
+
+
+def memory_free() -> int:
+    """Bytes that this container may still take: the host's, or what is left of its limit. What
+    the kernel keeps of files it gives back."""
+    told = re.search(r"MemAvailable:\s+(\d+) kB", read(Path("/proc/meminfo")))
+    free = [int(told[1]) * 1024] if told else []
+    for limit, used, kept in _LIMITS:
+        most, now = (read(_CGROUP / file) for file in (limit, used))
+        if most.isdigit() and now.isdigit() and int(most) < _UNLIMITED:
+            files = re.search(
+                rf"^{kept} (\d+)$", read((_CGROUP / used).parent / "memory.stat"), re.M
+            )
+            free.append(int(most) - int(now) + (int(files[1]) if files else 0))
+    return max(0, min(free, default=_memory()))
 
 
 def shm() -> int | None:
@@ -137,7 +157,7 @@ def _built_for() -> tuple[int, int] | None:
     if spec is None or spec.origin is None:
         return None
     told = re.search(
-        r"^cuda\b[^=]*= '(\d+)\.(\d+)", _read(Path(spec.origin).parent / "version.py"), re.M
+        r"^cuda\b[^=]*= '(\d+)\.(\d+)", read(Path(spec.origin).parent / "version.py"), re.M
     )
     return (int(told[1]), int(told[2])) if told else None
 
@@ -145,17 +165,50 @@ def _built_for() -> tuple[int, int] | None:
 def oom_kills() -> int:
     """How many processes the kernel has killed for memory in this container."""
     for file in ("memory.events", "memory/memory.oom_control"):
-        words = _read(_CGROUP / file).split()
+        words = read(_CGROUP / file).split()
         if "oom_kill" in words:
             return int(words[words.index("oom_kill") + 1])
     return 0
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """A file of the kernel's without its last newline; empty where there is none."""
     try:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def nvidia_driver() -> str:
+    """The version of the kernel's driver for NVIDIA's GPUs, empty where there is none."""
+    told = read(Path("/proc/driver/nvidia/version"))
+    found = re.search(r"Module.*?\s(\d+\.\d[\d.]*)", told)
+    return found[1] if found else ""
+
+
+def driver_trouble() -> str:
+    """What keeps NVML, by which GPUs are found, from answering; empty where nothing does."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return str(error)
+    pynvml.nvmlShutdown()
+    return ""
+
+
+def taken_on_gpus() -> list[tuple[str, int, int]]:
+    """Name, bytes in use and bytes of each of NVIDIA's GPUs, those of other containers too."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        infos = [(h, pynvml.nvmlDeviceGetMemoryInfo(h)) for h in handles]
+        return [(str(pynvml.nvmlDeviceGetName(h)), int(i.used), int(i.total)) for h, i in infos]
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def _gpus(visible: str | None) -> tuple[tuple[Gpu, ...], tuple[int, int] | None]:

@@ -24,6 +24,7 @@ _NEVER = ("AXOLOTL_IS_PREPROCESS",)
 CONFIG, MACHINE, VERDICT = "axolotl.yaml", "machine.json", "verdict.json"
 # What a stage asks of the engine, and the module that does it.
 ENGINE = {
+    "allreduce": "envtune.engine.allreduce",
     "answers": "envtune.engine.evaluate.answers",
     "evaluate": "envtune.engine.evaluate.evaluate",
     "export": "envtune.engine.export.export",

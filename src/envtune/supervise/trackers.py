@@ -37,19 +37,25 @@ def reached(config: RunConfig, environ: Mapping[str, str], run_dir: Path) -> Tra
     plain = config.plain()
     given = {key.upper(): str(plain[key]) for key in KEYS if plain.get(key)}
     environ = {**environ, **given}
-    questions = {name: (ask, lambda: f"does not answer in {PATIENCE:.0f} seconds")
-                 for name, ask in _questions(plain, environ)}  # fmt: skip
-    said = dict(zip(questions, answers(list(questions.values()), PATIENCE), strict=True))
+    said = asked(plain, environ)
     warnings = []
     if why := said.get("wandb"):
         given["WANDB_MODE"] = "offline"
         what = "this start is tracked offline; `wandb sync` uploads it later"
-        warnings.append(f"W&B: {without_user(_wandb_url(environ))} {why}; {what}")
+        warnings.append(f"W&B: {without_user(wandb_url(environ))} {why}; {what}")
     if why := said.get("mlflow"):
         given["MLFLOW_TRACKING_URI"] = f"sqlite:///{run_dir / STORE}"
         shown = without_user(environ["MLFLOW_TRACKING_URI"])
         warnings.append(f"MLflow: {shown} {why}; this start is tracked in {run_dir / STORE}")
     return Tracked(given, tuple(warnings))
+
+
+def asked(plain: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with each tracker that is on and has somebody to ask, by name; nothing where
+    nothing is. `plain`: Axolotl's keys."""
+    questions = {name: (ask, lambda: f"does not answer in {PATIENCE:.0f} seconds")
+                 for name, ask in _questions(plain, environ)}  # fmt: skip
+    return dict(zip(questions, answers(list(questions.values()), PATIENCE), strict=True))
 
 
 def resumed(config: RunConfig, environ: Mapping[str, str], run_dir: Path) -> dict[str, str]:
@@ -104,7 +110,7 @@ def _questions(plain: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator
         yield "mlflow", lambda: _mlflow(uri, environ)
 
 
-def _wandb_url(environ: Mapping[str, str]) -> str:
+def wandb_url(environ: Mapping[str, str]) -> str:
     return environ.get("WANDB_BASE_URL", "").rstrip("/") or _WANDB
 
 
@@ -112,7 +118,7 @@ def _wandb(environ: Mapping[str, str]) -> str:
     """What is wrong with W&B or with its key, or nothing."""
     return _asked(
         "POST",
-        f"{_wandb_url(environ)}/graphql",
+        f"{wandb_url(environ)}/graphql",
         auth=("api", environ["WANDB_API_KEY"].strip()),
         json={"query": "query { viewer { username } }"},
         refused=lambda answer: not (answer.json().get("data") or {}).get("viewer"),

@@ -17,6 +17,8 @@ _HUB = "https://huggingface.co"
 _WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 # Seconds that one request may take, and the pause before its only repetition.
 _PATIENCE, _PAUSE = 5.0, 0.5
+# What a token is called that lies where `hf auth login` puts it.
+STORED = "hf auth login"
 _ON = ("1", "true", "yes", "on")
 
 
@@ -31,6 +33,11 @@ def offline(environ: Mapping[str, str]) -> str:
     # The first that is set counts, also when it says no.
     name = next((n for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environ.get(n)), "")
     return name if environ.get(name, "").lower() in _ON else ""
+
+
+def address(environ: Mapping[str, str]) -> str:
+    """Where the Hub is asked."""
+    return (environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
 
 
 def closed(environ: Mapping[str, str], *, local_only: bool) -> str:
@@ -64,10 +71,10 @@ class Hub:
         import huggingface_hub.utils  # noqa: F401
         from huggingface_hub import get_token
 
-        self.url = (environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
+        self.url = address(environ)
         self.token = token(environ) or get_token()  # the child takes a stored one too
         given = (name for name in HUB_TOKENS if environ.get(name, "").strip())
-        self.token_name = next(given, "hf auth login")
+        self.token_name = next(given, STORED)
 
     @property
     def shown(self) -> str:
@@ -162,21 +169,34 @@ def hugging_face(environ: Mapping[str, str]) -> str:
 
 
 def _login(hub: Hub) -> str:
+    user, trouble = _owner(hub)
+    return f"logged in as {user}" if trouble is None else _going_on(trouble)
+
+
+def _going_on(trouble: Problem) -> str:
+    return trouble.message if trouble.exit == Exit.ACCESS else f"{trouble.message}; going on"
+
+
+def token_trouble(environ: Mapping[str, str]) -> Problem | None:
+    """What the Hub says against an environment's token, with exit 4, or why it says nothing."""
+    return _owner(Hub(environ))[1]
+
+
+def _owner(hub: Hub) -> tuple[str, Problem | None]:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return f"logged in as {hub.whoami()['name']}"
+        return str(hub.whoami()["name"]), None
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            return (
-                f"the token was refused by {hub.shown} (status {status}); make a new one at "
-                f"{hub.tokens}"
-            )
-        return f"{hub.shown} answered with status {status}; going on without a login"
+            what = f"the token was refused by {hub.shown} (status {status}); make a new one at "
+            return "", Problem(hub.token_name, what + hub.tokens, Exit.ACCESS)
+        what = f"{hub.shown} answered with status {status}"
     except httpx.HTTPError as error:
-        return f"no network: {hub.shown} cannot be reached ({reason(error)}); going on"
+        what = f"no network: {hub.shown} cannot be reached ({reason(error)})"
+    return "", Problem(hub.token_name, what, Exit.NETWORK)
 
 
 def weights_and_biases(environ: Mapping[str, str]) -> str:

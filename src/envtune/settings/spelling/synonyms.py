@@ -76,7 +76,7 @@ KEYS: Mapping[str, str] = {name: key for key, names in _MEANT.items() for name i
 
 _VERBS: Mapping[str, str] = {
     "run": "train start fit finetune fine-tune tune sft launch go execute resume retrain",
-    "check": "verify lint test dry-run dryrun plan preflight doctor",
+    "check": "verify lint test dry-run dryrun plan preflight",
     "export": "merge merge-lora save",
     "publish": "upload push push-to-hub deploy release",
     "quantise": "quantize quant compress awq gptq",
