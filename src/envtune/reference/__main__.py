@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune import files
-from envtune.reference import document, example, hub, page, runpod
+from envtune.reference import document, example, hub, page, runpod, troubleshooting
 from envtune.reference.kubernetes import manifests
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/settings.md": page.text,
+    "docs/troubleshooting.md": troubleshooting.text,
     "docs/settings.schema.json": document.text,
     "env.example": example.text,
     **dict(manifests.files()),

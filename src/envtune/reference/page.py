@@ -1,17 +1,11 @@
 """docs/settings.md: the template's prose around tables of everything that can be set."""
 
 import json
-import re
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jinja2
-
-from envtune.errors import FAILURES, Exit
 from envtune.machine.hardware import Gpu, Machine
-from envtune.reference import groups, mappings, words
-from envtune.render.yaml_files import TEMPLATES
+from envtune.reference import groups, mappings, markdown, words
 from envtune.resolve import owned, rules
 from envtune.resolve.config import Facts, Value
 from envtune.resolve.facts import DataFacts, ModelFacts
@@ -28,24 +22,6 @@ _LAYERS = {
     "SFT_": "variables of the SFT trainer and envtune's own",
     "AXOLOTL_": "variables with Axolotl's keys",
     "command line": "`NAME=VALUE` after a verb, e.g. `envtune check AXOLOTL_LORA_R=8`",
-}
-_EXITS = {
-    Exit.DONE: ("done and checked, or already done", ""),
-    Exit.CONFIG: ("configuration, usage, or an output folder that cannot be written", "no"),
-    Exit.DATA: ("the data", "no"),
-    Exit.ACCESS: (
-        "access to the model or the data: token, licence, a name that is not there",
-        "no",
-    ),
-    Exit.MEMORY: ("memory of the GPU or the host", "no"),
-    Exit.ARTIFACT: ("the trained weights failed their checks", "no"),
-    Exit.BUDGET: ("`SFT_MAX_HOURS` or `SFT_MAX_USD` is used up; a checkpoint is committed", "no"),
-    Exit.INTERRUPTED: ("interrupted by hand", "no"),
-    Exit.STOPPED: ("stopped by SIGTERM; a checkpoint is committed", "yes, resumes"),
-    Exit.DISK: ("the disk", "yes, resumes"),
-    Exit.NETWORK: ("the network", "yes, resumes"),
-    Exit.HARDWARE: ("a GPU, a link between GPUs, or a lost process", "yes, resumes"),
-    Exit.BUG: ("a bug, or a failure that nothing recognises", "once"),
 }
 # How a value is written, and what a reader should see in it.
 _WRITTEN = (
@@ -67,22 +43,12 @@ _MACHINES = (
     Machine((Gpu("NVIDIA H100 80GB HBM3", 80 * _GIB, (9, 0)),), 16, 128 * _GIB),
 )
 
-# What a reader of Markdown takes for the start of a tag, and for emphasis.
-_TAG = re.compile(r"<(?=[A-Za-z/!?])")
-_EMPHASIS = re.compile(r"\*|(?<!\w)_|_(?!\w)")
-
-Table = Sequence[Sequence[str]]
 Listing = Callable[[Node, Mapping[str, Node]], list[Any]]
 
 
 def text() -> str:
     """The page, in Markdown."""
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= {"table": _table, "code": _code, "prose": _prose}
-    template = environment.from_string((TEMPLATES / "settings.md.j2").read_text())
-    return template.render(**_content())
+    return markdown.page("settings.md.j2", _content())
 
 
 def _content() -> dict[str, Any]:
@@ -114,8 +80,6 @@ def _content() -> dict[str, Any]:
         "secrets": sources.SECRET_FILES,
         "renamed": [(f"`{old}`", f"`{new}`") for old, new in runtime.RENAMED.items()],
         "reserved": snapshot["reserved"],
-        "exits": [(str(int(code)), *_EXITS[code]) for code in Exit],
-        "failures": [(f.cause, str(int(f.exit)), f.fix) for f in FAILURES],
     }
 
 
@@ -174,25 +138,3 @@ def _chosen(machine: Machine) -> dict[str, Value]:
     config = rules.resolve(loading.load(sources.read((), given)), facts)
     ruled = dict(rules.RULES)
     return {k: v for k, v in config.axolotl.items() if k in ruled and v.source == rules.DEFAULT}
-
-
-def _table(rows: Table, *head: str) -> str:
-    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(cell: str) -> str:
-    """A cell's text: no pipe ends it, and outside of code nothing is taken for Markdown."""
-    parts = cell.replace("|", "\\|").split("`")
-    plain = (_TAG.sub("&lt;", _EMPHASIS.sub(r"\\\g<0>", part)) for part in parts[::2])
-    parts[::2] = plain
-    return "`".join(parts)
-
-
-def _code(names: Iterable[str]) -> str:
-    """Names as code, wrapped."""
-    return _prose(", ".join(f"`{name}`" for name in names))
-
-
-def _prose(paragraph: str) -> str:
-    return textwrap.fill(paragraph, 110, break_long_words=False, break_on_hyphens=False)

@@ -13,8 +13,18 @@ from typing import Any
 import jsonschema
 import pytest
 
-from envtune.errors import Exit, Refused
-from envtune.reference import document, example, mappings, page, runpod, words
+from envtune.checks.doctor.table import AREAS, CODES
+from envtune.errors import FAILURES, Exit, Refused
+from envtune.reference import (
+    document,
+    example,
+    mappings,
+    markdown,
+    page,
+    runpod,
+    troubleshooting,
+    words,
+)
 from envtune.reference.__main__ import FILES
 from envtune.settings import axolotl_keys, dialects, loading, paths, runtime, sources, upstream
 from envtune.settings.dialects.rules import Becomes
@@ -54,7 +64,14 @@ def test_everything_that_can_be_set_is_on_the_page() -> None:
         *upstream.axolotl()["reserved"], *dialects.flags(),
     }  # fmt: skip
     assert not {name for name in named if f"`{name}`" not in PAGE}
-    assert not [code for code in Exit if f"\n| {int(code)} |" not in PAGE]
+
+
+def test_every_code_and_every_failure_is_on_the_page_of_troubles() -> None:
+    told = troubleshooting.text()
+    assert not [code for code in Exit if f"\n| {int(code)} |" not in told]
+    assert not [code for code in CODES if f"\n| `{code}` |" not in told]
+    assert {code[2:5] for code in CODES} == set(AREAS)
+    assert not [f.cause for f in FAILURES if f"\n| {markdown.cell(f.cause)} |" not in told]
 
 
 def test_every_name_of_every_dialect_is_on_the_page() -> None:
@@ -104,7 +121,7 @@ def test_a_description_is_cut_to_its_first_sentence(text: str, first: str) -> No
 
 
 def test_a_cell_ends_at_no_pipe_and_holds_no_markup_of_its_own() -> None:
-    table = page._table([["a|b", "<tag>_<x_y> *.pt `<x> *`"]], "one", "two")
+    table = markdown.table([["a|b", "<tag>_<x_y> *.pt `<x> *`"]], "one", "two")
     assert table.splitlines()[-1] == "| a\\|b | &lt;tag>\\_&lt;x_y> \\*.pt `<x> *` |"
 
 
