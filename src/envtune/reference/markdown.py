@@ -26,13 +26,13 @@ def page(template: str, content: Mapping[str, Any]) -> str:
 
 
 def table(rows: Table, *head: str) -> str:
-    lines = [head, ["---"] * len(head), *([cell(cell) for cell in row] for row in rows)]
+    lines = [head, ["---"] * len(head), *([cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def cell(cell: str) -> str:
+def cell(text: str) -> str:
     """A cell's text: no pipe ends it, and outside of code nothing is taken for Markdown."""
-    parts = cell.replace("|", "\\|").split("`")
+    parts = text.replace("|", "\\|").split("`")
     plain = (_TAG.sub("&lt;", _EMPHASIS.sub(r"\\\g<0>", part)) for part in parts[::2])
     parts[::2] = plain
     return "`".join(parts)
