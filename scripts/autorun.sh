@@ -42,6 +42,9 @@ configure() {
 
 # Ends as SFT_ON_FAIL says with the exit code of what failed before the run.
 finish() {
+  case "$1" in
+    5 | 200 | 201 | 202) echo "\`envtune doctor\` looks what this machine lacks" >&2 ;;
+  esac
   exec envtune finish "$1"
 }
 
