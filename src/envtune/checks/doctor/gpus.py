@@ -23,7 +23,7 @@ def gpus(subject: Subject) -> Iterator[Sign]:
         yield found("D-GPU-02", f"driver {version or 'of an unknown version'}: {trouble}")
     elif told := list(judged.absent(subject.settings, seen)):
         devices = "there is" if _CONTROL.exists() else "there is no"
-        yield found("D-GPU-01", f"{told[0]} ({devices} {_CONTROL})".replace("; ", ": ", 1))
+        yield found("D-GPU-01", f"{str(told[0]).partition('; ')[0]} ({devices} {_CONTROL})")
     elif not seen.gpus:
         yield skipped("no GPU is visible, and none is asked for")
     else:
