@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 def _positional(sub: argparse.ArgumentParser, name: str) -> None:
     if name == "explain":
         sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
-    if name in (*LONE, "serve", "smoke-test", "runs", "report", "watch"):
+    if name in (*LONE, "serve", "smoke-test", "runs", "report", "status", "watch"):
         what = "RUN, VLLM.yaml" if name in ("serve", "smoke-test") else "RUN"
         sub.add_argument("words", nargs="*", metavar=f"{what} or NAME=VALUE")
     elif name == "finish":
@@ -53,6 +53,8 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
 def _options(sub: argparse.ArgumentParser, name: str) -> None:
     if name == "check":
         sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
+    elif name == "status":
+        sub.add_argument("--json", action="store_true", help="an object; times in seconds")
     elif name == "doctor":
         sub.add_argument("--json", action="store_true", help="an object: exit, checks")
     elif name == "configure":

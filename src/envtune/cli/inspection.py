@@ -99,6 +99,7 @@ def state() -> str:
 
     try:
         inputs = sources.read()
-        return welcome.text(target.outputs(inputs))
+        set_up = bool(target.settings_of(inputs).axolotl)
+        return welcome.text(target.outputs(inputs), set_up=set_up)
     except Refused as refused:
         return welcome.refused(refused)

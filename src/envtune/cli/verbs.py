@@ -34,6 +34,13 @@ def _doctor(args: argparse.Namespace) -> Result:
     return doctor.doctor(args)
 
 
+def _status(args: argparse.Namespace) -> Result:
+    """tell how a run stands and what to do next: RUN, or the newest"""
+    from envtune.cli import status
+
+    return status.status(args)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": inspection.check,
     "configure": work.configure,
@@ -46,6 +53,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "runs": _runs,
     "report": seeing.report,
     "watch": seeing.watch,
+    "status": _status,
     "login": work.login,
     "copy": work.copy,
     "prepare": corpus.prepare,

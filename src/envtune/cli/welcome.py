@@ -2,30 +2,27 @@
 scripts/WELCOME where there is one."""
 
 import string
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from envtune import channel
-from envtune.errors import Exit, Refused
-from envtune.runs import folders, lease
-from envtune.runs.contents import COMPLETE
-from envtune.supervise import budget, restarts
+from envtune.errors import Refused
+from envtune.runs import folders
 from envtune.venvs import beside, door, root
+from envtune.watch import standing as status
 
 
-def text(outputs: Path) -> str:
-    """The page for whoever opens a shell."""
-    return _page(_newest(outputs), outputs)
+def text(outputs: Path, *, set_up: bool = False) -> str:
+    """The page for whoever opens a shell. `set_up`: model and data are set."""
+    return _page(_newest(outputs, set_up=set_up), outputs)
 
 
-def _newest(outputs: Path) -> str:
+def _newest(outputs: Path, *, set_up: bool) -> str:
     try:
-        folder = folders.named(outputs, None).folder
+        run = folders.named(outputs, None)
     except Refused:
-        return _lines(f"no run yet below {outputs}", f"envtune check && {door()}")
-    state, after = _state(folder)
-    return _lines(f"{folder.name} {state}", after)
+        known = "; what to train is set" if set_up else ""
+        return _lines(f"no run yet below {outputs}{known}", f"envtune check && {door()}")
+    standing = status.of(run)
+    return _lines(f"{run.name} {standing.text}", standing.after)
 
 
 def refused(refused: Refused) -> str:
@@ -46,32 +43,3 @@ def _page(state: str, outputs: Path | str) -> str:
     words = {"state": state, "folder": root(), "outputs": outputs, "door": door()}
     words["settings"] = beside("docs/settings.md")
     return string.Template(page.read_text()).substitute(words).rstrip("\n")
-
-
-def _state(folder: Path) -> tuple[str, str]:
-    """What is true of a run, and the command that goes on from there."""
-    record, outcome = folders.read_record(folder), channel.read_outcome(folder)
-    at = f"at step {outcome.step} of {outcome.max_steps}" if outcome and outcome.step else ""
-    if lease.holder(folder):
-        return f"is at work {at}".rstrip(), f"tail -f {record['logs']}/train/run.log"
-    if (folder / COMPLETE).exists():
-        made = record["stages"]["train"]["artifact"]
-        return f"is done: {folder / made}", "envtune serve  # or envtune evaluate"
-    last = record.get("outcome", {})
-    if not last:
-        return f"was not ended by itself {at}".rstrip(), _resume()
-    return _ended(last, at, folder)
-
-
-def _ended(last: Mapping[str, Any], at: str, folder: Path) -> tuple[str, str]:
-    exit_, message = Exit(last["exit"]), last["message"]
-    if exit_ == Exit.BUDGET:
-        used = budget.read(folder).seconds / 3600
-        return f"has used {used:.2f} hours: {message}", f"raise the limit, then {door()}"
-    if restarts.is_open(last):
-        return f"failed with {int(exit_)}: {message}", f"change what it names, then {door()}"
-    return f"ended with {int(exit_)} {at}: {message}", _resume()
-
-
-def _resume() -> str:
-    return f"{door()}  # goes on from its checkpoint"

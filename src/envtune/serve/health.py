@@ -25,7 +25,7 @@ def look(outputs: Path) -> tuple[bool, str]:
         folder = folders.named(outputs, None).folder
     except Refused:
         return True, "no run yet"
-    if url := _serves(folder) or _of_an_older_one(outputs):
+    if url := address(folder) or _of_an_older_one(outputs):
         from envtune.serve.api import Api
 
         return (True, f"{url} answers") if Api(url).healthy() else (False, f"{url} is silent")
@@ -40,10 +40,10 @@ def _of_an_older_one(outputs: Path) -> str:
     """The address of a server of the newest trained run, which is served where a newer attempt
     has no result; empty for none."""
     trained = listing.trained(outputs)
-    return _serves(trained.folder) if trained else ""
+    return address(trained.folder) if trained else ""
 
 
-def _serves(folder: Path) -> str:
+def address(folder: Path) -> str:
     """The address of this machine's server of a run; empty where none is announced."""
     try:
         said = files.read_json(folder / SERVER)

@@ -340,4 +340,5 @@ def test_a_finished_and_a_working_run_are_told_apart(tmp_path: Path) -> None:
     (folder / ".complete").write_text("{}")
     assert f"is done: {folder}/adapter" in welcome.text(tmp_path)
     (folder / "lease").write_text('{"stamp": "1:1"}')
+    (folder / "outcome.json").write_text('{"state": "training", "owner": "1:1"}')
     assert "is at work\nnext: tail -f /logs/tiny/train/run.log" in welcome.text(tmp_path)

@@ -86,7 +86,7 @@ _VERBS: Mapping[str, str] = {
     "prepare": "preprocess prep filter split",
     "convert": "to-jsonl csv2jsonl tojsonl",
     "explain": "show why describe doc docs info",
-    "welcome": "status state",
+    "status": "state progress ps",
     "health": "ping healthcheck probe",
 }
 VERBS: Mapping[str, str] = {name: verb for verb, names in _VERBS.items() for name in names.split()}
