@@ -62,7 +62,7 @@ def probe(environ: Mapping[str, str]) -> Machine:
     return Machine(
         gpus=gpus,
         cores=cores(),
-        memory=_memory(),
+        memory=memory(),
         flavor=environ.get("FLAVOR", ""),
         shm=shm(),
         driver=driver,
@@ -118,7 +118,8 @@ def cores() -> int:
     return allowed
 
 
-def _memory() -> int:
+def memory() -> int:
+    """Bytes of memory that the container may use."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for file in ("memory.max", "memory/memory.limit_in_bytes"):
         text = read(_CGROUP / file)
@@ -139,7 +140,7 @@ def memory_free() -> int:
                 rf"^{kept} (\d+)$", read((_CGROUP / used).parent / "memory.stat"), re.M
             )
             free.append(int(most) - int(now) + (int(files[1]) if files else 0))
-    return max(0, min(free, default=_memory()))
+    return max(0, min(free, default=memory()))
 
 
 def shm() -> int | None:

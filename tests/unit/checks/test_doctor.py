@@ -589,6 +589,17 @@ def test_data_on_a_volume_that_hangs_ends_nothing(
     assert here.machine.cores == hardware.cores()
 
 
+def test_a_machine_whose_gpus_cannot_be_counted_is_looked_at_all_the_same(
+    tmp_path: Path, configured: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:  # in the place of a GPU that has fallen off the bus
+        raise RuntimeError("GPU is lost")
+
+    monkeypatch.setattr(hardware, "probe", lost)
+    assert looked(tmp_path).machine.cores == hardware.cores()
+    assert codes(wanted.settings(looked(tmp_path, **configured))) == ["D-DOC-02"]
+
+
 def test_only_what_ends_a_start_is_in_the_exit_code(tmp_path: Path) -> None:
     def seen(*signs: Sign) -> Exit:
         check = Check("one", lambda _: signs)

@@ -69,7 +69,7 @@ def _read(inputs: Inputs) -> Subject:
     outputs, logs = map(Path, paths.folders(settings.get, environ))
     subject = Subject(
         environ=environ,
-        machine=hardware.probe(environ),
+        machine=_machine(environ),
         settings=settings,
         outputs=outputs,
         logs=logs,
@@ -79,6 +79,14 @@ def _read(inputs: Inputs) -> Subject:
         problems=tuple(problems),
     )
     return subject if problems or not settings.axolotl else _looked_at(subject, inputs)
+
+
+def _machine(environ: Mapping[str, str]) -> Machine:
+    try:
+        return hardware.probe(environ)
+    except Exception:  # the check of the GPUs meets it too, and tells
+        shm = hardware.shm()
+        return Machine((), hardware.cores(), hardware.memory(), environ.get("FLAVOR", ""), shm)
 
 
 def _settings(inputs: Inputs) -> tuple[Settings, Sequence[Problem]]:
