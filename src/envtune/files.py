@@ -10,11 +10,15 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 # What no file of a person's or of a run's is longer than, bytes.
 LIMIT = 256 << 20
+# What a volume says that has no room.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def head(path: Path, length: int) -> bytes:
@@ -75,6 +79,27 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2, default=str) + "\n", durable=durable)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of a file that is open says which: the system does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def free(path: Path) -> int | None:
+    """Bytes that may be written below a path, which need not exist yet. None: nobody tells."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    try:
+        told = os.statvfs(path)
+    except OSError:
+        return None
+    return told.f_bavail * told.f_frsize
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Writes text aside, syncs it (unless not `durable`) and moves it to its name."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -85,8 +110,11 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
         os.replace(aside, path)
-    except BaseException:  # a full disk: each further start would leave one more
+    except BaseException as error:  # a full disk: each further start would leave one more
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            told = f"{error.strerror}, {len(text.encode()):,} bytes needed"
+            raise OSError(error.errno, told, str(path)) from error
         raise
 
 

@@ -1,10 +1,15 @@
 """What the end of a child's log tells."""
 
 import errno
+import re
 
 import pytest
 
-from envtune.errors import Exit, Problem, Refused, of_file, recognise
+from envtune.errors import Exit, Problem, Refused, of_file
+from envtune.failures.failure import Failure
+from envtune.failures.table import FAILURES, recognise
+from envtune.settings import upstream
+from envtune.settings.own import OWN
 
 TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    train()\n'
 WARNED = "/opt/venv/lib/site.py:12: DeprecationWarning: `foo` is deprecated, use `bar`\n"
@@ -77,6 +82,31 @@ def test_a_failure_is_recognised_by_the_end_of_its_log(tail: str, exit_: Exit) -
     found = recognise(tail)
     assert found is not None
     assert found.exit == exit_
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.cause)
+def test_each_failure_is_told_by_its_own_row(failure: Failure) -> None:
+    """Also behind a warning and a traceback, and no row before it takes it."""
+    assert recognise(failure.example) is failure
+    assert recognise(WARNED + TRACE + failure.example) is failure
+
+
+def test_what_a_fix_names_is_a_setting() -> None:
+    keys = set(upstream.axolotl()["fields"])
+    for failure in FAILURES:
+        for key in re.findall(r"\bAXOLOTL_([A-Z0-9_]+)", failure.fix):
+            assert key.lower() in keys, failure
+        for name in re.findall(r"\bSFT_[A-Z_]+", failure.fix):
+            assert name in OWN, failure
+
+
+def test_a_failure_is_told_on_one_line_that_fits_a_termination_message() -> None:
+    for failure in FAILURES:
+        line = f"{failure.cause}: {failure.example}; {failure.fix}"
+        assert len(line.encode()) < 1024, failure
+        assert not failure.cause.endswith("."), failure
+        assert "\n" not in failure.cause + failure.fix, failure
+    assert len(FAILURES) >= 60
 
 
 @pytest.mark.parametrize(

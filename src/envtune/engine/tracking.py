@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from envtune.errors import gist
+from envtune.failures.table import gist
 from envtune.supervise import trackers
 
 LOG = logging.getLogger("envtune")

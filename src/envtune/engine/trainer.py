@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length
 
-from envtune.errors import Exit, recognise
+from envtune.errors import Exit
+from envtune.failures.table import recognise
 
 # Everything that reads a checkpoint.
 _LOADERS = (

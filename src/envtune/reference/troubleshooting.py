@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from envtune.checks.doctor.table import AREAS, CODES
-from envtune.errors import FAILURES, Exit
+from envtune.errors import Exit
+from envtune.failures.table import FAILURES
 from envtune.reference import markdown
 
 EXITS = {

@@ -16,7 +16,8 @@ import httpx
 import yaml
 
 from envtune import files, venvs
-from envtune.errors import Exit, Problem, Refused, recognise
+from envtune.errors import Exit, Problem, Refused
+from envtune.failures.table import recognise
 from envtune.machine import hardware, ports
 from envtune.render import launch
 from envtune.render.launch import LaunchPlan

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from envtune.artifacts import checkpoints, manifests
 from envtune.channel import Outcome
-from envtune.errors import Exit, gist
+from envtune.errors import Exit
+from envtune.failures.table import gist
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs import folders, record
 from envtune.supervise.stage import LOG, Context, Ended

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from envtune import files
 from envtune.artifacts import checkpoints
 from envtune.errors import Exit
+from envtune.failures.failure import Failure
 from envtune.redaction import redact
 from envtune.resolve.config import RunConfig
 from envtune.resolve.owned import CHECKPOINTS
@@ -41,6 +43,14 @@ class Ended(Exception):
 
     exit: Exit
     message: str
+
+
+def explained(context: Context, failure: Failure, said: str) -> str:
+    """A failure that was recognised as one line; of a full disk also what is free, since neither
+    torch nor an open file names where it writes."""
+    if failure.exit == Exit.DISK and " free" not in said:
+        said = f"{said} ({context.run.folder}: {files.free(context.run.folder) or 0:,} bytes free)"
+    return f"{failure.cause}: {said}; {failure.fix}"
 
 
 def stop_exit(context: Context) -> Exit:

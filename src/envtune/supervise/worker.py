@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
-from envtune.errors import Exit, recognise
+from envtune.errors import Exit
+from envtune.failures.table import recognise
 from envtune.machine import hardware
 from envtune.render import launch
 from envtune.render.launch import LaunchPlan
 from envtune.supervise import nodes, process
 from envtune.supervise.progress import Counted, Read
-from envtune.supervise.stage import LOG, Context, StageRecord, stopped
+from envtune.supervise.stage import LOG, Context, StageRecord, explained, stopped
 
 # What a module says with its exit code; any other is a bug.
 _TOLD = (Exit.CONFIG, Exit.DATA, Exit.ACCESS, Exit.MEMORY, Exit.ARTIFACT, Exit.DISK, Exit.NETWORK)
@@ -52,7 +53,7 @@ def carry_out(
 def _failure(context: Context, stage: str, module: str, code: int, tail: list[str]) -> StageRecord:
     said = tail[-1] if tail else f"{module} ended with code {code}"
     if failure := recognise("\n".join(tail)):
-        return failed(stage, failure.exit, f"{failure.cause}: {said}; {failure.fix}")
+        return failed(stage, failure.exit, explained(context, failure, said))
     known = Exit(code) if code in _TOLD else Exit.BUG
     return failed(stage, known, f"{module}: {said} (log: {context.run.log(stage)})")
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from envtune import files
 from envtune.artifacts import modelfiles
-from envtune.errors import Exit, recognise
+from envtune.errors import Exit
+from envtune.failures.table import recognise
 from envtune.transfer import download, refusals
 from envtune.transfer.download import Full, Plan, Torn
 from envtune.transfer.hub import Hub, reason

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune.artifacts import modelfiles
-from envtune.errors import Exit, Problem, Refused, recognise
+from envtune.errors import Exit, Problem, Refused
+from envtune.failures.table import recognise
 from envtune.redaction import HUB_TOKENS, redact, secrets, without_user
 from envtune.transfer.repositories import Repository
 

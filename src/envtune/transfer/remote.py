@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from envtune.errors import Exit, Problem, Refused, of_file, recognise
+from envtune.errors import Exit, Problem, Refused, of_file
+from envtune.failures.table import recognise
 from envtune.resolve.facts import READERS
 from envtune.settings import paths
 from envtune.settings.typed import Setting, Settings

@@ -14,7 +14,8 @@ import jsonschema
 import pytest
 
 from envtune.checks.doctor.table import AREAS, CODES
-from envtune.errors import FAILURES, Exit, Refused
+from envtune.errors import Exit, Refused
+from envtune.failures.table import FAILURES
 from envtune.reference import (
     document,
     example,
