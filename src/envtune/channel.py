@@ -1,10 +1,11 @@
-"""The only channel between the supervisor and the training process: two files.
+"""The channel between the supervisor and the training process: files of the run folder.
 
 `stop` is the supervisor's request to commit a checkpoint and end; `outcome.json` is the
-plugin's account of how far training is. Both lie in the run folder. An exit code is not
-part of it: torchrun, accelerate and Axolotl each lose or change it.
+plugin's account of how far training is; by `.ranks` each rank makes itself known. An exit code
+is not part of it: torchrun, accelerate and Axolotl each lose or change it.
 """
 
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from envtune import files
 STOP = "stop"
 OUTCOME = "outcome.json"
 METRICS = "metrics.jsonl"
+# A file for each rank with its process's stamp, and where the stacks of a hang are kept.
+RANKS, STACKS = ".ranks", "stacks"
 
 # What the supervisor tells the child by its environment.
 RUN_DIR = "ENVTUNE_RUN_DIR"
@@ -25,6 +28,8 @@ LAYOUT = "ENVTUNE_CHAT_LAYOUT"
 # The states of an outcome, in order; the last three are final.
 STATES = ("starting", "data", "model", "training", "stopped", "finished", "failed")
 FINAL = STATES[4:]
+# What is done while training.
+STEP, EVALUATION, SAVE = "step", "evaluation", "save"
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ class Outcome:
 
     `phase` is the state that a failed one was in, `owner` the stamp of the supervisor that
     started it (node 0's where there are several), `early` that a rule of the configuration
-    ended it before the last step.
+    ended it before the last step. `doing` is a step, an evaluation or a save, `beats` how often
+    something of it was done, `step_seconds` the median of the last steps, by the child's clock.
+    `checkpoint_bytes` is the size of the last checkpoint, `bytes_to_come` what more is to be saved.
     `tokens` without padding and `seconds` in steps count all starts of the run. `saves`, the
     seconds in them and those of their checks and digests are of this start alone.
     """
@@ -51,6 +58,11 @@ class Outcome:
     save_seconds: float = 0.0
     verify_seconds: float = 0.0
     early: bool = False
+    doing: str = ""
+    beats: int = 0
+    checkpoint_bytes: int = 0
+    bytes_to_come: int = 0
+    step_seconds: float = 0.0
     world_size: int = 1
     error: str = ""
 
@@ -80,9 +92,15 @@ def stop_requested(run_dir: Path) -> bool:
 
 
 def clear(run_dir: Path) -> None:
-    """Removes both files before a child starts."""
+    """Removes what an earlier child has told, before one starts."""
+    forget_ranks(run_dir)
     (run_dir / STOP).unlink(missing_ok=True)
     (run_dir / OUTCOME).unlink(missing_ok=True)
+
+
+def forget_ranks(run_dir: Path) -> None:
+    """Removes the ranks' files, which say nothing once their processes are gone."""
+    shutil.rmtree(run_dir / RANKS, ignore_errors=True)
 
 
 def process_stamp(pid: int) -> str | None:

@@ -100,6 +100,14 @@ def engine(
     return LaunchPlan(argv, {**_ALONE, **env, "PYTHONUNBUFFERED": "1"}, run_dir)
 
 
+def stacks(pid: int, python: str, run_dir: Path) -> LaunchPlan:
+    """py-spy, which writes where the threads of a process and of its children are. It does not
+    pause them: they hang, or are stopped, and then nobody could let them go on."""
+    tool = str(Path(python).parent / "py-spy")
+    flags = ("--nonblocking", "--full-filenames", "--subprocesses")
+    return LaunchPlan((tool, "dump", *flags, "--pid", str(pid)), {}, run_dir)
+
+
 def measuring(config: RunConfig, environ: Mapping[str, str], *, online: bool) -> dict[str, str]:
     """The environment of an engine that loads model and data as training did.
 

@@ -34,7 +34,7 @@ NAMES = frozenset(
     {
         RECORD, COMPLETE, REPORT, CARD, CONFIG, DATA, EVAL, OUT, CHECKPOINTS, LEASE, LAUNCH,
         BUDGET, SERVER, channel.STOP, channel.OUTCOME, channel.METRICS, EVENTS, PAGE, *RESULTS,
-        *_TRACKERS,
+        channel.RANKS, channel.STACKS, *_TRACKERS,
     }
 )  # fmt: skip
 # Half of a folder, what had its name before, and the files in it; the starts of a container.

@@ -1,15 +1,22 @@
 """What the supervisor sees and says of a training while it runs."""
 
+import time
 from contextlib import suppress
 
 from envtune import channel
 from envtune.artifacts import checkpoints
 from envtune.channel import FINAL, Outcome
 from envtune.runs.contents import SAMPLE
+from envtune.settings.own.training import WATCHDOG, WATCHDOG_SECONDS
 from envtune.stages import learned
-from envtune.supervise import nodes
+from envtune.supervise import nodes, stacks
 from envtune.supervise.progress import Progress
+from envtune.supervise.shortage import Shortage
 from envtune.supervise.stage import LOG, Context
+from envtune.supervise.watchdog import Hung, Watchdog
+
+# Seconds between two looks whether it hangs.
+_GUARD = 1.0
 
 
 class TrainWatcher:
@@ -29,6 +36,10 @@ class TrainWatcher:
         self.broken = False
         self.told = bool(nodes.rank(context))  # one node tells
         self.seen: Outcome | None = None
+        factor, floor = (context.config.setting(name) for name in (WATCHDOG, WATCHDOG_SECONDS))
+        self.watchdog = Watchdog(factor, floor) if factor else None
+        self.guarded = time.monotonic()
+        self.shortage = Shortage(context.run.folder)
 
     def outcome(self) -> Outcome | None:
         """The child's account, or the last one that a volume in trouble has let us read."""
@@ -46,7 +57,7 @@ class TrainWatcher:
         return self.context.clean(text)
 
     def tick(self) -> None:
-        """Hears of a stop on another node. What cannot be shown stops no training."""
+        """Hears of a stop on another node. What cannot be shown stops no training. Raises Hung."""
         stops = self.context.stops
         if self.shared and not stops.asked and channel.stop_requested(self.context.run.folder):
             stops.relay()
@@ -56,6 +67,17 @@ class TrainWatcher:
             if not self.broken:
                 LOG.warning("train: progress cannot be shown: %s", error)
             self.broken = True
+
+        for line in self.shortage.look(self.seen):
+            LOG.warning("train: %s", line)
+        if self.watchdog and not stops.asked and time.monotonic() > self.guarded + _GUARD:
+            self.guarded = time.monotonic()
+            self._guard(self.watchdog)
+
+    def _guard(self, watchdog: Watchdog) -> None:
+        folder = self.context.run.folder
+        if late := watchdog.look(self.seen, stopped=stacks.stopped(folder)):
+            raise Hung(f"{late}: {self.clean(stacks.tell(folder))}")
 
     def _tell_rows(self) -> None:
         """Once, before the first step, or at the end of a training that was over before anybody

@@ -105,13 +105,17 @@ def strangers(run_dir: Path) -> list[int]:
     mark = f"{channel.RUN_DIR}={run_dir.resolve()}".encode()
     found = []
     for pid, _ in _processes():
-        try:
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if mark in variables and pid != os.getpid() and channel.process_stamp(pid):
+        if mark in variables(pid) and pid != os.getpid() and channel.process_stamp(pid):
             found.append(pid)
     return found
+
+
+def variables(pid: int) -> list[bytes]:
+    """The environment that a process was started with; none of one that is hidden from us."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def take_over(run_dir: Path, patience: float, cancelled: Callable[[], bool]) -> int:

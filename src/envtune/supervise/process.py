@@ -34,6 +34,10 @@ _LONGEST, _KEPT = 1 << 20, 1 << 16
 _LINGER = 20.0
 
 
+class Over(Exception):
+    """Raised by a watcher: the child will not end by itself, and has nothing to save."""
+
+
 class Reader(Protocol):
     """Who reads the output of a child."""
 
@@ -67,6 +71,8 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
     try:
         with log.open("ab", buffering=0) as stream:
             _attend(child, stream.write, watcher, stops)
+    except Over:
+        raise
     except BaseException:
         _let_it_save(child, watcher, stops.grace)
         raise
@@ -137,6 +143,11 @@ def quietly(plan: LaunchPlan, log: Path) -> int:
     return run(plan, log, _Silent(), StopSignals())
 
 
+def briefly(plan: LaunchPlan, log: Path) -> int:
+    """The same for one that is not waited for longer than a child may linger."""
+    return run(plan, log, _Brief(), StopSignals())
+
+
 class _Silent:
     """Wants nothing of its child; a stop ends it at once."""
 
@@ -154,6 +165,13 @@ class _Silent:
 
     def done(self) -> bool:
         return False
+
+
+class _Brief(_Silent):
+    """Could end at any time."""
+
+    def done(self) -> bool:
+        return True
 
 
 def _let_it_save(child: subprocess.Popen[bytes], watcher: Watcher, grace: float) -> None:

@@ -35,6 +35,7 @@ _LAUNCH_ARGS = {
 }
 
 FORCE_TOKENIZER = "SFT_FORCE_TOKENIZER"
+WATCHDOG, WATCHDOG_SECONDS = "SFT_WATCHDOG", "SFT_WATCHDOG_SECONDS"
 
 TRAINING: dict[str, Own] = {
     FORCE_TOKENIZER: Own(
@@ -81,6 +82,13 @@ TRAINING: dict[str, Own] = {
         25,
         "seconds between SIGTERM and the end of everything",
     ),
+    WATCHDOG: Own(
+        {"type": "number", "minimum": 0},
+        10,
+        "times the median step without a step after which training hangs: stacks, and exit 202; "
+        "0: never",
+    ),
+    WATCHDOG_SECONDS: Own(SECONDS, 300, "seconds that a step may take at least before that"),
     "SFT_DEVICE": Own(
         {"enum": ["auto", "cpu", "cuda"]}, "auto", "where to train; auto: a GPU where there is one"
     ),
