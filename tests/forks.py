@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,13 +36,16 @@ ENVIRON = {
 
 
 @contextmanager
-def server(root: Path, modules: Sequence[str] = MODULES) -> Iterator[dict[str, str]]:
+def server(
+    root: Path, modules: Sequence[str] = MODULES, more: Mapping[str, str] | None = None
+) -> Iterator[dict[str, str]]:
     """What to add to the environment of a start. The processes of the tests share one server
-    in `root`; it ends when the last of them has left."""
+    in `root`; it ends when the last of them has left. `more` is set there and in the starts."""
     place = root / "forkserver"
     client = {
         "PYTHONPATH": str(HERE / "forking"),
         "TRAININGS_FORK_FROM": str(place),
+        **(more or {}),
         "WANDB_MODE": "disabled",  # as a training without a key has it, and its evaluation too
     }
     process = None

@@ -1,6 +1,6 @@
 /* Makes the n-th thing that needs room on a disk fail as a full one does.
-   FULL_DISK_UNDER: the path prefix; FULL_DISK_AT: n, from 1, and with FULL_DISK_STAYS all after it;
-   FULL_DISK_COUNT: a file of 8 zero bytes outside the prefix, shared by all processes. */
+   FULL_DISK_TOLD: a file, shared by all processes, of how many there were, n, from 1, whether all
+   after it fail too, and the path prefix. It may be written anew while they run. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,28 +15,23 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static long *count;
-static long at;
-static const char *under;
+static struct told { long count, at, stays; char under[PATH_MAX]; } *told;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 __attribute__((constructor)) static void begin(void) {
-    const char *file = getenv("FULL_DISK_COUNT"), *n = getenv("FULL_DISK_AT");
-    under = getenv("FULL_DISK_UNDER");
-    if (!file || !n || !under) return;
+    const char *file = getenv("FULL_DISK_TOLD");
+    if (!file) return;
     int handle = REAL(open)(file, O_RDWR | O_CLOEXEC);
     if (handle < 0) return;
-    void *seen = mmap(NULL, sizeof(long), PROT_READ | PROT_WRITE, MAP_SHARED, handle, 0);
+    void *seen = mmap(NULL, sizeof(struct told), PROT_READ | PROT_WRITE, MAP_SHARED, handle, 0);
     close(handle);
-    if (seen == MAP_FAILED) return;
-    at = atol(n);
-    count = seen;
+    if (seen != MAP_FAILED) told = seen;
 }
 
 static int counted(void) {
-    long now = __atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST);
-    if (now == at || (now > at && getenv("FULL_DISK_STAYS"))) {
+    long now = __atomic_add_fetch(&told->count, 1, __ATOMIC_SEQ_CST);
+    if (told->at && (now == told->at || (now > told->at && told->stays))) {
         errno = ENOSPC;
         return 1;
     }
@@ -45,7 +40,7 @@ static int counted(void) {
 
 static int path_full(int folder, const char *path) {
     char whole[2 * PATH_MAX], link[64];
-    if (!count || !path) return 0;
+    if (!told || !told->under[0] || !path) return 0;
     whole[0] = 0;
     if (path[0] != '/') {
         if (folder == AT_FDCWD) strcpy(link, "/proc/self/cwd");
@@ -56,19 +51,19 @@ static int path_full(int folder, const char *path) {
         strcat(whole, "/");
     }
     strncat(whole, path, PATH_MAX - 1);
-    return !strncmp(whole, under, strlen(under)) && counted();
+    return !strncmp(whole, told->under, strlen(told->under)) && counted();
 }
 
 static int handle_full(int handle) {
     char link[64], whole[PATH_MAX];
     int before = errno;
-    if (!count) return 0;
+    if (!told || !told->under[0]) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", handle);
     ssize_t got = readlink(link, whole, sizeof whole - 1);
     errno = before;
     if (got < 0) return 0;
     whole[got] = 0;
-    return !strncmp(whole, under, strlen(under)) && counted();
+    return !strncmp(whole, told->under, strlen(told->under)) && counted();
 }
 
 ssize_t write(int h, const void *d, size_t n) { return handle_full(h) ? -1 : REAL(write)(h, d, n); }

@@ -1,11 +1,14 @@
 """A disk that is full at the n-th write: see full_disk.c. Preloaded into what a test starts."""
 
+import os
 import shutil
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+
+_TOLD = struct.Struct(f"qqq{os.pathconf('/', 'PC_PATH_MAX')}s")
 
 
 class FullDisk:
@@ -15,7 +18,8 @@ class FullDisk:
         if not (compiler := shutil.which("cc")):
             pytest.skip("no C compiler makes what fails the writes")
         work.mkdir(parents=True, exist_ok=True)
-        self.under, self.library, self.count = under, work / "full_disk.so", work / "count"
+        self.under, self.library, self.told = under, work / "full_disk.so", work / "told"
+        self.told.write_bytes(bytes(_TOLD.size))
         source = Path(__file__).with_suffix(".c")
         flags = ["-O1", "-Wall", "-shared", "-fPIC", "-o", str(self.library)]
         subprocess.run([compiler, *flags, str(source), "-ldl"], check=True)
@@ -23,16 +27,17 @@ class FullDisk:
     def at(self, number: int, *, stays: bool = False) -> dict[str, str]:
         """The environment of a start whose write of that number fails; with `stays` all after it
         do too."""
-        self.count.write_bytes(bytes(8))
-        names = {"UNDER": self.under, "AT": number, "COUNT": self.count}
-        told = {f"FULL_DISK_{name}": str(value) for name, value in names.items()}
-        return {
-            "LD_PRELOAD": str(self.library),
-            **told,
-            **({"FULL_DISK_STAYS": "1"} if stays else {}),
-        }
+        packed = _TOLD.pack(0, number, stays, str(self.under).encode())
+        with self.told.open("r+b") as stream:  # in place: others have it mapped
+            stream.write(packed)
+        return self.environ
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process is told at its start; what is to fail it learns while it runs."""
+        return {"LD_PRELOAD": str(self.library), "FULL_DISK_TOLD": str(self.told)}
 
     @property
     def seen(self) -> int:
         """How many writes there were since."""
-        return int(struct.unpack("q", self.count.read_bytes())[0])
+        return int(_TOLD.unpack(self.told.read_bytes())[0])

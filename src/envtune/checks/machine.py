@@ -16,6 +16,8 @@ from envtune.runs import folders as runs
 from envtune.settings.own.place import STATUS_HOST, STATUS_PORT, STATUS_TOKEN
 from envtune.settings.typed import Settings
 
+# Bytes of a token in a batch: its id, its label, its place in the mask, and its position.
+_A_TOKEN = 4 * 8
 # NCCL's own advice for several GPUs of one node, in bytes; Docker gives 64 MiB.
 _SHM, SHM_FOR_GPUS = "/dev/shm", 2**30
 # torch 2.13.0+cu130 holds machine code for 7.5 and later, and nothing to compile for others:
@@ -28,6 +30,7 @@ def device(settings: Settings, facts: Facts) -> Iterator[Problem]:
     yield from absent(settings, facts.machine)
     if os.path.exists(_SHM) and (problem := writable(_SHM, _SHM)):
         yield problem  # a lock of the data's preparation lies there
+    yield from _loaders(settings, facts)
     if facts.device == "cpu":
         yield from conflicts.on_cpu(settings)
     else:
@@ -50,6 +53,28 @@ def absent(settings: Settings, machine: Machine) -> Iterator[Problem]:
             "SFT_DEVICE",
             "is not set and no GPU is visible in an image made for one; start it with "
             "--gpus all, or set SFT_DEVICE=cpu to train on the CPU",
+        )
+
+
+def _loaders(settings: Settings, facts: Facts) -> Iterator[Problem]:
+    """Processes that hand batches over through /dev/shm, and more of them than fit there."""
+    given = settings.axolotl.get("dataloader_num_workers")
+    if given is None or not given.value or facts.machine.shm is None:
+        return
+
+    def chosen(key: str, default: int) -> int:
+        found = settings.axolotl.get(key)
+        return int(found.value) if found is not None and found.value else default
+
+    batch = chosen("micro_batch_size", 4) * chosen("sequence_len", 2048) * _A_TOKEN
+    ahead = chosen("dataloader_prefetch_factor", 2)
+    needed = int(given.value) * (ahead + 1) * batch * facts.parallel.local
+    if needed > facts.machine.shm:
+        what = f"{given.value} processes a rank hand over batches of {batch:,} bytes, {needed:,} "
+        yield Problem(
+            given.name,
+            f"{what}in all, and {_SHM} has {facts.machine.shm:,}; start the container with "
+            f"--shm-size={max(1, -(-2 * needed // 2**30))}g, or set {given.name}=0",
         )
 
 

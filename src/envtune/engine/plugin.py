@@ -20,7 +20,7 @@ from transformers import TrainerCallback, set_seed
 
 from envtune import channel, files
 from envtune.channel import Outcome
-from envtune.engine import learned, tracking, train
+from envtune.engine import beats, learned, room, tracking, train
 from envtune.engine.data import handover
 from envtune.engine.export import fourbit
 from envtune.engine.layouts import written
@@ -60,6 +60,7 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
 
     def register(self, cfg: dict[str, Any]) -> None:
         """The first hook, before the configuration is validated."""
+        beats.register(self.account.run_dir, self.account.rank)
         self.account.update(state="starting")
         _report_exceptions(self.account)
         if resume := os.environ.get(channel.RESUME):
@@ -115,13 +116,18 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         tracking.leave_lost(self.account.run_dir, os.environ)
         tracking.guard(trainer)
         saves = Saves(trainer, self.account.run_dir, main=self.account.main)
+        room.Room(trainer, self.account.note, saves.limit)
         tell_of_loading(trainer)
         stop_where_not_finite(trainer)
         if self.account.main:
             self._tell_rows(cfg, trainer)
         end_at_the_last_step(trainer)
         go_on_in_a_stream(trainer)
-        return [packing or SeededGroups(trainer), RunCallback(self.account, saves)]
+        return [
+            packing or SeededGroups(trainer),
+            RunCallback(self.account, saves),
+            beats.Beats(self.account.note),
+        ]
 
     def _tell_rows(self, cfg: Any, trainer: Any) -> None:
         """What is learned, before the first step; a reward model's labels are no tokens."""
@@ -144,7 +150,8 @@ class Account:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.outcome = Outcome(owner=os.environ.get(channel.OWNER, ""))
-        self.main = int(os.environ.get("RANK", "0")) == 0
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.main = self.rank == 0
         self.shown = 0.0
         self.events = Stream(run_dir, sources.read().secrets if self.main else ())
 
@@ -161,10 +168,12 @@ class Account:
         if self.main:
             self.events.add(kind, **fields)
 
-    def at_step(self, step: int) -> None:
-        """Notes the step; a reader sees it twice a second at most, for a slow volume's sake."""
-        self.outcome = replace(self.outcome, step=step)
-        if self.main and time.monotonic() > self.shown + _SHOW:
+    def note(self, **changes: Any) -> None:
+        """Notes how far it is; a reader sees it twice a second at most, for a slow volume's sake,
+        but at once that something else is done."""
+        other = changes.get("doing", self.outcome.doing) != self.outcome.doing
+        self.outcome = replace(self.outcome, **changes)
+        if self.main and (other or time.monotonic() > self.shown + _SHOW):
             self.outcome.write(self.run_dir, durable=False)
             self.shown = time.monotonic()
 
@@ -241,7 +250,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         return line
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        self.account.at_step(state.global_step)
+        self.account.note(step=state.global_step)
         if state.global_step < state.max_steps and _any_rank(self._asked(), args.device):
             self.stopping = True
             control.should_save = True

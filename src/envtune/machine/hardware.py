@@ -118,9 +118,36 @@ def cores() -> int:
     return allowed
 
 
+def memory_used() -> tuple[int, int]:
+    """Bytes of memory that nobody can take back from the container, and how many it may have.
+
+    Pages of files do not count: the kernel drops them where memory is wanted.
+    """
+    limit = memory()
+    for file, names in (
+        ("memory.stat", ("anon", "shmem")),
+        ("memory/memory.stat", ("total_rss", "total_shmem")),
+    ):
+        told = _figures(_CGROUP / file)
+        if names[0] in told and limit < _total():
+            return sum(told.get(name, 0) for name in names), limit
+    told = _figures(Path("/proc/meminfo"))
+    return (told.get("MemTotal:", 0) - told.get("MemAvailable:", 0)) * 1024, limit
+
+
+def _figures(path: Path) -> dict[str, int]:
+    """The figures of a file of the kernel's that has a name and a number on each line."""
+    lines = (line.split() for line in read(path).splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def _total() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def memory() -> int:
     """Bytes of memory that the container may use."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    total = _total()
     for file in ("memory.max", "memory/memory.limit_in_bytes"):
         text = read(_CGROUP / file)
         if text.isdigit() and int(text) < _UNLIMITED:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -52,10 +53,19 @@ def last(folder: Path) -> tuple[str, float]:
     """Who last held a folder's lease, empty where it was given back, and its silence in s."""
     path = folder / LEASE
     try:
-        age = time.time() - path.stat().st_mtime
+        age = _now(folder) - path.stat().st_mtime
         return str(files.read_json(path, _LARGEST)["stamp"]), age
     except (OSError, ValueError, LookupError, TypeError):
         return "", 0.0  # nobody yet, or half a line that the next look finds whole
+
+
+def _now(folder: Path) -> float:
+    """The time by the volume's own clock, which stamps what every machine writes there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            return os.fstat(stream.fileno()).st_mtime
+    except OSError:  # full, or read alone
+        return time.time()
 
 
 def _opened(path: Path) -> TextIO:
@@ -73,6 +83,7 @@ class Lease:
         self.cancelled = cancelled
         self.stream: TextIO | None = None
         self.done = threading.Event()
+        self.beat, self.since = 0.0, time.monotonic()
 
     def __enter__(self) -> "Lease":
         self.stream = _opened(self.path)
@@ -91,9 +102,10 @@ class Lease:
             "pid": os.getpid(),
             "stamp": process_stamp(os.getpid()),
         }
-        self.stream.truncate(0)
-        self.stream.write(json.dumps(self.mine))
-        self.stream.flush()
+        with files.naming(self.path):
+            self.stream.truncate(0)
+            self.stream.write(json.dumps(self.mine))
+            self.stream.flush()
         threading.Thread(target=self._beat, daemon=True).start()
         return self
 
@@ -101,7 +113,10 @@ class Lease:
         """Empties the file. Removing it would let two others lock two files of that name."""
         assert self.stream is not None
         self.done.set()
-        self.stream.truncate(0)
+        try:
+            self.stream.truncate(0)
+        except OSError as error:  # others wait until it is stale
+            LOG.warning("the lease %s cannot be emptied: %s", self.path, error.strerror)
         self.stream.close()
 
     def _beat(self) -> None:
@@ -137,11 +152,19 @@ class Lease:
     def _alive_elsewhere(self) -> bool:
         """Whether a holder lives whom the lock did not tell of."""
         holder = self._holder()
-        if not holder or time.time() - self.path.stat().st_mtime > STALE:
+        if not holder or self._is_stale():
             return False
         if holder.get("machine") != _machine():
             return True
         return bool(holder.get("stamp")) and alive(holder["stamp"])
+
+    def _is_stale(self) -> bool:
+        """Whether nobody has touched it for too long: by its time, or while this process looked.
+        A time ahead of the volume's clock would be waited for until that comes."""
+        beat = self.path.stat().st_mtime
+        if beat != self.beat:
+            self.beat, self.since = beat, time.monotonic()
+        return _now(self.path.parent) - beat > STALE or time.monotonic() - self.since > STALE
 
     def _held(self) -> Problem:
         holder = self._holder()

@@ -201,6 +201,7 @@ def _in_order(context: Context) -> tuple[Exit, str]:
         _ended(context, refused.exit, refused.line)
         raise
     except OSError as error:
+        error.filename = error.filename or str(context.run.folder)  # of an open file none is told
         _ended(context, *of_file(error))
         raise
     except Exception as error:

@@ -4,23 +4,29 @@ Success is what lies on disk: the last step reached, and weights that can be rea
 mean something. The child's exit code is recorded and proves nothing.
 """
 
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from envtune import channel
-from envtune.artifacts import checkpoints, weights
+from envtune.artifacts import checkpoints, modelfiles, weights
 from envtune.channel import FINAL, Outcome
-from envtune.errors import Exit, Refused, gist, recognise, wrong_value
+from envtune.errors import Exit, Refused
+from envtune.failures.failure import Failure
+from envtune.failures.table import gist, recognise, wrong_value
 from envtune.machine import hardware, rendezvous
 from envtune.render import launch
+from envtune.resolve import levers
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs.contents import SAMPLE
 from envtune.stages import resuming
 from envtune.stages.watcher import TrainWatcher
 from envtune.supervise import descendants, nodes, process, trackers
 from envtune.supervise.progress import PHASES
-from envtune.supervise.stage import LOG, Context, StageRecord, stopped
+from envtune.supervise.stage import LOG, Context, StageRecord, explained, stopped
+from envtune.supervise.watchdog import Hung
+from envtune.transfer import hubcache
 
 
 def train(context: Context) -> StageRecord:
@@ -106,7 +112,7 @@ def join(context: Context, led: nodes.Launch) -> None:
 
 def _run(context: Context, watcher: TrainWatcher, start: str | None) -> tuple[Outcome, int, bool]:
     """The outcome, the child's exit code, and whether the kernel killed for memory."""
-    kills = hardware.oom_kills()
+    kills, run_dir = hardware.oom_kills(), context.run.folder
     place = _place(context, watcher.owner)
     if watcher.shared:
         nodes.wait_for_host(context, place.where)
@@ -120,10 +126,20 @@ def _run(context: Context, watcher: TrainWatcher, start: str | None) -> tuple[Ou
     log = context.run.log("train", nodes.rank(context))
     try:
         code = process.run(plan, log, watcher, context.stops)
+    except Hung as hung:
+        return _hung(watcher, hung), -signal.SIGKILL, False
     finally:
         watcher.progress.close()
+        channel.forget_ranks(run_dir)
     outcome = watcher.outcome() or Outcome(state="silent")
     return outcome, code, hardware.oom_kills() > kills
+
+
+def _hung(watcher: TrainWatcher, hung: Hung) -> Outcome:
+    """What a training comes to that hangs: nobody in it can tell."""
+    last = watcher.seen or Outcome(owner=watcher.owner)
+    error = f"{Hung.__module__}.{Hung.__qualname__}: {hung}"
+    return replace(last, state="failed", phase=last.state, error=error)
 
 
 def _place(context: Context, owner: str) -> launch.Place:
@@ -190,7 +206,7 @@ def _judge(
     if context.stops.asked or outcome.state == "stopped":
         end = stopped(context, f"step {outcome.step} of {outcome.max_steps or '?'}")
         return told | {"outcome": "stopped", "exit": end.exit, "message": end.message}
-    exit_, message = _failed(outcome, code, tail, oom)
+    exit_, message = _failed(context, outcome, code, tail, oom)
     if exit_ >= Exit.STOPPED:  # what no line of ours can mend
         last = "\n".join(context.clean(text) for text in tail[-20:])
         LOG.error("train: the engine's last lines:\n%s", last)
@@ -214,21 +230,36 @@ def _publish(context: Context, source: Path) -> StageRecord:
     return {"outcome": "done", "artifact": target.name, "checks": checks}
 
 
-def _failed(outcome: Outcome, code: int, tail: list[str], oom: bool) -> tuple[Exit, str]:
+def _failed(
+    context: Context, outcome: Outcome, code: int, tail: list[str], oom: bool
+) -> tuple[Exit, str]:
     silent_death = outcome.state in PHASES
     if silent_death and oom:
         return Exit.MEMORY, "the kernel killed it: the container's memory was not enough"
     said = gist(outcome.error)
     # The exception speaks first; a warning in the log's end may be about anything.
     if failure := recognise(outcome.error):
-        return failure.exit, f"{failure.cause}: {said}; {failure.fix}"
+        return failure.exit, explained(context, _with_levers(context, failure), said)
     if exit_ := wrong_value(outcome.error, outcome.phase):
         return exit_, said
     if said:
         return Exit.BUG, said
     if failure := recognise("\n".join(tail)):
         shown = next((t for t in reversed(tail) if failure.pattern.search(t)), "")
-        return failure.exit, f"{failure.cause}: {shown}; {failure.fix}"
+        return failure.exit, explained(context, _with_levers(context, failure), shown)
     if silent_death:
         return Exit.HARDWARE, "the training process was killed from outside"
     return Exit.BUG, f"the engine ended with code {code} and no reason"
+
+
+def _with_levers(context: Context, failure: Failure) -> Failure:
+    """Where a GPU's memory was not enough, the fix is by this training's own figures."""
+    if failure.exit != Exit.MEMORY or context.config.device == "cpu":
+        return failure
+    base = hubcache.base_folder(context.config, context.environ)
+    try:
+        config = modelfiles.read_json(base / "config.json") if base else {}
+    except (OSError, ValueError):
+        config = {}
+    found = levers.best(context.config.plain(), config)
+    return replace(failure, fix=f"set {', or '.join(map(str, found))}") if found else failure
