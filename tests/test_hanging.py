@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Entrypoint, losses, read
+from tests.harness import Entrypoint, losses, metrics, read
 
 DRILL = bool(os.environ.get("DRILL"))
 STAGING = Path(__file__).parent / "staging"
@@ -24,6 +24,17 @@ HANGS: list[tuple[str, int, dict[str, str], str]] = [
     ("hang", 7, {}, "rank 0 (process "),
     ("hang", 7, {**TWO, "STAGED_RANK": "1"}, "rank 1 (process "),
 ]
+
+
+@pytest.mark.skipif(not DRILL, reason="a whole training: make drill-failures")
+def test_a_clock_that_is_set_back_while_it_trains_changes_nothing(
+    entrypoint: Entrypoint, lora: Path
+) -> None:
+    more = {**PLUGIN, "STAGED": "set_clock_back", "STAGED_STEP": "7"}
+    run = entrypoint.train(**more)
+    assert losses(run) == losses(lora)
+    seconds = [line["seconds"] for line in metrics(run)]
+    assert seconds == sorted(seconds)
 
 
 @pytest.mark.parametrize(("staged", "step", "world", "told"), HANGS if DRILL else HANGS[-1:])
