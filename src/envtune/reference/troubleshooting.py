@@ -1,5 +1,6 @@
 """docs/troubleshooting.md: exit codes, what the doctor finds, what is recognised of failures."""
 
+import textwrap
 from collections.abc import Iterator
 
 from envtune.checks.doctor.table import AREAS, CODES
@@ -35,10 +36,15 @@ def text() -> str:
         "failures": [
             (f"{int(code)}: {EXITS[code][0]}", rows)
             for code in Exit
-            if (rows := [(f.cause, f.fix) for f in FAILURES if f.exit == code])
+            if (rows := [(f.cause, _shown(f.example), f.fix) for f in FAILURES if f.exit == code])
         ],
     }
     return markdown.page("troubleshooting.md.j2", content)
+
+
+def _shown(example: str) -> str:
+    """The beginning of what a library says, as code."""
+    return f"`{textwrap.shorten(example.replace('`', chr(39)), 120, placeholder=' ...')}`"
 
 
 def _areas() -> Iterator[tuple[str, list[tuple[str, ...]]]]:
