@@ -17,8 +17,6 @@ from envtune.errors import Exit
 from envtune.failures.table import recognise
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Optimizers that keep little of a parameter, by parts of their names, and its bytes of each.
-_SMALL = {"8bit": 2, "4bit": 1, "adafactor": 0, "lomo": 0, "sgd": 0}
 
 
 class NoRoom(Exception):
@@ -38,13 +36,19 @@ class Room:
         self.save, trainer._save_checkpoint = trainer._save_checkpoint, self._fitting
 
     def _forecast(self) -> int:
-        """Bytes of a checkpoint before there is one: its weights and the optimizer's state."""
-        name = str(getattr(self.trainer.args, "optim", "")).rpartition(".")[2].lower()
-        small = next((size for part, size in _SMALL.items() if part in name), None)
+        """Bytes of a checkpoint before there is one: its weights and the optimizer's state, which
+        before the first step is Adam's of its name, or none."""
+        if self.trainer.args.save_only_model:
+            return self.weights
+        states = getattr(self.trainer.optimizer, "state", None) or {}
+        held = [v for state in states.values() if isinstance(state, dict) for v in state.values()]
+        if held:
+            return self.weights + sum(_bytes(v) for v in held if isinstance(v, torch.Tensor))
+        name = str(self.trainer.args.optim).lower()
         trained = [p for p in self.trainer.model.parameters() if p.requires_grad]
-        if small is None:
-            return self.weights + 2 * sum(map(_bytes, trained))
-        return self.weights + small * sum(int(p.numel()) for p in trained)
+        if "8bit" in name:
+            return self.weights + 2 * sum(int(p.numel()) for p in trained)
+        return self.weights + (2 * sum(map(_bytes, trained)) if "adam" in name else 0)
 
     def _fitting(self, *args: Any, **kwargs: Any) -> Any:
         step = self.trainer.state.global_step
