@@ -106,7 +106,7 @@ drill-packed: $(VENV)/.dev ## kill packed trainings 20 times and compare with wh
 drill-disks: $(VENV)/.dev ## fill the disk at every write of a training (STRIDE=n: at each n-th), and on 12 sizes of a tmpfs (root)
 	OMP_NUM_THREADS=1 DRILL=1 STRIDE=$(STRIDE) $(BIN)/pytest -q -n 0 -s tests/test_full_disks.py
 
-drill-failures: $(VENV)/.dev ## stage 60 failures and 4 hangs in real trainings, and look at each exit code and reason
+drill-failures: $(VENV)/.dev ## stage 63 failures and 4 hangs in real trainings, and look at each exit code and reason
 	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -n 0 -s tests/test_failures.py tests/test_hanging.py
 
 drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 56 ways and start again (TEST_SEED=n repeats one)
