@@ -102,7 +102,8 @@ class Preparing:
         found = self.idle[number] = {}
         for keys, batch in read():
             idle = soundness.idler(keys)
-            for index, row in enumerate(batch.rows):
+            looked_at = () if soundness.all_teach(batch, keys) else batch.rows
+            for index, row in enumerate(looked_at):
                 if why := idle(row):
                     count, first = found.get(why, (0, batch.where(index)))
                     found[why] = (count + 1, first)
