@@ -205,7 +205,7 @@ def _carry_out(order: Mapping[str, Any]) -> None:
         result = Preparing(order).result()
         files.write_json(Path(order["result"]), result)
     except OSError as error:
-        error.filename = error.filename or order["out"]  # a write to a full disk names none
+        files.name_room(error, Path(order["out"]))
         exit_, told = of_file(error)
         raise Refused([Problem("", told, exit_)]) from None
 
