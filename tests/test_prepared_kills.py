@@ -178,3 +178,17 @@ def test_a_start_that_waits_for_another_says_so_ends_at_once_and_then_hits(
         held.close()
     assert child.wait(timeout=60) == 0
     assert read(preparation.place / "run" / "prepared.json")["hit"]
+
+
+def test_two_preparations_of_the_same_rows_at_one_moment_end_with_the_same_bytes(
+    preparation: Preparation, dice: Random
+) -> None:
+    assert preparation.start()[0] == 0
+    whole = preparation.result()
+    preparation.clear()
+    first = preparation.begin()
+    time.sleep(dice.uniform(0, 0.3))
+    second = preparation.begin()
+    said = [child.communicate(timeout=240)[1] for child in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], said
+    assert preparation.result() == whole

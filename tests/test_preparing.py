@@ -1,7 +1,9 @@
 """Every row is looked at before a training: what is wrong is named, what is left is trained."""
 
 import json
+import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -120,3 +122,26 @@ def test_what_only_a_preparation_here_can_do_is_refused_where_axolotl_prepares(
     ended = start.run(**data, AXOLOTL_TOKENIZER_USE_FAST="false")
     assert ended.code == 3
     assert "train each row by its own shape" in ended.err
+
+
+def test_a_start_that_is_stopped_while_it_prepares_leaves_nobody_and_the_next_one_finishes(
+    start: Entrypoint, tmp_path: Path, dice: Random
+) -> None:
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}. " * 9} for n in range(30_000)]
+    data = write(tmp_path / "rows.jsonl", rows)
+    stopped = start.start(**data, AXOLOTL_DATASET_NUM_PROC="2")
+    stopped.until(lambda: any(tmp_path.rglob(".*.partial")))
+    time.sleep(dice.uniform(0, 1))
+    stopped.signal()
+    ended = stopped.wait()
+    assert ended.code == 143, ended.err[-3000:]
+    assert stopped.gone()
+    assert not list(tmp_path.rglob(".*.partial/manifest.json"))
+    made = [shards(start.train(**data, FORCE_RUN_INDEX=n, XDG_CACHE_HOME=str(tmp_path / c)))
+            for n, c in (("5", "cache"), ("6", "other"))]  # fmt: skip
+    assert made[0] == made[1]
+
+
+def shards(run: Path) -> dict[str, bytes]:
+    folder = Path(read(run / "data" / "prepared.json")["folder"])
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.arrow")}

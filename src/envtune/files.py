@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,3 +126,16 @@ def set_aside(path: Path, folder: Path | None = None) -> Path:
         number += 1
     path.rename(kept)
     return kept
+
+
+def name_room(error: OSError, place: Path) -> None:
+    """Has an error of a full disk say where it was and how many bytes are free there, beside what
+    its notes tell. A failed write names no file."""
+    error.filename = error.filename or str(place)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        there = next(path for path in (place, *place.absolute().parents) if path.exists())
+        told = [
+            f"{shutil.disk_usage(there).free:,} bytes are free",
+            *getattr(error, "__notes__", ()),
+        ]
+        error.strerror = f"{error.strerror} ({'; '.join(told)})"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from envtune import files
 from envtune.cli.termination import Result
 from envtune.errors import Exit, Problem, Refused, of_file
 
@@ -59,6 +60,7 @@ def convert(args: argparse.Namespace) -> Result:
     except BadRow as bad:
         raise Refused([Problem("", str(bad), Exit.DATA)]) from None
     except OSError as error:
+        files.name_room(error, made)
         exit_, told = of_file(error)
         raise Refused([Problem("", told, exit_)]) from None
     finally:

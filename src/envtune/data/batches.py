@@ -1,7 +1,7 @@
 """What is handed on while data is read: rows of one file, and the row that is wrong."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -15,10 +15,21 @@ class Batch:
     source: str
     places: Sequence[int]
     rows: Sequence[Row]
+    read: dict[str, list[Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def where(self, index: int) -> str:
         """A row as people name it: file:line."""
         return f"{self.source}:{self.places[index]}"
+
+    def column(self, name: str) -> list[Any]:
+        """What each row has under a name, None where it has nothing."""
+        if name not in self.read:
+            self.read[name] = [row.get(name) for row in self.rows]
+        return self.read[name]
+
+    def __reduce__(self) -> tuple[type["Batch"], tuple[str, Sequence[int], Sequence[Row]]]:
+        """Between processes, without the columns that were read of it."""
+        return Batch, (self.source, self.places, self.rows)
 
     def only(self, indices: Sequence[int]) -> "Batch":
         """Some of the rows."""

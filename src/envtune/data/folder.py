@@ -94,11 +94,24 @@ def working(folder: Path) -> Iterator[None]:
             raise NotOursError(f"{folder} is being prepared by another process") from None
         try:
             _make_sure(folder, killed=killed)
-            yield
+            with _undone(folder):
+                yield
         finally:
             for path in (path for aside in _ASIDE for path in folder.glob(aside)):
                 path.unlink()
             (folder / _BEGUN).unlink(missing_ok=True)
+
+
+@contextmanager
+def _undone(folder: Path) -> Iterator[None]:
+    """Takes away what has its name already where the rest does not come, as on a full disk."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, OSError):
+            files.name_room(error, folder)
+        _make_sure(folder, killed=True)
+        raise
 
 
 def clear_up(folder: Path) -> None:

@@ -47,6 +47,13 @@ class Source:
         left = (*WHERE, *SAYS) if self.untyped else WHERE
         return {name: value for name, value in self.item.items() if name not in left}
 
+    def alike(self, rows: Sequence[Row]) -> Keys | None:
+        """How rows read that all read alike, where that is told at once of all of them."""
+        if not self.untyped:
+            return self.said
+        first, *others = set(map(tuple, rows))
+        return None if others or set(shapes.CHATS) & {*first} else self.keys(rows[0])
+
     def batches(self, tell: Tell = refuse, size: int | None = None) -> Iterator[Batch]:
         """The rows from the start, up to `size` at a time. `tell` hears of those that cannot be
         read."""
@@ -54,7 +61,7 @@ class Source:
         for file in self.files:
             for batch in formats.batches(file, kind, size or formats.SIZE, tell):
                 part = batch if left is None else batch.only(range(min(left, len(batch.rows))))
-                if self.untyped:
+                if self.untyped and not shapes.all_shaped(part.rows):
                     part = Batch(part.source, part.places, [shapes.shaped(r) for r in part.rows])
                 if part.rows:
                     yield part
@@ -112,6 +119,10 @@ def read(source: Source, tell: Tell = refuse) -> Iterator[tuple[Keys, Batch]]:
     """All rows that can be trained on, those that read alike together within a batch."""
     judge = None if source.untyped else soundness.judge(source.said)
     for batch in source.batches(tell):
+        alike = source.alike(batch.rows)
+        if alike and "type" in alike and soundness.all_sound(batch, alike):
+            yield alike, batch
+            continue
         found: dict[str, tuple[Keys, list[int]]] = {}
         keys, name = source.said, ""
         for index, row in enumerate(batch.rows):

@@ -116,6 +116,14 @@ def shaped(row: Row) -> Row:
     return row
 
 
+def all_shaped(rows: Sequence[Row]) -> bool:
+    """Whether `shaped` leaves rows as they are, where their names tell it."""
+    return all(
+        _KNOWN_SET.issuperset(names) and not {"prompt", "completion"} <= {*names}
+        for names in set(map(tuple, rows))
+    )
+
+
 _KNOWN_SET = frozenset(_KNOWN)
 
 

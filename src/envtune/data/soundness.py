@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-from envtune.data.batches import Row
+from envtune.data.batches import Batch, Row
 from envtune.data.shapes import CHAT, TEMPLATED, Keys
 from envtune.settings import upstream
 
@@ -46,6 +46,22 @@ def judge(keys: Keys) -> Callable[[Row], Told | None]:
     return partial(_instruct, columns=columns) if columns else lambda row: None
 
 
+def all_sound(batch: Batch, keys: Keys) -> bool:
+    """Whether rows that read alike are all sound, where that is told at once of all of them."""
+    kind = _type(keys)
+    if kind == "completion":
+        return _all_texts(batch, str(keys.get("field") or "text"))
+    columns = None if kind in (CHAT, TEMPLATED) else _columns(kind)
+    return columns is not None and all(
+        _all_texts(batch, name, or_none=name in columns.optional) for name in columns.all
+    )
+
+
+def _all_texts(batch: Batch, name: str, *, or_none: bool = False) -> bool:
+    kinds = set(map(type, batch.column(name)))
+    return kinds <= ({str, type(None)} if or_none else {str})
+
+
 def _type(keys: Keys) -> Any:
     """The type that keys name, or that those of a layout, a column or turns mean."""
     if keys.get("type"):
@@ -78,6 +94,17 @@ def idler(keys: Keys) -> Callable[[Row], str]:
             "" if any(_plain(row.get(n)).strip() for n in answered) else "an empty answer"
         )
     return lambda row: "" if texts(row, keys)[1].strip() else "an empty answer"
+
+
+def all_teach(batch: Batch, keys: Keys) -> bool:
+    """Whether none of rows that read alike is idle, where that is told at once of all of them."""
+    kind = _type(keys)
+    columns = None if kind in (CHAT, TEMPLATED, "completion") else _columns(kind)
+    answered = columns.answered if columns else (str(keys.get("field") or "text"),)
+    if kind in (CHAT, TEMPLATED, "input_output") or len(answered) > 1:
+        return False
+    said = batch.column(answered[0])
+    return set(map(type, said)) == {str} and all(map(str.strip, said))
 
 
 def _answers(row: Row, keys: Keys) -> bool:

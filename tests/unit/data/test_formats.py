@@ -206,3 +206,28 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl", "c.jsonl"):
         with pytest.raises(OSError):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ('{"a": "x", "a": "y"}', "has a twice"),
+        ('{"a": "x", "a" : "y"}', "has a twice"),
+        ('{"a"\t:"x"}\n{"a": "x", "a": "y"}', "has a twice"),
+        ('{"a": [{}\n{}]}', "not JSON"),
+        ("[1]", "is a list"),
+    ],
+)
+def test_what_is_wrong_among_many_rows_is_found_at_its_line(
+    tmp_path: Path, odd: str, told: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    before, after = '{"a": "x \\" : y"}\n' * 30_000, '{"a": "x"}\n' * 30_000
+    path.write_text(f"{before}{odd}\n{after}")
+    bad: list[BadRow] = []
+    places = [n for batch in formats.batches(str(path), tell=bad.append) for n in batch.places]
+    first = 30_000 + odd.count("}\n{" + '"') + 1
+    assert f":{first}: {told}" in str(bad[0])
+    assert sorted([*places, *(int(one.where.rsplit(":", 1)[1]) for one in bad)]) == list(
+        range(1, 60_001 + odd.count("\n") + 1)
+    )

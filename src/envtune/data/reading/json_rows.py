@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import IO, Any
 
 from envtune.data.batches import BadRow, Row, Tell
-from envtune.data.reading.opening import BOM, LONGEST, decoded, lines
+from envtune.data.reading.opening import BOM, LONGEST, Lines, decoded
 
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 # How a name ends, as programs write it.
 _NAMED = (b'":', b'" :')
+_BLANK = re.compile(rb'"\s+:')
 # From this line on rows are parsed by orjson.
 _FEW = 2000
 Found = tuple[int, Row]  # the line, and the row
@@ -51,20 +52,50 @@ def _whole(line: bytes) -> bool:
 
 
 def _by_line(stream: IO[bytes], path: str, tell: Tell) -> Iterator[Found]:
-    fast: Any = None
-    for number, start, line in lines(stream, path):
-        if number == _FEW:
+    found, fast = Lines(stream, path), None
+    for piece in found.pieces():
+        if fast is None and found.number >= _FEW:
             fast = _orjson()
-        found = _simple(fast, line) if fast is not None else None
-        if found is None:
+        if fast is not None and (rows := _plain(fast, piece)) is not None:
+            yield from enumerate(rows, found.number)
+            found.taken(piece, len(rows))
+        else:
+            yield from _one_by_one(fast, found, piece, tell)
+
+
+def _plain(parse: Any, piece: bytes) -> list[Row] | None:
+    """The rows of lines that are all as programs write them: objects of which no name is written
+    twice and none holds another object. None where one may be otherwise.
+
+    Where no blank is between a name and its colon each line has at least as many marks as its row
+    has names; as many in all are as many in each.
+    """
+    if len(piece) > LONGEST or _BLANK.search(piece):
+        return None
+    lines = piece.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    try:
+        rows = list(map(parse, lines))
+    except ValueError:
+        return None
+    if set(map(type, rows)) != {dict} or piece.count(_NAMED[0]) != sum(map(len, rows)):
+        return None
+    return rows
+
+
+def _one_by_one(parse: Any, found: Lines, piece: bytes, tell: Tell) -> Iterator[Found]:
+    for number, start, line in found.of(piece):
+        simple = _simple(parse, line) if parse is not None else None
+        if simple is None:
             if not line or line.isspace():
                 continue
             try:
-                found = row(line, start, f"{path}:{number}", fast)
+                simple = row(line, start, f"{found.path}:{number}", parse)
             except BadRow as bad:
                 tell(bad)
                 continue
-        yield number, found
+        yield number, simple
 
 
 def _simple(parse: Any, line: bytes) -> Row | None:

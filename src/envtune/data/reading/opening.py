@@ -15,6 +15,8 @@ from envtune.data.batches import BadRow
 # Bytes of a line, or of one row of a list: what is longer is no row, and is not held whole.
 LONGEST = 64 << 20
 _CHUNK = 1 << 20
+# Bytes of whole lines that are looked at together.
+_PIECE = 1 << 18
 # A few bytes of zstd may hold 128 KiB: so many are unpacked at a time.
 _PACKED = 1 << 10
 # Lines without a row between two rows.
@@ -131,28 +133,55 @@ def _look_at_text(first: bytes, path: str) -> None:
         raise BadRow(path, "no rows", f"{what}download the file itself")
 
 
+class Lines:
+    """The lines of a file, some at a time. `number`, counted from 1, and `start`, a byte
+    of the file, are those of the next line.
+
+    Raises BadRow for a line that is too long to be a row, and for empty ones without end, as those
+    of a packed file of nothing.
+    """
+
+    def __init__(self, stream: IO[bytes], path: str) -> None:
+        self.stream, self.path = stream, path
+        self.number, self.start, self.empty = 1, 0, 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """Whole lines, as many as are read at once; each piece is then either `taken` or `of`."""
+        while piece := self.stream.read(_PIECE):
+            if not piece.endswith(b"\n"):
+                piece += self.stream.readline(LONGEST + 1)
+            yield piece
+
+    def taken(self, piece: bytes, count: int) -> None:
+        """Goes on after a piece whose lines are all rows."""
+        self.number += count
+        self.start += len(piece)
+        self.empty = 0
+
+    def of(self, piece: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Number, first byte and bytes of each line of a piece, its end too."""
+        for line in io.BytesIO(piece):
+            size = len(line)
+            if size > LONGEST:
+                what = f"longer than {LONGEST >> 20} MiB: no row is, and its end was not looked for"
+                raise BadRow(f"{self.path}:{self.number}", "too long a line", f"is {what}")
+            if self.start == 0 and line.startswith(BOM):
+                yield self.number, len(BOM), line.removeprefix(BOM)
+            else:
+                yield self.number, self.start, line
+            self.empty = self.empty + 1 if line.isspace() else 0
+            if self.empty > EMPTY:
+                what = f"{EMPTY:,} lines before it are empty, and no more are read"
+                raise BadRow(f"{self.path}:{self.number}", "empty lines", what)
+            self.number += 1
+            self.start += size
+
+
 def lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, int, bytes]]:
-    """Number, first byte and bytes of each line, its end too. Raises BadRow for one that is too
-    long to be a row, and for empty ones without end, as those of a packed file of nothing."""
-    number = start = empty = 0
-    while line := stream.readline(LONGEST + 1):
-        number += 1
-        size = len(line)
-        if size > LONGEST:
-            what = f"is longer than {LONGEST >> 20} MiB: no row is, and its end was not looked for"
-            raise BadRow(f"{path}:{number}", "too long a line", what)
-        if number == 1 and line.startswith(BOM):
-            yield number, len(BOM), line.removeprefix(BOM)
-        else:
-            yield number, start, line
-        start += size
-        if not line.isspace():
-            empty = 0
-            continue
-        empty += 1
-        if empty > EMPTY:
-            what = f"{EMPTY:,} lines before it are empty, and no more are read"
-            raise BadRow(f"{path}:{number}", "empty lines", what)
+    """Number, first byte and bytes of each line, its end too. Raises BadRow, as Lines."""
+    found = Lines(stream, path)
+    for piece in found.pieces():
+        yield from found.of(piece)
 
 
 def decoded(line: bytes, start: int, where: str) -> str:

@@ -112,7 +112,7 @@ class Backend:
             flat = [token for ids in found for token in ids]
             return Encoded(np.array(flat, np.int32), splits)
         if self.shape.metaspace:
-            texts = [self.shape.prefixed(text) for text in texts]
+            texts = self.shape.prefixed(texts)
         ids, splits = self.fast.encode_batch_flat(texts, add_special_tokens=special)
         return Encoded(np.frombuffer(ids, np.int32), np.frombuffer(splits, np.int64))
 
@@ -122,11 +122,11 @@ class Backend:
         if self.fast is None or not texts:
             return
         dice = Random(made.ids[:_SEED].tobytes())
-        count = _LATER if self.compared else _FIRST
-        seen = dice.sample(range(len(texts)), min(count + _ODD * 4, len(texts)))
+        count, odd_ones = (_LATER, _LATER) if self.compared else (_FIRST, _ODD)
+        seen = dice.sample(range(len(texts)), min(count + odd_ones * 4, len(texts)))
         odd = [i for i in seen if not self.shape.plain(texts[i])]
         longest = self.np.argsort(self.np.diff(made.splits))[-_LONGEST:].tolist()
-        chosen = {*seen[:count], *longest, *(odd[: _ODD if not self.compared else _LATER])}
+        chosen = {*seen[:count], *longest, *odd[:odd_ones]}
         rows = [texts[i] for i in sorted(chosen)]
         exact = self.exact.encode_batch_fast(rows, add_special_tokens=special)
         for i, row in zip(sorted(chosen), exact, strict=True):

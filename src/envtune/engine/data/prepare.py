@@ -102,7 +102,8 @@ class Preparing:
         found = self.idle[number] = {}
         for keys, batch in read():
             idle = soundness.idler(keys)
-            for index, row in enumerate(batch.rows):
+            looked_at = () if soundness.all_teach(batch, keys) else batch.rows
+            for index, row in enumerate(looked_at):
                 if why := idle(row):
                     count, first = found.get(why, (0, batch.where(index)))
                     found[why] = (count + 1, first)
@@ -204,7 +205,7 @@ def _carry_out(order: Mapping[str, Any]) -> None:
         result = Preparing(order).result()
         files.write_json(Path(order["result"]), result)
     except OSError as error:
-        error.filename = error.filename or order["out"]  # a write to a full disk names none
+        files.name_room(error, Path(order["out"]))
         exit_, told = of_file(error)
         raise Refused([Problem("", told, exit_)]) from None
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # Stands for a space in SentencePiece's vocabularies.
@@ -43,8 +44,17 @@ class Shape:
             and not self._found.match(text)
         )
 
-    def prefixed(self, text: str) -> str:
-        return _SPACE + text if self.is_prefixed(text) else text
+    def prefixed(self, texts: Sequence[str]) -> list[str]:
+        """Texts with the space that they get, as `rewritten` reads it: of ASCII where they are."""
+        odd = self._odd
+        return [
+            f" {text}" if text[:1] not in odd or self.is_prefixed(text) else text for text in texts
+        ]
+
+    @functools.cached_property
+    def _odd(self) -> frozenset[str]:
+        """How texts begin that may get no space."""
+        return frozenset(("", " ", _SPACE, *(token[0] for token in self.added if token)))
 
     def rewritten(self) -> dict[str, Any] | None:
         """The same tokenizer in parts that fastokens knows, or None where that is not known."""

@@ -37,10 +37,14 @@ def write(folder: Path, rows: Rows, order: Any, mark: str, *, packed: bool) -> l
     size = tokens * sum(_BYTES[_TYPES[c]] for c in columns)
     pieces = np.array_split(order, max(1, -(-size // _SHARD)))
     names = [f"data-{i:05d}-of-{len(pieces):05d}.arrow" for i in range(len(pieces))]
-    shards = [
-        {"file": f"{folder.name}/{name}", **_write(folder / name, rows, piece, columns)}
-        for name, piece in zip(names, pieces, strict=True)
-    ]
+    try:
+        shards = [
+            {"file": f"{folder.name}/{name}", **_write(folder / name, rows, piece, columns)}
+            for name, piece in zip(names, pieces, strict=True)
+        ]
+    except OSError as error:
+        error.add_note(f"{folder.name} needs {size:,}")
+        raise
     _describe(folder, columns, names, mark)
     checkpoints.sync_folder(folder)
     return shards

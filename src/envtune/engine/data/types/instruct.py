@@ -6,10 +6,10 @@ begin with a text's beginning.
 """
 
 import functools
+import itertools
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 from envtune.data.batches import BadRow, Batch, Row, Tell
@@ -39,6 +39,13 @@ class Column:
     def of(self, row: Row) -> Any:
         return self.default if self.optional and self.name not in row else row[self.name]
 
+    def all(self, batch: Batch) -> list[Any]:
+        """Of all rows of a batch; None for one that has not what others have."""
+        found = batch.column(self.name)
+        if self.optional and not any(found) and not any(self.name in row for row in batch.rows):
+            return [self.default] * len(found)
+        return found
+
 
 @dataclass(frozen=True)
 class Form:
@@ -53,6 +60,10 @@ class Form:
             raise TypeError(f"{wrong[0]} is no text")
         return self.text.format(**parts)
 
+    def all(self, batch: Batch) -> list[str]:
+        """Of all rows of a batch."""
+        return list(map(self.of, batch.rows))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -63,31 +74,50 @@ class Layout:
 
     def texts(self, row: Row) -> tuple[str, Any]:
         """Prompt and answer. Raises KeyError for a column that is not there, and TypeError."""
-        parts = dict(zip(self.columns, self._values(row), strict=True))
+        parts = {part: column.of(row) for part, column in self.columns.items()}
         given = _GIVEN[bool(parts.get("system")), bool(parts.get("input"))]
         return self.prompts[given].format(**parts), parts["output"]
 
+    def all_texts(self, batch: Batch) -> tuple[list[str], list[str]] | None:
+        """Prompts and answers of rows all of whose columns are texts; None where one may not be."""
+        try:
+            parts = {part: column.all(batch) for part, column in self.columns.items()}
+        except (KeyError, TypeError):
+            return None
+        if set(map(type, itertools.chain.from_iterable(parts.values()))) - {str}:
+            return None
+        none = [""] * len(batch.rows)
+        given = list(
+            zip(*(map(bool, parts.get(p, none)) for p in ("system", "input")), strict=True)
+        )
+        made: dict[tuple[bool, bool], Iterator[str]] = {}
+        for one in set(given):
+            if not (pieces := self._pieces.get(_GIVEN[one])):
+                return None
+            mask = [other == one for other in given]
+            filled = [
+                itertools.compress(parts[name], mask) if name else itertools.repeat(text)
+                for text, name in pieces
+            ]
+            made[one] = map("".join, zip(*filled, strict=False))
+        return [next(made[one]) for one in given], parts["output"]
+
     @functools.cached_property
-    def _values(self) -> Callable[[Row], Iterable[Any]]:
-        """What a row has for each part."""
-        columns = list(self.columns.values())
-        names = [column.name for column in columns if isinstance(column, Column)]
-
-        def one_by_one(row: Row) -> Iterable[Any]:
-            return [column.of(row) for column in columns]
-
-        if len(names) < len(columns):
-            return one_by_one
-        all_there = itemgetter(*names)
-
-        def values(row: Row) -> Iterable[Any]:
-            try:
-                found: Iterable[Any] = all_there(row)
-            except KeyError:
-                return one_by_one(row)
-            return found
-
-        return values
+    def _pieces(self) -> Mapping[str, list[tuple[str, str]]]:
+        """Each prompt as texts and names of parts in turn, where nothing but these is in it."""
+        found = {}
+        for given, prompt in self.prompts.items():
+            parsed = list(string.Formatter().parse(prompt))
+            if all(
+                not (form or how) and name in (None, *self.columns) for _, name, form, how in parsed
+            ):
+                found[given] = [
+                    piece
+                    for text, name, _, _ in parsed
+                    for piece in ((text, ""), ("", name or ""))
+                    if any(piece)
+                ]
+        return found
 
 
 def layout(kind: str | Mapping[str, Any]) -> Layout | None:
@@ -137,7 +167,7 @@ class Instruct:
     def make(self, batch: Batch, tell: Tell) -> Made:
         import numpy as np
 
-        texts = list(self._texts(batch, tell))
+        texts = self._plain(batch) or list(self._texts(batch, tell))
         made = self.backend.encode(texts, special=True)
         self.backend.prove(texts, made, special=True)
         splits, eos, bos = made.splits, self.backend.loaded.eos_id, self.backend.loaded.bos_id
@@ -166,7 +196,7 @@ class Instruct:
         import numpy as np
 
         lengths = np.diff(splits)
-        empty = [i for i, text in enumerate(texts) if not text]
+        empty = [i for i, text in enumerate(texts) if not text] if "" in texts else []
         for i in np.flatnonzero(lengths > self.limit):
             numbers[splits[i] + self.limit - self.after : splits[i + 1] - self.after] = _OUT
         for i in empty:
@@ -174,6 +204,18 @@ class Instruct:
         lengths = np.minimum(lengths, self.limit)
         lengths[empty] = 0
         return lengths
+
+    def _plain(self, batch: Batch) -> list[str] | None:
+        """Prompts and answers in turn, where nothing of them is to be told."""
+        found = self.layout.all_texts(batch)
+        if found is None or (self.whole and "" in found[0]):
+            return None
+        texts = [text for pair in zip(*found, strict=True) for text in pair]
+        try:
+            "".join([text for text in texts if not text.isascii()]).encode()
+        except UnicodeEncodeError:
+            return None
+        return texts
 
     def _texts(self, batch: Batch, tell: Tell) -> Any:
         for i, row in enumerate(batch.rows):
