@@ -13,7 +13,7 @@ from envtune import files
 
 STOP = "stop"
 OUTCOME = "outcome.json"
-METRICS = "metrics.jsonl"
+METRICS, EVALUATIONS = "metrics.jsonl", "eval/metrics.jsonl"
 # A file for each rank with its process's stamp, and where the stacks of a hang are kept.
 RANKS, STACKS = ".ranks", "stacks"
 
@@ -23,6 +23,7 @@ SUPERVISOR = "ENVTUNE_SUPERVISOR"
 OWNER = "ENVTUNE_OWNER"
 RESUME = "ENVTUNE_RESUME"
 RESUME_FORCE = "ENVTUNE_RESUME_FORCE"
+SAVE_SECONDS = "ENVTUNE_SAVE_SECONDS"
 LAYOUT = "ENVTUNE_CHAT_LAYOUT"
 
 # The states of an outcome, in order; the last three are final.
@@ -42,7 +43,8 @@ class Outcome:
     something of it was done, `step_seconds` the median of the last steps, by the child's clock.
     `checkpoint_bytes` is the size of the last checkpoint, `bytes_to_come` what more is to be saved.
     `tokens` without padding and `seconds` in steps count all starts of the run. `saves`, the
-    seconds in them and those of their checks and digests are of this start alone.
+    seconds in them and those of their checks and digests are of this start alone. `damaged` are
+    the checkpoints that were put aside when the best was to be loaded: name, reason and place.
     """
 
     owner: str = ""
@@ -57,6 +59,7 @@ class Outcome:
     saves: int = 0
     save_seconds: float = 0.0
     verify_seconds: float = 0.0
+    damaged: tuple[dict[str, str], ...] = ()
     early: bool = False
     doing: str = ""
     beats: int = 0

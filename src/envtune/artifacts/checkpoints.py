@@ -39,12 +39,12 @@ def commit(folder: Path, step: int, run: str = "") -> None:
     sync_folder(folder)
 
 
-def rotate(folder: Path, limit: int | None, best: str | None) -> None:
+def rotate(folder: Path, limit: int | None, best: Path | None) -> None:
     """Removes the oldest checkpoints but for `limit` (None: all stay), the newest and the best."""
     if not limit:
         return
     found = [path for path in ours(folder) if committed(path)]
-    kept = {found[-1].name, Path(best).name} if best and found else {p.name for p in found[-1:]}
+    kept = {path.name for path in (*found[-1:], *([best] if best else ()))}
     spare = [path for path in found if path.name not in kept]
     for path in spare[: max(0, len(found) - max(limit, len(kept)))]:
         remove(path)

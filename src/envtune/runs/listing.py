@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from envtune.artifacts import checkpoints
+from envtune.artifacts import best, checkpoints
 from envtune.errors import Refused
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs import folders, lease, record
@@ -96,6 +96,7 @@ def prune(run: Run, paths: list[Path]) -> None:
         for path in paths:
             checkpoints.begin(path, 0)  # half of one counts for none, and is still ours
             shutil.rmtree(path)
+        best.drop_dangling(run.folder / CHECKPOINTS)
 
 
 def _state(run: Run, told: dict[str, Any]) -> str:
