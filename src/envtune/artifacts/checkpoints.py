@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ DAMAGED = "damaged"
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})\Z", re.ASCII)
 # What a removal that was killed leaves.
 _REMOVED = re.compile(r"\.checkpoint-[0-9]+\.removed\Z", re.ASCII)
+
+
+def keys(folder: Path) -> set[str]:
+    """The keys of the runs that made the checkpoints below `folder`, as their manifests say."""
+    found = set()
+    for path in ours(folder):
+        with suppress(OSError, LookupError, TypeError):
+            found.add(str(manifests.read(path)["run"]))
+    return found - {""}
 
 
 def begin(folder: Path, step: int) -> None:

@@ -48,8 +48,6 @@ _MEMORY = {
     "memory/max_allocated (GiB)": "memory",
     "memory/device_reserved (GiB)": "memory_reserved",
 }
-# Logged values that say the same twice, or count the padding too.
-_NOISE = ("num_input_tokens_seen", "ppl", "tokens/", "train_", "memory/device_reserved")
 
 
 class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
@@ -244,11 +242,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self.account.tell("evaluation", **_of_an_event("evaluation", line, told))
 
     def _append(self, path: Path, logged: dict[str, Any]) -> dict[str, Any]:
-        line = {"step": logged["step"]}
-        line |= {k: v for k, v in logged.items() if not k.startswith(_NOISE)}
-        if (tokens := logged.get("num_input_tokens_seen")) is not None:
-            line["tokens"] = tokens
-        line["seconds"] = round(time.monotonic() - self.started, 3)
+        line = channel.line(logged, time.monotonic() - self.started)
         path.parent.mkdir(exist_ok=True)
         with path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
@@ -338,12 +332,7 @@ def _truncate(path: Path, step: int) -> list[dict[str, Any]]:
     """Drops the lines after `step`, which a resumed run writes again; returns the rest."""
     if not path.exists():
         return []
-    lines = [json.loads(line) for line in path.read_text().splitlines() if _whole(line)]
+    lines = filter(None, map(channel.read_line, files.read_bytes(path).splitlines()))
     kept = [line for line in lines if line["step"] <= step]
     files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
     return kept
-
-
-def _whole(line: str) -> bool:
-    """A kill can leave half a line at the end."""
-    return line.startswith("{") and line.endswith("}")

@@ -16,8 +16,8 @@ from typing import Any
 from envtune.artifacts import best, checkpoints
 from envtune.errors import Refused
 from envtune.resolve.owned import CHECKPOINTS
-from envtune.runs import folders, lease, record
-from envtune.runs.contents import COMPLETE, RECORD
+from envtune.runs import folders, lease, record, recordfile
+from envtune.runs.contents import COMPLETE
 from envtune.runs.folders import Run
 from envtune.runs.lease import Lease
 
@@ -39,7 +39,7 @@ class Listed:
 
 def runs(outputs: Path) -> list[Run]:
     """The runs below the outputs, and the newest wherever it lies; the newest first."""
-    there = {path.parent for path in outputs.glob(f"*/{RECORD}")}
+    there = recordfile.below(outputs)
     with suppress(Refused):  # none yet, or one that is gone
         there.add(folders.named(outputs, None).folder)
     made = {folder: folders.read_record(folder) for folder in there}
