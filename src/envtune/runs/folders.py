@@ -93,15 +93,23 @@ def _recovered(config: RunConfig, key: str, outputs: Path, logs: Path) -> Path |
     Refused where a record cannot be read at the moment, and may be that of this run."""
     several = [Path(config.output_dir)] if config.output_dir else sorted(outputs.glob("*/"))
     for folder in several:
-        if key in checkpoints.keys(folder / CHECKPOINTS) and not read_record(folder):
-            if trouble := recordfile.unreadable(folder):
-                raise Refused([trouble])
+        if read_record(folder):
+            continue
+        if (trouble := recordfile.unreadable(folder)) and _may_be(config, folder):
+            raise Refused([trouble])
+        if key in checkpoints.keys(folder / CHECKPOINTS):
             prefix, number = naming.counted(folder.name)
             record = recordfile.first(folder.name, prefix, number, key, logs / folder.name)
             if _named(config, record):
                 recordfile.make_anew(folder, record)
                 return folder
     return None
+
+
+def _may_be(config: RunConfig, folder: Path) -> bool:
+    """Whether a folder's name is one that a run of this configuration would have."""
+    mine = {"-".join(naming.parts(config)), config.setting("FORCE_RUN_NAME")}
+    return bool(config.output_dir or {folder.name, naming.counted(folder.name)[0]} & mine)
 
 
 def _named(config: RunConfig, record: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from envtune.runs import folders, recordfile
 from envtune.runs.contents import COMPLETE, RECORD, REPORT
 from envtune.runs.folders import Run
 from envtune.settings.own import OWN, SERVE_FLAGS
+from envtune.settings.own.training import RESUME_FROM
 from envtune.settings.typed import Setting
 
 LOG = logging.getLogger("envtune")
@@ -65,6 +66,7 @@ def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConf
     default = {name: Value(setting.default, "envtune") for name, setting in OWN.items()}
     data = read_resolved(run.folder)
     made = {**default, **{key: Value(**value) for key, value in data["settings"].items()}}
+    made[RESUME_FROM] = default[RESUME_FROM]  # what a start began anew, the next one goes on with
     today = {name: _over(made.get(name), name, given) for name, given in (own or {}).items()}
     return RunConfig(
         axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
