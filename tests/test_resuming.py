@@ -24,7 +24,7 @@ EVALUATED = {
     "AXOLOTL_EVAL_STEPS": "5",
     "AXOLOTL_MAX_STEPS": "20",
     "AXOLOTL_LR_SCHEDULER": "constant",
-    "AXOLOTL_SAVE_TOTAL_LIMIT": "2",
+    "AXOLOTL_SAVE_TOTAL_LIMIT": "9",
     "AXOLOTL_LOAD_BEST_MODEL_AT_END": "true",
 }
 
@@ -48,16 +48,6 @@ def test_off_begins_an_unfinished_run_anew_and_loses_nothing(
     assert (kept / "metrics.jsonl").read_bytes() == before
     assert losses(run) == losses(lora)
     assert (run / "adapter" / ADAPTER).read_bytes() == (lora / "adapter" / ADAPTER).read_bytes()
-
-
-def test_latest_is_what_happens_by_itself(
-    entrypoint: Entrypoint, lora: Path, forking: dict[str, str]
-) -> None:
-    run, new, _ = interrupted(entrypoint, lora)
-    result = entrypoint.run(**{NAMED: "latest"}, **forking)
-    assert result.code == 0, result.err[-3000:]
-    assert f"resuming from {new.name}" in result.err
-    assert losses(run) == losses(lora)
 
 
 def test_a_path_is_where_a_new_run_begins_whichever_of_the_two_names_says_it(
@@ -110,7 +100,7 @@ def evaluated(once: Once, settings: dict[str, str], forking: dict[str, str]) -> 
     return once("evaluated", lambda folder: Entrypoint(folder, more).train())
 
 
-def test_the_best_checkpoint_has_a_link_and_is_kept(evaluated: Path) -> None:
+def test_the_best_checkpoint_has_a_link_and_is_the_result(evaluated: Path) -> None:
     told = evaluations(evaluated)
     first = min((step for step in told if step and step % 5 == 0), key=lambda s: (told[s], s))
     link = evaluated / "checkpoints" / best.LINK
@@ -122,15 +112,11 @@ def test_the_best_checkpoint_has_a_link_and_is_kept(evaluated: Path) -> None:
 def test_a_best_that_is_damaged_is_not_loaded_and_the_next_best_is(
     entrypoint: Entrypoint, evaluated: Path, forking: dict[str, str]
 ) -> None:
-    """It is damaged while the training goes on: the newest is compared at the start, it is not."""
-    settings = EVALUATED | {"AXOLOTL_SAVE_TOTAL_LIMIT": "9"}
-    whole = Entrypoint(entrypoint.folder / "whole", entrypoint.settings)
-    whole.folder.mkdir()
-    run = whole.train(**settings, **forking)
+    """A start compares the newest with its digests; the best is another, and is as well."""
+    run = evaluated
     told = {s: v for s, v in evaluations(run).items() if s and s % 5 == 0}
     ordered = sorted(told, key=lambda step: (told[step], step))
-    again = Entrypoint(entrypoint.folder, entrypoint.settings)
-    copy = again.folder / "outputs" / run.name
+    copy = entrypoint.folder / "outputs" / run.name
     shutil.copytree(run, copy, symlinks=True)
     shutil.rmtree(copy / "adapter")
     (copy / ".complete").unlink()
@@ -144,7 +130,7 @@ def test_a_best_that_is_damaged_is_not_loaded_and_the_next_best_is(
     (path / ADAPTER).write_bytes(content)
     state = copy / "checkpoints" / "checkpoint-15" / "trainer_state.json"
     _make_best(copy / "checkpoints", bad, state)
-    result = again.run(**settings, **forking)
+    result = entrypoint.run(**EVALUATED, **{NAMED: "latest"}, **forking)
     assert result.code == 0, result.err[-3000:]
     assert re.search(
         rf"the best, checkpoint-{bad}, is damaged: {ADAPTER} has other bytes", result.err
@@ -188,3 +174,13 @@ def test_saves_by_epoch_are_one_for_each_and_one_is_enough_to_keep(
     assert [path.name for path in checkpoints.named(run / "checkpoints")] == ["checkpoint-38"]
     assert read(run / "run.json")["stages"]["train"]["saves"] == 2
     assert losses(run) == losses(lora)
+
+
+def test_two_processes_save_by_time_and_load_the_same_best(entrypoint: Entrypoint) -> None:
+    more = {"AXOLOTL_MAX_STEPS": "4", "AXOLOTL_SAVE_STEPS": "2", "AXOLOTL_EVAL_STEPS": "2"}
+    run = entrypoint.train(**EVALUATED | more, NPROC="2", SFT_SAVE_MINUTES="0.000001")
+    saved = [checkpoints.step_of(path) for path in checkpoints.named(run / "checkpoints")]
+    assert saved == [1, 2, 3, 4]
+    link = run / "checkpoints" / best.LINK
+    assert os.readlink(link) in ("checkpoint-2", "checkpoint-4")
+    assert (link / ADAPTER).read_bytes() == (run / "adapter" / ADAPTER).read_bytes()
