@@ -109,8 +109,8 @@ drill-disks: $(VENV)/.dev ## fill the disk at every write of a training (STRIDE=
 drill-failures: $(VENV)/.dev ## stage 63 failures and 4 hangs in real trainings, and look at each exit code and reason
 	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -n 0 -s tests/test_failures.py tests/test_hanging.py
 
-drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 56 ways and start again (TEST_SEED=n repeats one)
-	DRILL=1 $(BIN)/pytest -q -s tests/test_damaged.py
+drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 56 ways, all else in 32, and start again (TEST_SEED=n repeats one)
+	DRILL=1 $(BIN)/pytest -q -s tests/test_damaged.py tests/test_mended.py
 
 drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 DRILL=1 $(BIN)/pytest -q -s tests/test_tokens.py tests/test_prepared.py

@@ -6,14 +6,16 @@ is not part of it: torchrun, accelerate and Axolotl each lose or change it.
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from envtune import files
 
 STOP = "stop"
 OUTCOME = "outcome.json"
-METRICS = "metrics.jsonl"
+METRICS, EVALUATIONS = "metrics.jsonl", "eval/metrics.jsonl"
 # A file for each rank with its process's stamp, and where the stacks of a hang are kept.
 RANKS, STACKS = ".ranks", "stacks"
 
@@ -23,6 +25,7 @@ SUPERVISOR = "ENVTUNE_SUPERVISOR"
 OWNER = "ENVTUNE_OWNER"
 RESUME = "ENVTUNE_RESUME"
 RESUME_FORCE = "ENVTUNE_RESUME_FORCE"
+SAVE_SECONDS = "ENVTUNE_SAVE_SECONDS"
 LAYOUT = "ENVTUNE_CHAT_LAYOUT"
 
 # The states of an outcome, in order; the last three are final.
@@ -30,6 +33,13 @@ STATES = ("starting", "data", "model", "training", "stopped", "finished", "faile
 FINAL = STATES[4:]
 # What is done while training.
 STEP, EVALUATION, SAVE = "step", "evaluation", "save"
+
+
+# Logged values that say the same twice, or count the padding too.
+_NOISE = ("num_input_tokens_seen", "ppl", "tokens/", "train_", "memory/device_reserved")
+
+
+_KINDS: dict[type, Any] = {str: str, int: int, float: (int, float), bool: bool, tuple: list}
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Outcome:
     something of it was done, `step_seconds` the median of the last steps, by the child's clock.
     `checkpoint_bytes` is the size of the last checkpoint, `bytes_to_come` what more is to be saved.
     `tokens` without padding and `seconds` in steps count all starts of the run. `saves`, the
-    seconds in them and those of their checks and digests are of this start alone.
+    seconds in them and those of their checks and digests are of this start alone. `damaged` are
+    the checkpoints that were put aside when the best was to be loaded: name, reason and place.
     """
 
     owner: str = ""
@@ -57,6 +68,7 @@ class Outcome:
     saves: int = 0
     save_seconds: float = 0.0
     verify_seconds: float = 0.0
+    damaged: tuple[dict[str, str], ...] = ()
     early: bool = False
     doing: str = ""
     beats: int = 0
@@ -77,10 +89,20 @@ def read_outcome(run_dir: Path, owner: str | None = None) -> Outcome | None:
     With an `owner` only the account of a process that this supervisor started.
     """
     try:
-        outcome = replace(Outcome(), **files.read_json(run_dir / OUTCOME))
+        outcome = outcome_of(files.read_json(run_dir / OUTCOME))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return outcome if owner is None or outcome.owner == owner else None
+
+
+def outcome_of(told: Mapping[str, Any]) -> Outcome:
+    """An account as JSON holds it. Raises ValueError or TypeError where it is none."""
+    outcome, usual = replace(Outcome(), **told), asdict(Outcome())
+    for name, value in told.items():
+        kinds = (str, type(None)) if name == "checkpoint" else _KINDS[type(usual[name])]
+        if not isinstance(value, kinds):
+            raise TypeError(f"{name} is {value!r}")
+    return outcome
 
 
 def request_stop(run_dir: Path) -> None:
@@ -103,6 +125,30 @@ def forget_ranks(run_dir: Path) -> None:
     shutil.rmtree(run_dir / RANKS, ignore_errors=True)
 
 
+def line(logged: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """A line of metrics.jsonl of what the Trainer logs; `seconds` in steps over all starts."""
+    told = {"step": logged["step"]}
+    told |= {name: value for name, value in logged.items() if not name.startswith(_NOISE)}
+    if (tokens := logged.get("num_input_tokens_seen")) is not None:
+        told["tokens"] = tokens
+    return {**told, "seconds": round(seconds, 3)}
+
+
+def read_line(text: str | bytes) -> dict[str, Any]:
+    """What a line of metrics.jsonl holds; nothing where it is half of one, or none at all."""
+    try:
+        told = files.parse(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) and _is_measured(told) else {}
+
+
+def _is_measured(told: Mapping[str, Any]) -> bool:
+    numbers = [told.get("seconds"), *(told[name] for name in ("loss", "eval_loss") if name in told)]
+    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    return plain and type(told.get("step")) is int and len(numbers) > 1
+
+
 def process_stamp(pid: int) -> str | None:
     """A name for a process that no later process of the same number shares."""
     try:
@@ -113,5 +159,6 @@ def process_stamp(pid: int) -> str | None:
 
 
 def alive(stamp: str) -> bool:
-    """Whether the process behind a stamp still runs."""
-    return process_stamp(int(stamp.split(":", maxsplit=1)[0])) == stamp
+    """Whether the process behind a stamp still runs; of what is no stamp there is none."""
+    pid = stamp.split(":", maxsplit=1)[0]
+    return pid.isdecimal() and process_stamp(int(pid)) == stamp

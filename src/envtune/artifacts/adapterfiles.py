@@ -45,10 +45,17 @@ def adapter(folder: Path) -> Adapter:
 
 def base(folder: Path) -> Base:
     """A base model whose files are whole."""
-    tensors: dict[str, Any] = {}
-    for shard in shards(folder):
-        tensors |= weights.header(folder / shard)
-    return Base(modelfiles.read_json(folder / "config.json"), tensors, tokenizer(folder))
+    config = modelfiles.read_json(folder / "config.json")
+    return Base(config, tensors(folder), tokenizer(folder))
+
+
+def tensors(folder: Path) -> dict[str, Any]:
+    """The entries of a model's headers; empty where it has no safetensors."""
+    return {
+        name: entry
+        for shard in shards(folder)
+        for name, entry in weights.header(folder / shard).items()
+    }
 
 
 def shards(folder: Path) -> list[str]:

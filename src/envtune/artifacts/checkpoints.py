@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})\Z", re.ASCII)
 _REMOVED = re.compile(r"\.checkpoint-[0-9]+\.removed\Z", re.ASCII)
 
 
+def keys(folder: Path) -> set[str]:
+    """The keys of the runs that made the checkpoints below `folder`, as their manifests say."""
+    found = set()
+    for path in ours(folder):
+        with suppress(OSError, LookupError, TypeError):
+            found.add(str(manifests.read(path)["run"]))
+    return found - {""}
+
+
 def begin(folder: Path, step: int) -> None:
     """Marks a checkpoint as ours before its first file: half of one may be deleted."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,12 +49,12 @@ def commit(folder: Path, step: int, run: str = "") -> None:
     sync_folder(folder)
 
 
-def rotate(folder: Path, limit: int | None, best: str | None) -> None:
+def rotate(folder: Path, limit: int | None, best: Path | None) -> None:
     """Removes the oldest checkpoints but for `limit` (None: all stay), the newest and the best."""
     if not limit:
         return
     found = [path for path in ours(folder) if committed(path)]
-    kept = {found[-1].name, Path(best).name} if best and found else {p.name for p in found[-1:]}
+    kept = {path.name for path in (*found[-1:], *([best] if best else ()))}
     spare = [path for path in found if path.name not in kept]
     for path in spare[: max(0, len(found) - max(limit, len(kept)))]:
         remove(path)

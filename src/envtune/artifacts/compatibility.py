@@ -12,6 +12,7 @@ from envtune.artifacts.adapters import (
     Base,
     Embedding,
     Layers,
+    Tensors,
     embeddings,
     lora_pairs,
     rank,
@@ -39,6 +40,21 @@ def problems(adapter: Adapter, base: Base) -> list[str]:
         *_lost_tokens(adapter, base, trained),
         *_lost_rows(adapter, base, trained),
     ]
+
+
+def of_another(adapter: Adapter, base: Base) -> list[str]:
+    """How an adapter's layers are not those of a model, one line each."""
+    return [*_strangers(adapter, base), *_other_sizes(adapter, base, embeddings(adapter, base))]
+
+
+def other_shapes(tensors: Tensors, base: Tensors) -> list[str]:
+    """How a model's weights are not those of another; either may have grown by tokens."""
+    if not tensors or not base:
+        return []
+    shared = sorted(tensors.keys() & base.keys())
+    shapes = [(name, list(tensors[name]["shape"]), list(base[name]["shape"])) for name in shared]
+    other = [_misfit(name, one, two) for name, one, two in shapes if one[1:] != two[1:]]
+    return other if shared else ["they have no tensor in common"]
 
 
 def _not_lora(adapter: Adapter) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.artifacts import weights
 
 MANIFEST = "envtune.json"
 _STATE = "trainer_state.json"
@@ -42,8 +43,19 @@ def write(folder: Path, step: int, run: str) -> None:
     for name, path in sorted(_listed(folder).items()):
         if name != MANIFEST:
             size, digest = _digest(path, sync=True)
-            told[name] = {"bytes": size, "xxh3": digest}
+            told[name] = {"bytes": size, "xxh3": digest, **_tensors(path)}
     files.write_json(folder / MANIFEST, {"step": step, "run": run, "files": told})
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """Of a file of weights the dtype and shape of each tensor, as its header says."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        entries = weights.header(path)
+    except weights.UNREADABLE:
+        return {}  # what a training saves is looked at before
+    return {"tensors": {name: [e["dtype"], *e["shape"]] for name, e in sorted(entries.items())}}
 
 
 def read(folder: Path) -> Any:
@@ -154,8 +166,20 @@ def _changed(path: Path | None, name: str, told: Any) -> Iterator[str]:
         yield f"{name} is no file any more"
     elif found.st_size != (told["bytes"] if isinstance(told, dict) else told):
         yield f"{name} has another size than it was written with"
-    elif isinstance(told, dict) and _digest(path)[1] != told["xxh3"]:
-        yield f"{name} has other bytes than it was written with"
+    elif isinstance(told, dict):
+        if "tensors" in told and (other := _other_tensors(path, told["tensors"])):
+            yield f"{name} {other}"
+        if _digest(path)[1] != told["xxh3"]:
+            yield f"{name} has other bytes than it was written with"
+
+
+def _other_tensors(path: Path, told: Any) -> str:
+    """What tells another model's weights from damaged ones: names, dtypes and shapes."""
+    found = _tensors(path).get("tensors", {})
+    if not isinstance(told, dict) or found.keys() != told.keys():
+        return "has other tensors than it was written with"
+    other = next((name for name in found if found[name] != told[name]), None)
+    return f"has {other} as {found[other]}, and not as {told[other]}" if other else ""
 
 
 def _digest(path: Path, *, sync: bool = False) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from envtune.resolve.config import Facts
 from envtune.resolve.facts import READERS
 from envtune.resolve.parallel import PRESET
 from envtune.settings import documents, upstream
-from envtune.settings.own.training import RUN_NAME
+from envtune.settings.own.training import LATEST, OFF, RESUME_FROM, RUN_NAME
 from envtune.settings.paths import DATASETS, near_file
 from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Setting, Settings
@@ -27,10 +27,8 @@ from envtune.settings.typed import Setting, Settings
 _CHECKPOINT = "trainer_state.json"
 # What others say in the place of a checkpoint's path.
 _WORDS = {
-    "latest": "an unfinished run goes on from its newest checkpoint by itself: unset it",
-    "true": "an unfinished run goes on from its newest checkpoint by itself: unset it",
-    "off": "unset it: what is to begin anew is told by moving the run's checkpoints away",
-    "false": "unset it: what is to begin anew is told by moving the run's checkpoints away",
+    **dict.fromkeys(("latest", "true"), f"unset it: {RESUME_FROM}={LATEST} is the default"),
+    **dict.fromkeys(("off", "false"), f"what is to begin anew is told by {RESUME_FROM}={OFF}"),
 }
 
 
@@ -118,6 +116,16 @@ def _checkpoint(settings: Settings) -> Iterator[Problem]:
     elif (folder / manifests.MANIFEST).exists() and not checkpoints.committed(folder):
         told = f"{folder} is not whole: its files are not those of its {manifests.MANIFEST}"
         yield Problem(given.name, f"{told}; name another checkpoint")
+    else:
+        yield from _beyond(settings, given)
+
+
+def _beyond(settings: Settings, given: Setting) -> Iterator[Problem]:
+    """A step behind the last one, where the settings say which that is."""
+    last, step = _set(settings, "max_steps"), checkpoints.state(Path(given.value))["global_step"]
+    if last is not None and 0 < last.value < step:
+        what = f"{given.value} is of step {step} and {last.name} is {last.value}"
+        yield Problem(given.name, f"{what}; raise that, or name an earlier checkpoint")
 
 
 def _plugins(settings: Settings) -> Iterator[Problem]:

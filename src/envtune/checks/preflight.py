@@ -23,6 +23,7 @@ from envtune.errors import NothingSet, Problem, Refused
 from envtune.machine import certificates
 from envtune.resolve import accelerate_flags, owned
 from envtune.resolve.config import Facts
+from envtune.settings.own.training import OFF, RESUME_FROM
 from envtune.settings.typed import Settings
 from envtune.supervise import finish
 from envtune.transfer import remote
@@ -139,7 +140,15 @@ def _pretended(settings: Settings, facts: Facts) -> Iterator[str]:
 
 def _again(settings: Settings, facts: Facts) -> Iterator[str]:
     if settings.get("SFT_RERUN"):
-        yield "SFT_RERUN: every start after a finished one trains again"
+        yield (
+            "SFT_RERUN: every start after a finished one trains again; an unfinished run goes on "
+            f"({RESUME_FROM}={OFF} begins it anew)"
+        )
+    if settings.get(RESUME_FROM) == OFF:
+        yield (
+            f"{RESUME_FROM}={OFF}: every start of an unfinished run begins anew, a restarted "
+            "container's too"
+        )
 
 
 WARNINGS: tuple[Callable[[Settings, Facts], Iterable[str]], ...] = (

@@ -6,6 +6,7 @@ tells little. The plugin writes metrics.jsonl and outcome.json into the run fold
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -27,6 +28,7 @@ from envtune.engine.layouts import written
 from envtune.engine.packing import order, sampler
 from envtune.engine.saving import Saves
 from envtune.engine.trainer import (
+    BeyondTheEnd,
     SeededGroups,
     end_at_the_last_step,
     go_on_in_a_stream,
@@ -39,7 +41,6 @@ from envtune.resolve.owned import CHECKPOINTS
 from envtune.settings import sources
 from envtune.supervise.trackers import KEYS
 
-_EVALUATIONS = Path("eval") / "metrics.jsonl"
 # Seconds between two steps shown in outcome.json.
 _SHOW = 0.5
 # What events call by another name than the Trainer and Axolotl, and in bytes.
@@ -47,8 +48,6 @@ _MEMORY = {
     "memory/max_allocated (GiB)": "memory",
     "memory/device_reserved (GiB)": "memory_reserved",
 }
-# Logged values that say the same twice, or count the padding too.
-_NOISE = ("num_input_tokens_seen", "ppl", "tokens/", "train_", "memory/device_reserved")
 
 
 class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
@@ -204,17 +203,21 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.metrics = account.run_dir / channel.METRICS
         self.supervisor = os.environ.get(channel.SUPERVISOR)
         self.stopping = False
-        self.started = time.monotonic()
+        self.save_every = float(os.environ.get(channel.SAVE_SECONDS) or math.inf)
+        self.started = self.saved = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
+        if state.global_step > state.max_steps:
+            told = f"it is of step {state.global_step} and the training ends at {state.max_steps}"
+            raise BeyondTheEnd(told)
         if self.account.main:
             # The first evaluation is of the step before the first: it is another's, or comes anew.
             last = state.global_step - (not _goes_on(os.environ.get(channel.RESUME)))
             kept = _truncate(self.metrics, last)
             # Time goes on where the resumed checkpoint was, so that rates stay true.
             self.started -= kept[-1]["seconds"] if kept else 0.0
-            _truncate(self.account.run_dir / _EVALUATIONS, last)
+            _truncate(self.account.run_dir / channel.EVALUATIONS, last)
             tracking.note(self.account.run_dir, os.environ.get("MLFLOW_TRACKING_URI", ""))
         resumed = os.environ.get(channel.RESUME)
         self.account.tell("resumed", step=state.global_step, checkpoint=resumed)
@@ -235,15 +238,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             told = self._append(self.metrics, line)
             self.account.tell("step", max_steps=state.max_steps, **_of_an_event("step", line, told))
         elif "eval_loss" in line:
-            told = self._append(self.account.run_dir / _EVALUATIONS, line)
+            told = self._append(self.account.run_dir / channel.EVALUATIONS, line)
             self.account.tell("evaluation", **_of_an_event("evaluation", line, told))
 
     def _append(self, path: Path, logged: dict[str, Any]) -> dict[str, Any]:
-        line = {"step": logged["step"]}
-        line |= {k: v for k, v in logged.items() if not k.startswith(_NOISE)}
-        if (tokens := logged.get("num_input_tokens_seen")) is not None:
-            line["tokens"] = tokens
-        line["seconds"] = round(time.monotonic() - self.started, 3)
+        line = channel.line(logged, time.monotonic() - self.started)
         path.parent.mkdir(exist_ok=True)
         with path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
@@ -251,10 +250,12 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         self.account.note(step=state.global_step)
-        if state.global_step < state.max_steps and _any_rank(self._asked(), args.device):
-            self.stopping = True
-            control.should_save = True
-            control.should_training_stop = True
+        if state.global_step < state.max_steps:
+            due = time.monotonic() - self.saved >= self.save_every
+            stop, save = _any_rank((self._asked(), due), args.device)
+            self.stopping = self.stopping or stop
+            control.should_save = control.should_save or save or stop
+            control.should_training_stop = control.should_training_stop or stop
         return control
 
     def _asked(self) -> bool:
@@ -268,6 +269,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         folder, before = self.saves.commit(state), self.account.outcome
+        self.saved = time.monotonic()
         self.account.update(checkpoint=str(folder), **self.saves.told(), **self._totals(state))
         self.account.tell(
             "save", step=state.global_step, **_of_a_save(before, self.account.outcome)
@@ -279,7 +281,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self.account.update(state="stopped", **self._totals(state))
             raise SystemExit(0)
         early = state.global_step < state.max_steps  # by early stopping or a loss watchdog
-        self.account.update(step=state.global_step, early=early, **self._totals(state))
+        told = {**self.saves.told(), **self._totals(state)}
+        self.account.update(step=state.global_step, early=early, **told)
 
     def _totals(self, state: Any) -> dict[str, Any]:
         """Tokens and seconds over all starts of the run."""
@@ -316,25 +319,20 @@ def _make_ranks_on_cpu(cfg: Any) -> None:
     )
 
 
-def _any_rank(flag: bool, device: Any) -> bool:
-    """Whether any rank says so; all ranks get the same answer at the same step."""
+def _any_rank(flags: tuple[bool, ...], device: Any) -> tuple[bool, ...]:
+    """Whether any rank says so, of each; all ranks get the same answer at the same step."""
     if not torch.distributed.is_initialized():
-        return flag
-    flags = torch.tensor([int(flag)], device=device)
-    torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-    return bool(flags.item())
+        return flags
+    told = torch.tensor([int(flag) for flag in flags], device=device)
+    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+    return tuple(map(bool, told.tolist()))
 
 
 def _truncate(path: Path, step: int) -> list[dict[str, Any]]:
     """Drops the lines after `step`, which a resumed run writes again; returns the rest."""
     if not path.exists():
         return []
-    lines = [json.loads(line) for line in path.read_text().splitlines() if _whole(line)]
+    lines = filter(None, map(channel.read_line, files.read_bytes(path).splitlines()))
     kept = [line for line in lines if line["step"] <= step]
     files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
     return kept
-
-
-def _whole(line: str) -> bool:
-    """A kill can leave half a line at the end."""
-    return line.startswith("{") and line.endswith("}")

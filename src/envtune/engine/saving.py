@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from envtune import files
-from envtune.artifacts import checkpoints, weights
+from envtune.artifacts import best, checkpoints, manifests, weights
 from envtune.engine.trainer import NotFinite
 from envtune.runs.contents import RECORD
 
@@ -25,7 +25,11 @@ class Saves:
     def __init__(self, trainer: Any, run_dir: Path, *, main: bool) -> None:
         self.trainer, self.main = trainer, main
         self.run = _key(run_dir)
-        self.limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None
+        args = trainer.args
+        self.limit, args.save_total_limit = args.save_total_limit, None
+        self.by = best.rating(args.metric_for_best_model, args.greater_is_better)
+        self.load, trainer._load_best_model = trainer._load_best_model, self._load_best
+        self.damaged: list[dict[str, str]] = []
         self.count, self.seconds, self.checked, self.begun = 0, 0.0, 0.0, 0.0
         self.save, trainer._save_checkpoint = trainer._save_checkpoint, self._marked
 
@@ -49,18 +53,48 @@ class Saves:
             checkpoints.commit(folder, state.global_step, self.run)
         self.checked += time.monotonic() - started
         if self.main:
-            checkpoints.rotate(folder.parent, self.limit, state.best_model_checkpoint)
+            found = best.find(folder.parent, state.log_history, self.by)
+            best.point(folder.parent, found)
+            checkpoints.rotate(folder.parent, self.limit, found)
         self.count += 1
         self.seconds += time.monotonic() - self.begun
         return folder
 
+    def _load_best(self) -> None:
+        """Loads the best whose every byte is as it was written, on all ranks the same one; where
+        none is left the weights of the last step stay."""
+        found = _of_rank_0(self._whole_best() if self.main else None)
+        self.trainer.state.best_model_checkpoint = found
+        if found is not None:
+            self.load()
+
+    def _whole_best(self) -> str | None:
+        """What is not whole is put aside. Raises OSError where that cannot be told."""
+        folder, history = Path(self.trainer.args.output_dir), self.trainer.state.log_history
+        while (found := best.find(folder, history, self.by)) is not None:
+            reason = manifests.problem(found, checkpoints.step_of(found), self.run)
+            if reason is None:
+                return str(found)
+            kept = checkpoints.put_aside(found)
+            self.damaged.append({"checkpoint": found.name, "reason": reason, "kept": str(kept)})
+            best.point(folder, best.find(folder, history, self.by))
+        return None
+
     def told(self) -> dict[str, Any]:
         """For the outcome: saves and seconds of this start; the share of checks and digests."""
         return {
+            "damaged": tuple(self.damaged),
             "saves": self.count,
             "save_seconds": round(self.seconds, 3),
             "verify_seconds": round(self.checked, 3),
         }
+
+
+def _of_rank_0(found: str | None) -> str | None:
+    told = [found]
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(told)
+    return told[0]
 
 
 def _key(run_dir: Path) -> str:

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length
 
+from envtune.engine import batches
 from envtune.errors import Exit
 from envtune.failures.table import recognise
 
@@ -24,6 +25,10 @@ _VOLUME = (errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOSPC, errno.ETIMEDOUT)
 
 class NotLoaded(Exception):
     """A checkpoint cannot be loaded: what the loader said."""
+
+
+class BeyondTheEnd(Exception):
+    """A checkpoint is of a step behind the last one of the settings."""
 
 
 class NotFinite(Exception):
@@ -65,16 +70,10 @@ def stop_where_not_finite(trainer: Any) -> None:
         loss = take_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
             told = f"the loss of step {trainer.state.global_step + 1} is {loss.mean().item()}"
-            raise NotFinite(f"{told}, on a batch of {_described(inputs)}")
+            raise NotFinite(f"{told}, on a batch of {batches.described(trainer, inputs)}")
         return loss
 
     trainer.training_step = checked
-
-
-def _described(inputs: Any) -> str:
-    """The shape of a batch: rows and tokens of each."""
-    shape = getattr(inputs.get("input_ids") if isinstance(inputs, dict) else None, "shape", None)
-    return f"{shape[0]} rows of {shape[-1]} tokens" if shape else "its rows"
 
 
 def end_at_the_last_step(trainer: Any) -> None:

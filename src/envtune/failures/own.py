@@ -8,8 +8,16 @@ ROWS = (
         Exit.CONFIG,
         r"^envtune\S*\.NotLoaded\b",
         "the checkpoint cannot be loaded",
-        "name another one in AXOLOTL_RESUME_FROM_CHECKPOINT, or unset it",
+        "name another one in SFT_RESUME_FROM (or AXOLOTL_RESUME_FROM_CHECKPOINT), or unset it",
         "envtune.engine.trainer.NotLoaded: UnpicklingError: invalid load key",
+    ),
+    row(
+        Exit.CONFIG,
+        r"^envtune\S*\.BeyondTheEnd\b",
+        "the checkpoint is of a later step than the last",
+        "raise AXOLOTL_NUM_EPOCHS or AXOLOTL_MAX_STEPS to go on from it, or name an earlier one in "
+        "SFT_RESUME_FROM",
+        "envtune.engine.trainer.BeyondTheEnd: it is of step 9 and the training ends at 2",
     ),
     row(
         Exit.ARTIFACT,
@@ -39,8 +47,8 @@ ROWS = (
         Exit.CONFIG,
         r"^envtune\S*\.OtherOrder\b",
         "the checkpoint was made with other batches",
-        "name another checkpoint or none in AXOLOTL_RESUME_FROM_CHECKPOINT, or go on all the same "
-        "with SFT_RESUME_FORCE=true",
+        "name another checkpoint in SFT_RESUME_FROM, or go on all the same with "
+        "SFT_RESUME_FORCE=true",
         "envtune.engine.packing.order.OtherOrder: seed was 1 and is 2",
     ),
     row(

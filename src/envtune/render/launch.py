@@ -9,6 +9,7 @@ from envtune.machine.rendezvous import FLAGS, VARIABLES, Rendezvous
 from envtune.resolve import accelerate_flags
 from envtune.resolve.config import RunConfig
 from envtune.settings import paths
+from envtune.settings.own.training import SAVE_MINUTES
 
 _WITHOUT_KEY = ("offline", "dryrun", "disabled")
 API_KEY = "VLLM_API_KEY"
@@ -222,6 +223,8 @@ def _environment(
         env[channel.RESUME] = resume
     if config.setting("SFT_RESUME_FORCE"):
         env[channel.RESUME_FORCE] = "1"
+    if minutes := config.setting(SAVE_MINUTES):
+        env[channel.SAVE_SECONDS] = str(minutes * 60)
     if layout := config.setting("SFT_CHAT_LAYOUT"):
         env[channel.LAYOUT] = layout
     return {**_defaults(config, place, env), **env}

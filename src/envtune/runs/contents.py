@@ -16,6 +16,8 @@ from envtune.settings.own.stages import QUANTISED
 RECORD, COMPLETE, REPORT = "run.json", ".complete", "report.json"
 # The same for a browser.
 PAGE = "report.html"
+# What run.json says once more: a disk that damages the one seldom damages both.
+COPY = f"config/{RECORD}"
 CARD, CONFIG, DATA, EVAL, OUT = "README.md", "config", "data", "eval", ".publish"
 ADAPTER, MODEL = "adapter", "model"
 # Rows as they are trained, with their mask, and the page of them.

@@ -4,6 +4,7 @@ Two starts at once never train the same thing twice: finding and claiming happen
 a lock on the outputs folder, and training under the run's own lease (`lease`).
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from envtune import files
+from envtune.artifacts import checkpoints
 from envtune.errors import Problem, Refused
 from envtune.resolve.config import RunConfig
-from envtune.runs import contents, naming
+from envtune.resolve.owned import CHECKPOINTS
+from envtune.runs import contents, naming, recordfile
 from envtune.runs.contents import COMPLETE, RECORD
 from envtune.runs.lease import lock
 from envtune.runs.naming import RunName
 
+LOG = logging.getLogger("envtune")
 LATEST = "latest.txt"
 # Names in the way that a line shows.
 _SHOWN = 8
-# A record and a name of a neighbour's are no longer than this, bytes; nor is a pointer to a run.
-_LARGEST, _LONGEST = 16 << 20, 4096
-_KEYS = {"name", "prefix", "number", "key", "logs"}
+# No pointer to a run is longer, bytes.
+_LONGEST = 4096
+read_record = recordfile.read
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,6 @@ class Run:
         return folder / (f"node{node}.log" if node else "run.log")
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """run.json, or nothing where there is none or one that is not ours."""
-    try:
-        record = files.read_json(folder / RECORD, _LARGEST)
-    except (OSError, ValueError):
-        return {}
-    ours = isinstance(record, dict) and record.keys() >= _KEYS
-    return record if ours else {}
-
-
 def open_run(folder: Path, logs: Path | None = None) -> Run:
     """The run that a folder holds, with its logs below `logs`, else where they were.
 
@@ -77,7 +71,7 @@ def named(outputs: Path, name: str | None) -> Run:
     """
     if name is None:
         try:
-            name = files.read_text(outputs / LATEST, _LARGEST).strip()
+            name = files.read_text(outputs / LATEST, _LONGEST).strip()
         except (OSError, ValueError):
             text = f"there is no run below {outputs}; name one, or set SFT_OUTPUTS_DIR"
             raise Refused([Problem("", text)]) from None
@@ -89,9 +83,33 @@ def find(config: RunConfig, key: str, outputs: Path) -> Path | None:
     """The newest folder with this key, or None."""
     if config.output_dir is not None:
         return Path(config.output_dir) if read_record(Path(config.output_dir)) else None
-    records = {path.parent: read_record(path.parent) for path in outputs.glob(f"*/{RECORD}")}
+    records = {folder: read_record(folder) for folder in recordfile.below(outputs)}
     mine = [f for f, r in records.items() if r.get("key") == key and _named(config, r)]
     return max(mine, key=lambda folder: records[folder]["number"], default=None)
+
+
+def _recovered(config: RunConfig, key: str, outputs: Path, logs: Path) -> Path | None:
+    """A folder whose record is lost with its copy: its checkpoints say whose they are. Raises
+    Refused where a record cannot be read at the moment, and may be that of this run."""
+    several = [Path(config.output_dir)] if config.output_dir else sorted(outputs.glob("*/"))
+    for folder in several:
+        if read_record(folder):
+            continue
+        if (trouble := recordfile.unreadable(folder)) and _may_be(config, folder):
+            raise Refused([trouble])
+        if key in checkpoints.keys(folder / CHECKPOINTS):
+            prefix, number = naming.counted(folder.name)
+            record = recordfile.first(folder.name, prefix, number, key, logs / folder.name)
+            if _named(config, record):
+                recordfile.make_anew(folder, record)
+                return folder
+    return None
+
+
+def _may_be(config: RunConfig, folder: Path) -> bool:
+    """Whether a folder's name is one that a run of this configuration would have."""
+    mine = {"-".join(naming.parts(config)), config.setting("FORCE_RUN_NAME")}
+    return bool(config.output_dir or {folder.name, naming.counted(folder.name)[0]} & mine)
 
 
 def _named(config: RunConfig, record: dict[str, Any]) -> bool:
@@ -118,9 +136,12 @@ def claim(config: RunConfig, key: str, outputs: Path, logs: Path) -> Run:
     """The unfinished or finished run of this key, or a new one under the next name."""
     outputs.mkdir(parents=True, exist_ok=True)
     with _locked(outputs / ".lock"):
-        existing = find(config, key, outputs)
+        existing = find(config, key, outputs) or _recovered(config, key, outputs, logs)
         if existing is not None and _reusable(config, key, existing):
-            return open_run(existing, logs)
+            run = open_run(existing, logs)
+            for base, target in ((outputs, existing), (logs, run.logs)):
+                _mend_pointer(base, target)
+            return run
         while True:
             name = _next(config, outputs, logs)
             folder = Path(config.output_dir) if config.output_dir else outputs / name.name
@@ -128,11 +149,26 @@ def claim(config: RunConfig, key: str, outputs: Path, logs: Path) -> Run:
                 break
         run = Run(name.name, folder, logs / name.name, key)
         run.logs.mkdir(parents=True, exist_ok=True)  # takes the name there too
-        files.write_json(folder / RECORD, _first_record(run, name))
+        recordfile.write(folder, recordfile.first(run.name, name.prefix, name.index, key, run.logs))
         for base, target in ((outputs, folder), (logs, run.logs)):
             base.mkdir(parents=True, exist_ok=True)
-            files.write_text(base / LATEST, f"{_pointer(base, target)}\n")
+            _point(base, target)
         return run
+
+
+def _point(base: Path, target: Path) -> None:
+    path = base / LATEST
+    if os.path.lexists(path) and not (path.is_file() and _points(base, path)):
+        LOG.warning("%s names no run; it is kept as %s", path, files.set_aside(path))
+    files.write_text(path, f"{_pointer(base, target)}\n")
+
+
+def _mend_pointer(base: Path, target: Path) -> None:
+    """latest.txt names a run, or the one that goes on where a disk has damaged it."""
+    path = base / LATEST
+    told = path.is_file() and path.stat().st_size and _points(base, path)
+    if base.is_dir() and not told:
+        _point(base, target)
 
 
 def _reusable(config: RunConfig, key: str, folder: Path) -> bool:
@@ -207,6 +243,8 @@ def foreign_pointer(name: str, base: Path) -> Problem | None:
     path = base / LATEST
     if not os.path.lexists(path) or (path.is_file() and _points(base, path)):
         return None
+    if any(base.glob(f"*/{RECORD}")) or any(map(naming.is_name, os.listdir(base))):
+        return None  # it was, before a disk damaged it
     what = f"{path} is not envtune's, which keeps the name of the newest run there"
     return Problem(name, f"{what}; name another folder, or move it away")
 
@@ -222,17 +260,6 @@ def _points(base: Path, path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return "\n" not in name and (known or not name)
-
-
-def _first_record(run: Run, name: RunName) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "prefix": name.prefix,
-        "number": name.index,
-        "key": run.key,
-        "logs": str(run.logs),
-        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
 
 
 def _pointer(base: Path, target: Path) -> str:

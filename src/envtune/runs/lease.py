@@ -69,9 +69,9 @@ def _now(folder: Path) -> float:
 
 
 def _opened(path: Path) -> TextIO:
-    """The lease's file, for reading and writing. Raises OSError where it is anything else."""
-    if path.exists():
-        files.head(path, 0)
+    """The lease's file, for reading and writing. What has its name and is no file is put aside."""
+    if os.path.lexists(path) and not path.is_file():
+        LOG.warning("%s is no lease; it is kept as %s", path, files.set_aside(path))
     return path.open("a+")
 
 
@@ -147,7 +147,7 @@ class Lease:
             holder = files.read_json(self.path, _LARGEST)
         except (OSError, ValueError):
             return {}
-        return holder if isinstance(holder, dict) else {}
+        return holder if isinstance(holder, dict) and isinstance(holder.get("host"), str) else {}
 
     def _alive_elsewhere(self) -> bool:
         """Whether a holder lives whom the lock did not tell of."""
@@ -156,7 +156,7 @@ class Lease:
             return False
         if holder.get("machine") != _machine():
             return True
-        return bool(holder.get("stamp")) and alive(holder["stamp"])
+        return alive(str(holder.get("stamp")))
 
     def _is_stale(self) -> bool:
         """Whether nobody has touched it for too long: by its time, or while this process looked.

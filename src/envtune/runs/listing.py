@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from envtune.artifacts import checkpoints
+from envtune.artifacts import best, checkpoints
 from envtune.errors import Refused
 from envtune.resolve.owned import CHECKPOINTS
-from envtune.runs import folders, lease, record
-from envtune.runs.contents import COMPLETE, RECORD
+from envtune.runs import folders, lease, record, recordfile
+from envtune.runs.contents import COMPLETE
 from envtune.runs.folders import Run
 from envtune.runs.lease import Lease
 
@@ -39,7 +39,7 @@ class Listed:
 
 def runs(outputs: Path) -> list[Run]:
     """The runs below the outputs, and the newest wherever it lies; the newest first."""
-    there = {path.parent for path in outputs.glob(f"*/{RECORD}")}
+    there = recordfile.below(outputs)
     with suppress(Refused):  # none yet, or one that is gone
         there.add(folders.named(outputs, None).folder)
     made = {folder: folders.read_record(folder) for folder in there}
@@ -96,6 +96,7 @@ def prune(run: Run, paths: list[Path]) -> None:
         for path in paths:
             checkpoints.begin(path, 0)  # half of one counts for none, and is still ours
             shutil.rmtree(path)
+        best.drop_dangling(run.folder / CHECKPOINTS)
 
 
 def _state(run: Run, told: dict[str, Any]) -> str:

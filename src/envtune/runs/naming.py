@@ -98,6 +98,12 @@ def next_name(config: RunConfig, existing: Collection[str], now: datetime) -> Ru
     return RunName(name, prefix, index, model, dataset, size)
 
 
+def counted(name: str) -> tuple[str, int]:
+    """A name's prefix and number; the whole of it and 0 where it has none."""
+    match = _RUN.fullmatch(name)
+    return (match["prefix"], int(match["index"])) if match else (name, 0)
+
+
 def is_name(text: str) -> bool:
     """Whether it is a name that a run is given where the user gives none."""
     return bool(_RUN.match(text) or _STAMPED.match(text))

@@ -5,7 +5,6 @@ a script wants; `.complete` comes last and holds the digest of run.json.
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from envtune import channel, files
+from envtune.errors import Problem, Refused
 from envtune.resolve.config import Parallel, RunConfig, Value
-from envtune.runs import folders
-from envtune.runs.contents import COMPLETE, RECORD
+from envtune.runs import folders, recordfile
+from envtune.runs.contents import COMPLETE, RECORD, REPORT
 from envtune.runs.folders import Run
 from envtune.settings.own import OWN, SERVE_FLAGS
+from envtune.settings.own.training import RESUME_FROM
 from envtune.settings.typed import Setting
 
 LOG = logging.getLogger("envtune")
@@ -26,6 +27,9 @@ _PACKAGES = (
     "tokenizers", "safetensors",
 )  # fmt: skip
 _TAIL = 8192
+RESOLVED = "config/resolved.json"
+# What a run cannot be made without.
+_RESOLVED = {"axolotl", "settings", "device", "parallel", "output_dir", "resume_from", "offline"}
 
 
 def versions() -> dict[str, str]:
@@ -60,8 +64,9 @@ def resolved(config: RunConfig, contents: dict[str, str]) -> dict[str, Any]:
 def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConfig:
     """The RunConfig that `resolved` wrote, with `own` in place of what it says of the same."""
     default = {name: Value(setting.default, "envtune") for name, setting in OWN.items()}
-    data = files.read_json(run.folder / "config" / "resolved.json")
+    data = read_resolved(run.folder)
     made = {**default, **{key: Value(**value) for key, value in data["settings"].items()}}
+    made[RESUME_FROM] = default[RESUME_FROM]  # what a start began anew, the next one goes on with
     today = {name: _over(made.get(name), name, given) for name, given in (own or {}).items()}
     return RunConfig(
         axolotl={key: Value(**value) for key, value in data["axolotl"].items()},
@@ -73,6 +78,38 @@ def load_resolved(run: Run, own: Mapping[str, Setting] | None = None) -> RunConf
         offline=data["offline"],
         untyped={key: tuple(several) for key, several in data.get("untyped", {}).items()},
     )
+
+
+def read_resolved(folder: Path) -> dict[str, Any]:
+    """What config/resolved.json holds, or run.json in its place. Raises Refused where neither
+    says it."""
+    if found := resolved_file(folder) or resolved_in_record(folder):
+        return found
+    what = f"{folder / RESOLVED} and {RECORD} do not tell what it was made with any more"
+    raise Refused([Problem("", f"{what}; start it with its settings in place of its folder")])
+
+
+def resolved_file(folder: Path) -> dict[str, Any]:
+    """What the file alone holds; nothing where it is damaged or not there."""
+    try:
+        return _resolved(files.read_json(folder / RESOLVED))
+    except (OSError, ValueError):
+        return {}
+
+
+def resolved_in_record(folder: Path) -> dict[str, Any]:
+    """The same as run.json repeats it; nothing before the first configuration was written."""
+    return _resolved(folders.read_record(folder).get("resolved"))
+
+
+def _resolved(data: Any) -> dict[str, Any]:
+    """`data` where a RunConfig can be made of it."""
+    if not isinstance(data, dict) or not data.keys() >= _RESOLVED:
+        return {}
+    parts = [data[name] for name in ("axolotl", "settings", "parallel")]
+    values = [value for part in parts[:2] if isinstance(part, dict) for value in part.values()]
+    whole = all(isinstance(part, dict) for part in (*parts, *values))
+    return data if whole else {}
 
 
 def _over(made: Value | None, name: str, given: Setting) -> Value:
@@ -90,7 +127,7 @@ def update(run: Run, **changes: Any) -> None:
     """Changes run.json; the stages' records are merged, not replaced."""
     record = folders.read_record(run.folder)
     stages = {**record.get("stages", {}), **changes.pop("stages", {})}
-    files.write_json(run.folder / RECORD, {**record, **changes, "stages": stages})
+    recordfile.write(run.folder, {**record, **changes, "stages": stages})
 
 
 def write_page(run: Run, path: Path, text: str) -> None:
@@ -125,7 +162,7 @@ def losses(folder: Path) -> list[float]:
         text = files.read_text(folder / channel.METRICS)
     except FileNotFoundError:
         return []
-    return [json.loads(line)["loss"] for line in text.splitlines() if line.endswith("}")]
+    return [line["loss"] for line in map(channel.read_line, text.splitlines()) if "loss" in line]
 
 
 def last_metric(folder: Path) -> dict[str, Any]:
@@ -134,11 +171,17 @@ def last_metric(folder: Path) -> dict[str, Any]:
         with (folder / channel.METRICS).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - _TAIL))
             lines = stream.read().splitlines()
-    except FileNotFoundError:
+    except OSError:
         return {}
-    whole = [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
-    last: dict[str, Any] = json.loads(whole[-1]) if whole else {}
-    return last
+    return next(filter(None, map(channel.read_line, reversed(lines))), {})
+
+
+def is_reported(run: Run) -> bool:
+    """Whether a run's figures can be read."""
+    try:
+        return "steps" in files.read_json(run.folder / REPORT)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def report(run: Run, peak_memory: int) -> dict[str, Any]:

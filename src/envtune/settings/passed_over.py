@@ -55,14 +55,12 @@ DROPPED = {
 _KEEPS = "checkpoints keep what a resume needs; the result has the model alone"
 # Keys whose work envtune does itself.
 OURS = {
-    "auto_resume_from_checkpoints": "an unfinished run always resumes, SFT_RERUN=true trains anew",
+    "auto_resume_from_checkpoints": "an unfinished run goes on unless SFT_RESUME_FROM=off",
     "dataset_prepared_path": "prepared data lies in the run folder, where it cannot go stale",
     "save_only_model": _KEEPS,
 }
 # What a file of Axolotl's has at its top, and no dialect.
 _MARKS = {"base_model", "datasets", "pretraining_dataset"}
-# With one, the old checkpoint would be removed before the new one is committed.
-_FEWEST = 2
 
 
 def dropped(name: str) -> str:
@@ -102,13 +100,6 @@ def without(settings: Settings) -> Settings:
         setting = axolotl.pop(key, None)
         if setting is not None and setting.value:
             notes.append(f"{setting.name}: passed over; {why}")
-    limit = axolotl.get("save_total_limit")
-    if limit is not None and limit.value is not None and 0 < limit.value < _FEWEST:
-        axolotl["save_total_limit"] = replace(limit, value=_FEWEST)
-        notes.append(
-            f"{limit.name}: {_FEWEST} are kept; with {limit.value} the old checkpoint would go "
-            "before the new one is safe"
-        )
     return replace(settings, axolotl=axolotl, notes=(*settings.notes, *notes))
 
 

@@ -28,6 +28,7 @@ from envtune.stages import (
     evaluating,
     exporting,
     fetching,
+    mending,
     parity,
     preparing,
     publishing,
@@ -58,6 +59,7 @@ def prepare_folder(made: Configuration) -> Run:
     try:
         with Lease(run.folder):
             if not run.finished:
+                mending.mend(run)
                 _write_config(run, made, inputs, yaml)
     except Refused:
         # Somebody trains it; `execute` waits for the lease or says who.
@@ -112,12 +114,13 @@ def execute(start: Start) -> tuple[Exit, str]:
     """Runs every stage of a run folder. Returns the exit code and its line."""
     run, stops = start.run, start.stops
     already = f"already done: {run.folder} (SFT_RERUN=true trains again)"
-    if run.finished:
+    if run.finished and record.is_reported(run):
         return Exit.DONE, already
     descendants.adopt_orphans()
     if nodes.rank(context := start.context()):
         return _given_up(start, context) or _follow(context) or (Exit.DONE, already)
     with Lease(run.folder, lambda: stops.asked):
+        mending.mend(run)
         if run.finished:  # while this start waited
             return Exit.DONE, already
         context = start.context()
@@ -132,6 +135,7 @@ def alone(start: Start, name: str) -> tuple[Exit, str]:
         raise Refused([Problem(run.name, text)])
     descendants.adopt_orphans()
     with Lease(run.folder, lambda: stops.asked):
+        mending.mend(run)
         (run.folder / contents.COMPLETE).unlink(missing_ok=True)  # it names the record's digest
         context = start.context()
         try:

@@ -20,6 +20,7 @@ from envtune.render import launch
 from envtune.resolve import levers
 from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs.contents import SAMPLE
+from envtune.settings.own.training import OFF, RESUME_FROM
 from envtune.stages import resuming
 from envtune.stages.watcher import TrainWatcher
 from envtune.supervise import descendants, nodes, process, trackers
@@ -37,6 +38,8 @@ def train(context: Context) -> StageRecord:
         LOG.warning("train: ended %d processes that a killed start had left", left)
     if context.stops.asked:
         raise stopped(context, "the start")
+    if context.config.setting(RESUME_FROM) == OFF:
+        resuming.begin_anew(context)
     resuming.look(context)
     if (trained := _trained_before(context)) is not None:
         LOG.info("train: every step was done before; publishing")
@@ -201,6 +204,7 @@ def _judge(
             context.config.resume_from, told["brought_steps"], outcome.max_steps,
         )  # fmt: skip
     reached = outcome.early or 0 < outcome.max_steps == outcome.step
+    resuming.tell_damaged_best(context, outcome)
     if outcome.state == "finished" and reached:
         return told | _publish(context, context.run.folder / CHECKPOINTS)
     if context.stops.asked or outcome.state == "stopped":

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from envtune import files
 from envtune.errors import Exit
@@ -55,9 +56,15 @@ class Limits:
 def read(folder: Path) -> Spent:
     """What the run in a folder has used; nothing where nobody has counted."""
     try:
-        return Spent(**files.read_json(folder / BUDGET))
+        return spent_of(files.read_json(folder / BUDGET))
     except FileNotFoundError:
         return Spent()
+
+
+def spent_of(told: Mapping[str, Any]) -> Spent:
+    """A count as JSON holds it. Raises ValueError or TypeError where it is none."""
+    spent = Spent(**told)
+    return Spent(float(spent.seconds), float(spent.usd), int(spent.starts))
 
 
 class Budget:

@@ -9,8 +9,10 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from envtune import channel, files
 from envtune.errors import Exit, Problem, Refused
@@ -55,9 +57,17 @@ def announce(folder: Path, launch: Launch) -> None:
 
 def announced(folder: Path) -> Launch | None:
     try:
-        return Launch(**files.read_json(folder / LAUNCH))
+        return launch_of(files.read_json(folder / LAUNCH))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def launch_of(told: Mapping[str, Any]) -> Launch:
+    """An announcement as JSON holds it. Raises TypeError where it is none."""
+    launch = Launch(**told)
+    if not isinstance(launch.owner, str) or not isinstance(launch.exit, int | None):
+        raise TypeError("it names no owner")
+    return launch
 
 
 def _told_since(folder: Path) -> bool:

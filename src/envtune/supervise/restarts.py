@@ -101,4 +101,10 @@ class Starts:
             last = files.read_json(self.file)
         except (OSError, ValueError):
             return {}
-        return last if isinstance(last, dict) else {}
+        return last if isinstance(last, dict) and _is_outcome(last) else {}
+
+
+def _is_outcome(last: Mapping[str, Any]) -> bool:
+    """Whether a count says what it counted; of one that a disk has damaged nothing is known."""
+    known = last.get("exit") in set(Exit) and isinstance(last.get("times"), int)
+    return known and isinstance(last.get("at"), str) and isinstance(last.get("message"), str)

@@ -261,7 +261,7 @@ def test_rotation_goes_by_steps_whatever_the_clock_says(
     for number, step in enumerate((40, 30, 20, 10)):
         path = checkpoint(tmp_path, step)
         os.utime(path, (number, number))
-    named = f"checkpoints/checkpoint-{best}" if best else None
+    named = tmp_path / f"checkpoint-{best}" if best else None
     checkpoints.rotate(tmp_path, limit, named)
     assert [checkpoints.step_of(path) for path in checkpoints.named(tmp_path)] == left
 

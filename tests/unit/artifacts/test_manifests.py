@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from envtune.artifacts import checkpoints, manifests
 
@@ -64,6 +66,23 @@ def test_damage_is_told_with_its_file(
 ) -> None:
     damage(made)
     assert told in str(manifests.problem(made, 8, RUN))
+
+
+def test_weights_of_other_names_shapes_or_dtypes_are_told_as_that(made: Path) -> None:
+    path = made / "adapter_model.safetensors"
+    save_file({"a": np.zeros((2, 3), np.float32)}, path)
+    checkpoints.commit(made, 8, RUN)
+    told = manifests.read(made)["files"][path.name]
+    assert told["tensors"] == {"a": ["F32", 2, 3]}
+    assert manifests.problem(made, 8, RUN) is None
+    for tensors, reason in (
+        ({"b": np.zeros((2, 3), np.float32)}, "has other tensors"),
+        ({"a": np.zeros((3, 2), np.float32)}, "has a as ['F32', 3, 2], and not as ['F32', 2, 3]"),
+        ({"a": np.zeros((2, 3), np.int32)}, "has a as ['I32', 2, 3], and not as ['F32', 2, 3]"),
+        ({"a": np.ones((2, 3), np.float32)}, "has other bytes"),
+    ):
+        save_file(tensors, path)
+        assert reason in str(manifests.problem(made, 8, RUN))
 
 
 @pytest.mark.parametrize("text", ['{"global_step": 4}', "{", "[]"])

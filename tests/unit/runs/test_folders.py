@@ -1,9 +1,12 @@
 """Claiming run folders, alone and sixteen at once, and the lease on one."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from envtune.errors import Refused
+from envtune import files
+from envtune.artifacts import checkpoints
+from envtune.errors import Exit, Refused
 from envtune.resolve.config import RunConfig
-from envtune.runs import contents, folders
+from envtune.runs import contents, folders, lease
 from envtune.runs.folders import Run
 from envtune.runs.lease import STALE, Lease
 from tests.unit.builders import run_config
@@ -228,6 +233,70 @@ def test_a_file_in_the_place_of_a_run_does_not_hang_the_start(tmp_path: Path, fi
     assert done.returncode >= 0, "it used up its processor time"
 
 
+def trained(run: Run, key: str) -> None:
+    """A checkpoint of a run, as its manifest tells of it."""
+    path = run.folder / "checkpoints" / "checkpoint-4"
+    path.mkdir(parents=True)
+    (path / "weights").touch()
+    checkpoints.commit(path, 4, key)
+
+
+def test_a_run_that_has_lost_its_record_is_found_by_its_copy_or_its_checkpoints(
+    tmp_path: Path,
+) -> None:
+    run = claim(tmp_path, "mine")
+    before = folders.read_record(run.folder)
+    (run.folder / "run.json").write_bytes(bytes(99))
+    assert folders.read_record(run.folder) == before
+    assert claim(tmp_path, "mine").folder == run.folder
+    trained(run, "mine")
+    shutil.rmtree(run.folder / "config")
+    assert folders.read_record(run.folder) == {}
+    assert claim(tmp_path, "other").folder != run.folder
+    found = claim(tmp_path, "mine")
+    assert (found.folder, found.key) == (run.folder, "mine")
+    lasting = ("name", "prefix", "number", "key", "logs")
+    assert [folders.read_record(run.folder)[name] for name in lasting] == [
+        before[name] for name in lasting
+    ]
+    assert (run.folder / "run.json.kept-1").read_bytes() == bytes(99)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_record_that_cannot_be_read_at_the_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A new run would train again what the next start may find."""
+    run, head = claim(tmp_path, "mine"), files.head
+
+    def fails(path: Path, length: int) -> bytes:
+        if run.folder in path.parents:
+            raise OSError(number, os.strerror(number), str(path))
+        return head(path, length)
+
+    monkeypatch.setattr(files, "head", fails)
+    with pytest.raises(Refused, match=r"run\.json: .*; nothing is changed") as refused:
+        claim(tmp_path, "mine")
+    assert refused.value.exit == Exit.DISK
+    assert [p.name for p in run.folder.parent.iterdir() if p.is_dir()] == [run.name]
+
+
+@pytest.mark.parametrize("harm", ["emptied", "binary", "folder", "gone"])
+def test_the_name_of_the_newest_run_is_mended_by_the_run_that_goes_on(
+    tmp_path: Path, harm: str
+) -> None:
+    run = claim(tmp_path, "mine")
+    path = run.folder.parent / "latest.txt"
+    path.unlink()
+    if harm == "folder":
+        path.mkdir()
+    elif harm != "gone":
+        path.write_bytes(b"" if harm == "emptied" else b"\xff\x00")
+    assert folders.foreign_pointer("SFT_OUTPUTS_DIR", run.folder.parent) is None
+    claim(tmp_path, "mine")
+    assert path.read_text() == f"{run.name}\n"
+
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -288,22 +357,42 @@ def leave_elsewhere(folder: Path, age: float) -> Path:
     return path
 
 
-def test_another_machines_lease_without_a_beat_is_free(tmp_path: Path) -> None:
-    leave_elsewhere(tmp_path, STALE + 1)
-    with Lease(tmp_path) as lease:
-        assert str(os.getpid()) in lease.path.read_text()
+HOUR = 3600.0
 
 
-def test_another_machines_beating_lease_is_not_free_until_it_stops(tmp_path: Path) -> None:
-    path = leave_elsewhere(tmp_path, 0)
-    with holder(tmp_path) as child:
-        time.sleep(1)
-        assert "elsewhere" in path.read_text()
-        os.utime(path, (time.time() - STALE - 1,) * 2)
-        assert said(child) == "held"
+@pytest.mark.parametrize("age", [STALE + 1, 0.0, HOUR, -HOUR])
+def test_another_machines_lease_is_free_once_it_is_seen_not_to_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    """Whatever the clock of that machine says: an hour ahead is not waited for an hour."""
+    monkeypatch.setattr(lease, "STALE", 1.0)
+    leave_elsewhere(tmp_path, age)
+    with Lease(tmp_path) as held:
+        assert str(os.getpid()) in held.path.read_text()
 
 
-@pytest.mark.parametrize("text", ["{", "half", "[]", "null"])
+@pytest.mark.parametrize("age", [0.0, -HOUR])
+def test_another_machines_beating_lease_is_not_free_until_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    monkeypatch.setattr(lease, "STALE", 5.0)
+    path, beats = leave_elsewhere(tmp_path, age), []
+
+    def beat() -> None:
+        for _ in range(30):
+            time.sleep(0.1)
+            os.utime(path, (time.time() - age,) * 2)
+            beats.append(path.read_text())
+
+    other = threading.Thread(target=beat)
+    other.start()
+    with Lease(tmp_path):
+        assert not other.is_alive()
+    assert len(beats) == 30
+    assert all("elsewhere" in text for text in beats)
+
+
+@pytest.mark.parametrize("text", ["{", "half", "[]", "null", '{"stamp": 5}', '{"host": 5}'])
 def test_a_damaged_lease_is_free(tmp_path: Path, text: str) -> None:
     (tmp_path / "lease").write_text(text)
     with Lease(tmp_path) as lease:

@@ -124,7 +124,6 @@ def test_a_flag_of_today_leaves_the_runs_other_flags(
 ) -> None:
     run = claim(tmp_path)
     flags = {"SFT_SERVE_ARGS": {"port": 8001, "max_model_len": 512}}
-    (run.folder / contents.CONFIG).mkdir()
     text = json.dumps(record.resolved(run_config(**flags), {}))
     (run.folder / contents.CONFIG / "resolved.json").write_text(text)
     today = {"SFT_SERVE_ARGS": Setting(given, "SFT_SERVE_PORT", "environment")}
@@ -137,7 +136,7 @@ def test_a_page_that_somebody_edited_is_kept_beside(tmp_path: Path) -> None:
     page = run.folder / contents.CARD
     for text in ("one", "two"):
         record.write_page(run, page, text)
-    assert sorted(p.name for p in run.folder.iterdir()) == ["README.md", "run.json"]
+    assert sorted(p.name for p in run.folder.iterdir()) == ["README.md", "config", "run.json"]
     page.write_text("mine")
     record.write_page(run, page, "three")
     record.write_page(run, page, "four")

@@ -61,13 +61,6 @@ def test_what_envtune_sees_to_itself_is_passed_over_and_told(tmp_path: Path, key
     assert not of_file(tmp_path, **{key: None}).notes
 
 
-def test_one_checkpoint_is_kept_safe_and_told(tmp_path: Path) -> None:
-    settings = of_file(tmp_path, save_total_limit=1)
-    assert plain(settings)["save_total_limit"] == 2
-    assert "SFT_TRAINER_CONFIG_JSON_PATH: save_total_limit: 2 are kept" in settings.notes[-1]
-    assert plain(of_file(tmp_path, save_total_limit=3))["save_total_limit"] == 3
-
-
 def test_a_name_that_axolotl_drops_is_told_with_what_says_it_today(tmp_path: Path) -> None:
     [line] = of_file(tmp_path, adam_eps=1e-9).warnings
     assert line.endswith("adam_eps: Axolotl has no such key and drops it; it has adam_epsilon")

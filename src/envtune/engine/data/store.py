@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from envtune import files
-from envtune.artifacts import checkpoints
+from envtune.artifacts import checkpoints, manifests
 from envtune.engine.data import shards
 
 MANIFEST, KEY = "manifest.json", "key.json"
@@ -40,7 +40,8 @@ def name(key: Mapping[str, Any]) -> str:
 
 
 def find(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The manifest of a whole entry, or None, and why: what is another than it was before."""
+    """The manifest of a whole entry, or None, and why: what is another than it was before.
+    Raises OSError where that cannot be read at the moment."""
     entry = folder / name(key)
     if not entry.is_dir():
         return None, _other(folder, key)
@@ -49,6 +50,8 @@ def find(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Any] | None, s
         wrong = [s["file"] for s in _shards(manifest) if not shards.is_whole(entry / s["file"], s)]
         wrong += [str(path) for path in _described(entry, manifest) if not _is_json(path)]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, OSError) and not manifests.tells_of_damage(error):
+            raise
         wrong = [str(error)]
     if not wrong:
         return manifest, "the same rows, tokenizer and settings were prepared before"

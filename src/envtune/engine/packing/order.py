@@ -65,7 +65,7 @@ def compare(order: dict[str, Any], checkpoint: Path) -> None:
 def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What is other than before, on one line; empty where nothing is."""
     if not before and now:
-        return "it tells of no order of packed rows"
+        return f"it has no {ORDER}, by which its order could be told: earlier versions made none"
     if before and not now:
         return "its rows were packed and these are not"
     names = (n for n in now if n != _INDIFFERENT and before.get(n) != now[n])

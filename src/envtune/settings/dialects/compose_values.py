@@ -59,7 +59,7 @@ def half(on: bool, others: Others) -> Mapping[str, Any] | Noted:
 
 
 def resume(value: str, others: Others) -> Mapping[str, Any]:
-    """An unfinished run always goes on, which is what `latest` asks for."""
+    """An unfinished run goes on, which is what `latest` asks for."""
     return {} if value == "latest" else {"resume_from_checkpoint": value}
 
 

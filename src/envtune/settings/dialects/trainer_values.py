@@ -147,10 +147,10 @@ def liger_parts(value: Mapping[str, Any], others: Others) -> Outcome:
 
 
 def resume(value: str | bool, others: Others) -> Outcome:
-    """An unfinished run always goes on, which is what True asks for."""
+    """An unfinished run goes on unless it is told not to, which is what True asks for."""
     word = str(value).lower()
     if word in ("false", "no"):
-        return Noted("an unfinished run resumes all the same; SFT_RERUN=true trains anew")
+        return Noted("an unfinished run resumes all the same; SFT_RESUME_FROM=off begins it anew")
     return {} if word in ("true", "latest") else {"resume_from_checkpoint": value}
 
 

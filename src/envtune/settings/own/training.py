@@ -34,6 +34,8 @@ _LAUNCH_ARGS = {
     "properties": {**_FLAGS, **{name.replace("_", "-"): node for name, node in _FLAGS.items()}},
 }
 
+RESUME_FROM, LATEST, OFF = "SFT_RESUME_FROM", "latest", "off"
+SAVE_MINUTES = "SFT_SAVE_MINUTES"
 FORCE_TOKENIZER = "SFT_FORCE_TOKENIZER"
 WATCHDOG, WATCHDOG_SECONDS = "SFT_WATCHDOG", "SFT_WATCHDOG_SECONDS"
 
@@ -72,10 +74,25 @@ TRAINING: dict[str, Own] = {
         7200,
         "seconds that a start tries to fetch models from the Hub, and data from elsewhere",
     ),
+    RESUME_FROM: Own(
+        TEXT,
+        LATEST,
+        "latest: an unfinished run goes on from its newest whole checkpoint; off: it begins anew; "
+        "a path: a new run begins there",
+    ),
     "SFT_RESUME_FORCE": Own(
         FLAG, False, "go on from a checkpoint although the batches would be other ones"
     ),
-    "SFT_RERUN": Own(FLAG, False, "train again although this configuration is finished"),
+    SAVE_MINUTES: Own(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]},
+        None,
+        "minutes after which a checkpoint is saved at the latest, beside those by steps or epochs",
+    ),
+    "SFT_RERUN": Own(
+        FLAG,
+        False,
+        "train again although this configuration is finished; an unfinished run goes on",
+    ),
     "SFT_STRICT": Own(FLAG, True, "an unknown name is an error (false: a warning)"),
     "SFT_GRACE_SECONDS": Own(
         SECONDS,
