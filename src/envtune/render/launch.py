@@ -23,6 +23,18 @@ _ALONE = {
 _NEVER = ("AXOLOTL_IS_PREPROCESS",)
 # What Axolotl's own validation reads of its folder, and writes.
 CONFIG, MACHINE, VERDICT = "axolotl.yaml", "machine.json", "verdict.json"
+TRAINER = "envtune.engine.train"
+# Has it import at once and wait; and what may still change meanwhile, since no import reads it.
+WAIT, LATE = "--wait", (channel.RESUME, "WANDB_", "MLFLOW_")
+# What `accelerate launch` tells a process that trains alone, by templates/accelerate/single.yaml.
+_LAUNCHED = {
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "ACCELERATE_DYNAMO_BACKEND": "NO",
+    "ACCELERATE_DYNAMO_MODE": "default",
+    "ACCELERATE_DYNAMO_USE_FULLGRAPH": "False",
+    "ACCELERATE_DYNAMO_USE_DYNAMIC": "False",
+    "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION": "False",
+}
 # What a stage asks of the engine, and the module that does it.
 ENGINE = {
     "allreduce": "envtune.engine.allreduce",
@@ -67,15 +79,41 @@ class Place:
 def train(
     config: RunConfig, place: Place, environ: Mapping[str, str], resume: str | None
 ) -> LaunchPlan:
-    """Axolotl's training through `accelerate launch`, in the run folder."""
+    """Axolotl's training, in the run folder: through `accelerate launch` where several processes
+    train or the user speaks to it; else at once, as the launcher would, which imports torch to
+    start a second process that does."""
+    env, trainer = (
+        _environment(config, place, environ, resume),
+        ("-m", TRAINER, "config/axolotl.yaml"),
+    )
+    flags = accelerate_flags.argv(config.setting(FLAGS) or {})
+    if config.parallel.world == 1 and not config.parallel.base and not flags:
+        cpu = str(config.device == "cpu")
+        return LaunchPlan(
+            (place.python, *trainer), {**env, **_LAUNCHED, "ACCELERATE_USE_CPU": cpu}, place.run_dir
+        )
     argv = (
         place.python, "-m", "accelerate.commands.launch",
         "--config_file", "config/accelerate.yaml",
-        *_meeting(config, place.where),
-        *accelerate_flags.argv(config.setting(FLAGS) or {}),
-        "-m", "envtune.engine.train", "config/axolotl.yaml",
+        *_meeting(config, place.where), *flags, *trainer,
     )  # fmt: skip
-    return LaunchPlan(argv, _environment(config, place, environ, resume), place.run_dir)
+    return LaunchPlan(argv, env, place.run_dir)
+
+
+def ahead(plan: LaunchPlan) -> LaunchPlan | None:
+    """`plan` with imports that begin at once; None where a launcher starts what imports."""
+    if plan.argv[1:3] != ("-m", TRAINER):
+        return None
+    return replace(plan, argv=(*plan.argv[:3], WAIT, *plan.argv[3:]))
+
+
+def since(begun: LaunchPlan, plan: LaunchPlan) -> Mapping[str, str] | None:
+    """What `plan` has in its environment that was not known when `begun` was; None where that
+    makes another child."""
+    changed = {n for n in {*begun.env, *plan.env} if begun.env.get(n) != plan.env.get(n)}
+    late = changed <= plan.env.keys() and all(name.startswith(LATE) for name in changed)
+    same = ahead(plan) == replace(begun, env=plan.env)
+    return {n: plan.env[n] for n in changed} if late and same else None
 
 
 def validate(config: RunConfig, place: Place, environ: Mapping[str, str]) -> LaunchPlan:

@@ -47,13 +47,16 @@ def folders(given: Callable[[str], str | None], environ: Mapping[str, str]) -> t
 
 
 def caches(folder: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """The Hub's caches under `folder`, laid out as under HF_HOME; none where HF_HOME says it.
+    """The Hub's caches under `folder`, laid out as under HF_HOME; none where HF_HOME says it. What
+    Triton and Inductor compile lies beside them, and the Hub's kernels lie in its own.
 
     HF_HOME itself would hide a token that `hf auth login` has stored.
     """
-    if not folder or environ.get("HF_HOME"):
+    if not folder:
         return {}
-    parts = {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets", "HF_XET_CACHE": "xet"}
+    parts = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+    if not environ.get("HF_HOME"):
+        parts |= {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets", "HF_XET_CACHE": "xet"}
     return {name: f"{folder}/{part}" for name, part in parts.items() if not environ.get(name)}
 
 

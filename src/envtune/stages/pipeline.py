@@ -192,12 +192,12 @@ def _lead(context: Context) -> tuple[Exit, str]:
 def _in_order(context: Context) -> tuple[Exit, str]:
     stream = _events(context)
     try:
-        with Budget(context):
+        with Budget(context), training.ahead(context) as begun:
             stream.add("stage", stage="fetch", state="begun")
             fetching.fetch(context)
             stream.add("stage", stage="fetch", state="done")
             for name, stage in STAGES:
-                _run_stage(name, stage, context, again=_is_gone(name, context))
+                _run_stage(name, stage, begun, again=_is_gone(name, context))
     except Ended as end:
         _ended(context, end.exit, end.message)
         return end.exit, end.message

@@ -6,6 +6,8 @@ mean something. The child's exit code is recorded and proves nothing.
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from envtune.machine import hardware, rendezvous
 from envtune.render import launch
 from envtune.resolve import levers
 from envtune.resolve.owned import CHECKPOINTS
+from envtune.runs import folders
 from envtune.runs.contents import SAMPLE
 from envtune.settings.own.training import OFF, RESUME_FROM
 from envtune.stages import resuming
@@ -29,13 +32,22 @@ from envtune.supervise.stage import LOG, Context, StageRecord, explained, stoppe
 from envtune.supervise.watchdog import Hung
 from envtune.transfer import hubcache
 
+# What imports take beside what prepares rows, and as much again for others, bytes.
+_FOR_TWO = 4 << 30
+
 
 def train(context: Context) -> StageRecord:
     """Trains from the newest committed checkpoint, or from the start, and publishes."""
-    run, grace = context.run, context.config.setting("SFT_GRACE_SECONDS")
-    left = descendants.take_over(run.folder, grace, lambda: context.stops.asked)
-    if left:
-        LOG.warning("train: ended %d processes that a killed start had left", left)
+    try:
+        return _train(context)
+    finally:
+        if context.begun:
+            context.begun.end()
+
+
+def _train(context: Context) -> StageRecord:
+    if context.begun is None:  # else nothing was left when it began
+        _end_what_is_left(context)
     if context.stops.asked:
         raise stopped(context, "the start")
     if context.config.setting(RESUME_FROM) == OFF:
@@ -50,6 +62,29 @@ def train(context: Context) -> StageRecord:
     else:
         LOG.info("train: resuming from %s", resume.name)
     return _lead(context, resume)
+
+
+@contextmanager
+def ahead(context: Context) -> Iterator[Context]:
+    """Has the trainer import while what comes before it is done, where it trains alone and the
+    machine has a core and memory for two. It is told to train by its stage, and ends otherwise."""
+    folder, machine = context.run.folder, hardware.probe(context.environ)
+    trained = folders.read_record(folder).get("stages", {}).get("train", {})
+    spare = machine.cores > 1 and machine.memory >= _FOR_TWO
+    if trained.get("outcome") == "done" or not spare or descendants.strangers(folder):
+        yield context
+        return
+    place = _place(context, nodes.stamp())
+    plan = launch.ahead(launch.train(context.config, place, context.environ, None))
+    with process.ahead(plan) as begun:
+        yield replace(context, begun=begun)
+
+
+def _end_what_is_left(context: Context) -> None:
+    run, grace = context.run, context.config.setting("SFT_GRACE_SECONDS")
+    left = descendants.take_over(run.folder, grace, lambda: context.stops.asked)
+    if left:
+        LOG.warning("train: ended %d processes that a killed start had left", left)
 
 
 def _start(context: Context) -> Path | None:
@@ -128,7 +163,7 @@ def _run(context: Context, watcher: TrainWatcher, start: str | None) -> tuple[Ou
     plan = launch.train(context.config, place, environ, start)
     log = context.run.log("train", nodes.rank(context))
     try:
-        code = process.run(plan, log, watcher, context.stops)
+        code = process.run(plan, log, watcher, context.stops, context.begun)
     except Hung as hung:
         return _hung(watcher, hung), -signal.SIGKILL, False
     finally:

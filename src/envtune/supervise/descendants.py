@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 from envtune import channel
@@ -30,14 +30,17 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def pids() -> list[int]:
-    """Every process below this one, whatever session it made for itself."""
+def pids(others: Container[str] = ()) -> list[int]:
+    """Every process below this one, whatever session it made for itself, but those whose stamps
+    are among `others`, with all that is below them."""
     children: dict[int, list[int]] = {}
     for pid, parent in _processes():
         children.setdefault(parent, []).append(pid)
     found, queue = [], [os.getpid()]
     while queue:
         below = children.get(queue.pop(), [])
+        if others:
+            below = [pid for pid in below if channel.process_stamp(pid) not in others]
         found += below
         queue += below
     return found
@@ -61,14 +64,15 @@ def stamps(of: Iterable[int]) -> set[str]:
 def end(child: subprocess.Popen[bytes], others: set[str]) -> None:
     """SIGTERM, then SIGKILL, until nothing of the child is left; reaps what was adopted.
 
-    `others` are the stamps of descendants from before it, which are not its own: a shell's
-    background jobs, or every daemon of the container where this is process 1.
+    `others` are the stamps of descendants from before it, which are not its own, nor is what they
+    start: a shell's background jobs, every daemon of the container where this is process 1, or a
+    trainer that imports meanwhile.
     """
     deadline = time.monotonic() + _PATIENCE
     child.poll()
-    for pid in _left(others):
+    for pid in pids(others):
         _send(pid, signal.SIGTERM)
-    while left := _left(others):
+    while left := pids(others):
         if time.monotonic() > deadline + _GIVE_UP:
             LOG.error("processes %s cannot be ended (waiting for a device or a volume?)", left)
             return
@@ -78,10 +82,6 @@ def end(child: subprocess.Popen[bytes], others: set[str]) -> None:
         time.sleep(0.02)
         child.poll()
         _reap(pid for pid in left if pid != child.pid)
-
-
-def _left(others: set[str]) -> list[int]:
-    return [pid for pid in pids() if channel.process_stamp(pid) not in others]
 
 
 def _send(pid: int, number: int) -> None:

@@ -5,6 +5,7 @@ child leaves behind is ended by `descendants`.
 """
 
 import collections
+import json
 import logging
 import os
 import selectors
@@ -13,10 +14,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from envtune.render import launch
 from envtune.render.launch import LaunchPlan
 from envtune.supervise import descendants
 from envtune.supervise.signals import StopSignals
@@ -61,13 +63,21 @@ class Watcher(Reader, Protocol):
         """Whether the child has told that its work is over."""
 
 
-def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> int:
-    """Runs the child to its end and returns its code (negative: the signal's number).
+def run(
+    plan: LaunchPlan,
+    log: Path,
+    watcher: Watcher,
+    stops: StopSignals,
+    begun: "Begun | None" = None,
+) -> int:
+    """Runs the child to its end and returns its code (negative: the signal's number). The child
+    that has `begun` goes on, where it is still the one that is planned.
 
     Nothing that descends from it is left when this returns.
     """
-    others = descendants.stamps(descendants.pids())
-    child = _start(plan)
+    child = begun.go_on(plan) if begun else None
+    others = descendants.stamps(descendants.pids(descendants.stamps([child.pid] if child else ())))
+    child = child or _start(plan)
     try:
         with log.open("ab", buffering=0) as stream:
             _attend(child, stream.write, watcher, stops)
@@ -81,12 +91,49 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
     return child.wait()
 
 
-def _start(plan: LaunchPlan) -> subprocess.Popen[bytes]:
+class Begun:
+    """A child that imports and waits to be told to go on; it ends where this process does."""
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        self.plan = plan
+        self.others = descendants.stamps(descendants.pids())
+        self.child = _start(plan, subprocess.PIPE)
+
+    def go_on(self, plan: LaunchPlan) -> subprocess.Popen[bytes] | None:
+        """Tells the child what has been decided since. None where another one has to start; this
+        one is over then."""
+        told, stdin = launch.since(self.plan, plan), self.child.stdin
+        if stdin is None or stdin.closed or told is None or self.child.poll() is not None:
+            self.end()
+            return None
+        with suppress(BrokenPipeError), stdin:
+            stdin.write(json.dumps(told).encode())
+        return self.child
+
+    def end(self) -> None:
+        """Nothing that descends from it is left after; it may be over."""
+        if self.child.poll() is None:
+            descendants.end(self.child, self.others)
+            self.child.wait()
+
+
+@contextmanager
+def ahead(plan: LaunchPlan | None) -> Iterator[Begun | None]:
+    """A child that has begun while the block runs, where there is one to begin."""
+    begun = Begun(plan) if plan else None
+    try:
+        yield begun
+    finally:
+        if begun:
+            begun.end()
+
+
+def _start(plan: LaunchPlan, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         plan.argv,
         env={**plan.env, _SAFE_PATH: "1"},
         cwd=plan.cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envtune import files
 from envtune.artifacts import checkpoints
@@ -15,6 +15,9 @@ from envtune.resolve.owned import CHECKPOINTS
 from envtune.runs.folders import Run
 from envtune.supervise.signals import StopSignals
 
+if TYPE_CHECKING:
+    from envtune.supervise.process import Begun
+
 LOG = logging.getLogger("envtune")
 
 # The record of a stage: `outcome` (done, stopped or failed), and `exit` and `message` where
@@ -24,13 +27,14 @@ StageRecord = dict[str, Any]
 
 @dataclass(frozen=True)
 class Context:
-    """What every stage gets."""
+    """What every stage gets. `begun` is a trainer that imports before its stage."""
 
     run: Run
     config: RunConfig
     environ: Mapping[str, str]
     secrets: tuple[str, ...]
     stops: StopSignals
+    begun: "Begun | None" = None
 
     def clean(self, text: str) -> str:
         """`text` without the secrets."""
