@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/troubleshooting.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -204,6 +204,9 @@ logs: ## follow what the services say
 
 bench-start: $(VENV)/.dev ## from a container's start to the first step, beside Axolotl by hand in the image
 	IMAGE=envtune:$(FLAVOR) PYTHONPATH=. $(BIN)/python bench/start.py
+
+bench-train: $(VENV)/.installed ## our plan beside Axolotl's defaults, RunPod's pod, TRL and a sweep (MODEL=1b SECONDS=540)
+	PYTHONPATH=. $(BIN)/python bench/train.py $(if $(MODEL),--model $(MODEL)) $(if $(SECONDS),--seconds $(SECONDS))
 
 clean: ## remove what the targets made, but no run
 	rm -rf $(VENV) $(VENV_SERVE) $(VENV_QUANTISE) $(VENV_AUDIT) $(DEMO) .azurite .image .mypy_cache .pytest_cache .ruff_cache

@@ -84,7 +84,7 @@ def _said(result: Result) -> list[str]:
 
 def _stopped_after_the_fetch(start: Start) -> Result:
     """Ends a start whose model is there: what comes next is another test's."""
-    start.until(lambda: b"accelerate.commands.launch" in b"".join(start.commands().values()))
+    start.until_said("train: loading the libraries")
     assert _cached(start.folder)
     start.signal()
     result = start.wait()
@@ -219,6 +219,6 @@ def test_two_runs_at_once_fetch_into_one_cache_once(
 
 def test_a_local_run_says_nothing_of_it(settings: dict[str, str], tmp_path: Path) -> None:
     start = Entrypoint(tmp_path, settings).start(HF_HUB_OFFLINE="")
-    start.until(lambda: b"accelerate.commands.launch" in b"".join(start.commands().values()))
+    start.until_said("train: loading the libraries")
     start.signal()
     assert _said(start.wait()) == []

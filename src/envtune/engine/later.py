@@ -22,12 +22,19 @@ def _called(package: str, name: str) -> Callable[..., Any]:
     return call
 
 
-# The package, and what is known of it before it is there: transformers and trl ask whether a run
-# of W&B goes on, torch's partitioner annotates by the graph, assisted generation takes the curve.
+# The package, and what is known of it before it is there. transformers and trl ask whether a run
+# of W&B goes on, torch's partitioner annotates by the graph, transformers takes the measures of a
+# benchmark and of assisted generation.
 PACKAGES: dict[str, dict[str, Any]] = {
     "wandb": {"run": None},
-    "networkx": {"DiGraph": _called("networkx", "DiGraph")},
-    "sklearn.metrics": {"roc_curve": _called("sklearn.metrics", "roc_curve")},
+    **{
+        package: {name: _called(package, name) for name in names}
+        for package, names in {
+            "networkx": ("DiGraph",),
+            "sklearn.metrics": ("f1_score", "matthews_corrcoef", "roc_curve"),
+            "scipy.stats": ("pearsonr", "spearmanr"),
+        }.items()
+    },
 }
 
 

@@ -1,15 +1,17 @@
 """What a child is started with."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate.commands.launch import launch_command_parser
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from envtune.machine.rendezvous import VARIABLES, Rendezvous
-from envtune.render import launch
+from envtune.render import launch, yaml_files
 from envtune.render.launch import LaunchPlan, Place
 from envtune.resolve.config import Parallel
 from envtune.settings import sources, upstream
@@ -208,6 +210,54 @@ def test_the_users_flags_follow_ours_and_win() -> None:
     assert theirs == ("--num_cpu_threads_per_process", "3", "--quiet", "--rdzv_conf", "timeout=7")
     args = launch_command_parser().parse_args(argv[3:])
     assert (args.rdzv_conf, args.quiet, args.module) == ("timeout=7", True, True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_process_that_trains_alone_is_what_the_launcher_would_start(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = started({"OMP_NUM_THREADS": "3", "HF_HOME": "/c"}, device)
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(yaml_files.render_accelerate(replace(run_config(), device=device)))
+    words = ["--config_file", str(file), "-m", *plan.argv[2:]]
+    ours = {n: v for n, v in plan.env.items() if not n.startswith("ACCELERATE_")}
+    for name in set(os.environ) - ours.keys():
+        monkeypatch.delenv(name)
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    argv, env = prepare_simple_launcher_cmd_env(args)
+    assert tuple(argv[1:]) == plan.argv[1:]
+    assert env == plan.env
+
+
+def test_the_users_own_words_to_the_launcher_go_through_it() -> None:
+    said = started({}, flags={"num_cpu_threads_per_process": 2}).argv
+    files = started({}, parallel=replace(ONE, base={"distributed_type": "NO"})).argv
+    assert said[2] == files[2] == "accelerate.commands.launch"
+    assert launch.ahead(started({}, flags={"quiet": True})) is None
+
+
+def test_a_trainer_that_waits_is_told_what_no_import_has_read() -> None:
+    begun = launch.ahead(started({}))
+    assert begun is not None
+    assert begun.argv[1:] == ("-m", launch.TRAINER, launch.WAIT, "config/axolotl.yaml")
+    late = started({"MLFLOW_RUN_ID": "7"}, resume="checkpoints/checkpoint-4")
+    assert launch.since(begun, late) == {
+        "MLFLOW_RUN_ID": "7", "ENVTUNE_RESUME": "checkpoints/checkpoint-4",
+    }  # fmt: skip
+    assert launch.since(begun, started({})) == {}
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE"])
+def test_what_an_import_may_have_read_makes_another_trainer(name: str) -> None:
+    begun = launch.ahead(started({}, "cuda"))
+    assert begun is not None
+    assert launch.since(begun, started({name: "5"}, "cuda")) is None
+    with_it = launch.ahead(started({name: "5"}, "cuda"))
+    assert with_it is not None
+    assert launch.since(with_it, started({}, "cuda")) is None
+    assert launch.since(begun, started({}, "cuda", parallel=TWO)) is None
 
 
 def _value(plan: LaunchPlan, flag: str) -> str:

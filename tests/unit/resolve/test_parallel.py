@@ -187,7 +187,8 @@ def test_accelerate_takes_the_file_and_the_flags(
     where, _ = rendezvous.read(environ)
     plan = launch.train(config, Place(tmp_path, "python", 8, "1:2", "1:2", where=where), {}, None)
     monkeypatch.setattr("accelerate.commands.launch.is_bf16_available", lambda _: True)
-    words = ["--config_file", str(path), *plan.argv[5:]]
+    flags = plan.argv[5:] if layout.world > 1 or layout.base else ("-m", *plan.argv[2:])
+    words = ["--config_file", str(path), *flags]
     args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     kinds = {"ddp": "multi_gpu", "fsdp2": "use_fsdp", "zero2": "use_deepspeed"}
     kind = kinds.get(layout.preset.replace("3", "2"))
