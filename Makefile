@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/troubleshooting.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train drill-bench bench-start-image
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ drill-failures: $(VENV)/.dev ## stage 63 failures and 4 hangs in real trainings,
 drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 56 ways, all else in 32, and start again (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_damaged.py tests/test_mended.py
 
+drill-bench: $(VENV)/.dev ## run make bench-train's whole program on a CPU and ask that every figure counts
+	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -s tests/test_bench_train.py
+
 drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 DRILL=1 $(BIN)/pytest -q -s tests/test_tokens.py tests/test_prepared.py
 
@@ -187,7 +190,7 @@ bench-packing: $(VENV)/.installed ## what planning packed rows costs beside Axol
 # The NAME=VALUE of make's own command line are the container's too: make has exported them, and
 # `--env NAME` takes the value from there.
 named = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
-said = $(sort $(filter-out CONFIG PROFILE COMPOSE FLAVOR JOBS ONLY PYTHON ROWS SIZE SERVE,$(named)))
+said = $(sort $(filter-out CONFIG PROFILE COMPOSE FLAVOR JOBS MODEL ONLY PYTHON ROWS RUNS SECONDS SIZE SERVE,$(named)))
 config = --volume "$(abspath $(CONFIG)):/config/$(notdir $(CONFIG)):ro" --env SFT_TRAINER_CONFIG_JSON_PATH=/config/$(notdir $(CONFIG))
 
 up: ## start the service of PROFILE (train, train-cpu, serve, serve-cpu, tensorboard, mlflow) with .env, CONFIG=a file and NAME=VALUE
@@ -202,8 +205,11 @@ bash: ## a shell in a new container of PROFILE
 logs: ## follow what the services say
 	$(COMPOSE) --profile '*' logs --follow
 
-bench-start: $(VENV)/.dev ## from a container's start to the first step, beside Axolotl by hand in the image
-	IMAGE=envtune:$(FLAVOR) PYTHONPATH=. $(BIN)/python bench/start.py
+bench-start: $(VENV)/.dev ## from a command to the first step and its parts, beside axolotl preprocess and train (RUNS=5)
+	PYTHONPATH=. $(BIN)/python bench/start.py $(if $(RUNS),--runs $(RUNS))
+
+bench-start-image: $(VENV)/.dev ## from a container's start to the first step, beside Axolotl by hand in the image
+	IMAGE=envtune:$(FLAVOR) PYTHONPATH=. $(BIN)/python bench/start_image.py
 
 bench-train: $(VENV)/.installed ## our plan beside Axolotl's defaults, RunPod's pod, TRL and a sweep (MODEL=1b SECONDS=540)
 	PYTHONPATH=. $(BIN)/python bench/train.py $(if $(MODEL),--model $(MODEL)) $(if $(SECONDS),--seconds $(SECONDS))

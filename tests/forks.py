@@ -15,15 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from envtune.engine.train import MODULES
 from tests.harness import ROOT, clean_environ
 
 HERE = ROOT / "tests"
-# What every training imports before its configuration has a say, in its order; the engine's
-# other modules want the same.
-MODULES = (
-    "axolotl.cli.config", "axolotl.common.datasets", "axolotl.train", "axolotl.core.builders",
-    "envtune.engine.plugin", "envtune.engine.rows",
-)  # fmt: skip
 # As envtune has it for a training and its evaluation: the imports read it.
 ENVIRON = {
     "AXOLOTL_DO_NOT_TRACK": "1",

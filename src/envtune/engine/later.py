@@ -24,7 +24,7 @@ def _called(package: str, name: str) -> Callable[..., Any]:
 
 # The package, and what is known of it before it is there. transformers and trl ask whether a run
 # of W&B goes on, torch's partitioner annotates by the graph, transformers takes the measures of a
-# benchmark and of assisted generation.
+# benchmark and of assisted generation, evaluate what it draws again for an error bar.
 PACKAGES: dict[str, dict[str, Any]] = {
     "wandb": {"run": None},
     **{
@@ -32,7 +32,7 @@ PACKAGES: dict[str, dict[str, Any]] = {
         for package, names in {
             "networkx": ("DiGraph",),
             "sklearn.metrics": ("f1_score", "matthews_corrcoef", "roc_curve"),
-            "scipy.stats": ("pearsonr", "spearmanr"),
+            "scipy.stats": ("bootstrap", "pearsonr", "spearmanr"),
         }.items()
     },
 }

@@ -20,7 +20,7 @@ def test_what_the_imports_ask_for_brings_nothing() -> None:
     code = (
         "import importlib.util, wandb, networkx as nx\n"
         "from sklearn.metrics import f1_score, matthews_corrcoef, roc_curve\n"
-        "from scipy.stats import pearsonr, spearmanr\n"
+        "from scipy.stats import bootstrap, pearsonr, spearmanr\n"
         "def graph() -> nx.DiGraph: ...\n"
         "assert wandb.run is None and hasattr(wandb, 'run')\n"
         "assert importlib.util.find_spec('wandb').origin.endswith('wandb/__init__.py')\n"
