@@ -95,6 +95,8 @@ def grid(job: Job) -> Iterator[Run]:
 
 def asked(order: Run, folder: Path, seconds: float) -> Iterator[Run]:
     """Has a process of its own do what an order says; its results as they come."""
+    for part in ("config", "data"):  # where envtune's plugin writes
+        (folder / part).mkdir(exist_ok=True)
     path = folder / "order.json"
     path.write_text(json.dumps({**order, "folder": str(folder), "seconds": seconds}))
     environ = {
