@@ -27,6 +27,7 @@ CONFIG, MACHINE, VERDICT = "axolotl.yaml", "machine.json", "verdict.json"
 ENGINE = {
     "allreduce": "envtune.engine.allreduce",
     "answers": "envtune.engine.evaluate.answers",
+    "chat": "envtune.engine.chat",
     "evaluate": "envtune.engine.evaluate.evaluate",
     "export": "envtune.engine.export.export",
     "merge": "envtune.engine.export.merge",

@@ -7,6 +7,7 @@ child leaves behind is ended by `descendants`.
 import collections
 import logging
 import os
+import queue
 import selectors
 import signal
 import subprocess
@@ -81,12 +82,12 @@ def run(plan: LaunchPlan, log: Path, watcher: Watcher, stops: StopSignals) -> in
     return child.wait()
 
 
-def _start(plan: LaunchPlan) -> subprocess.Popen[bytes]:
+def _start(plan: LaunchPlan, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         plan.argv,
         env={**plan.env, _SAFE_PATH: "1"},
         cwd=plan.cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -128,6 +129,46 @@ def beside(plan: LaunchPlan, log: Path, clean: Callable[[str], str]) -> Iterator
         finally:
             descendants.end(child, others)
             pump.join(_LINGER)
+    child.wait()
+
+
+class Partner:
+    """A child that is told lines and answers with lines. Nothing of either is written down."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self.child = child
+        self.said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            self.said.put(line.decode(errors="replace").rstrip("\n"))
+        self.said.put(None)
+
+    def tell(self, line: str) -> None:
+        """Raises BrokenPipeError where the child is gone."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(line.encode() + b"\n")
+        self.child.stdin.flush()
+
+    def hear(self, seconds: float) -> str | None:
+        """The next line; None once the child has ended. Raises queue.Empty after `seconds`."""
+        return self.said.get(timeout=seconds)
+
+    def interrupt(self) -> None:
+        self.child.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def talking(plan: LaunchPlan) -> Iterator[Partner]:
+    """A child to talk with while the block runs; nothing that descends from it is left after."""
+    others = descendants.stamps(descendants.pids())
+    child = _start(plan, subprocess.PIPE)
+    try:
+        yield Partner(child)
+    finally:
+        descendants.end(child, others)
     child.wait()
 
 
