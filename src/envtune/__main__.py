@@ -23,6 +23,7 @@ from envtune.machine import certificates
 from envtune.settings import sources
 from envtune.supervise import finish
 from envtune.supervise.signals import StopSignals
+from envtune.watch import notice
 
 LOG = logging.getLogger("envtune")
 
@@ -72,7 +73,10 @@ def _tell(exit_: Exit, message: str, verb: str) -> None:
 def _end(end: finish.End, args: argparse.Namespace, stops: StopSignals) -> None:
     """Does what is to be done when the container's work is over. Never changes the exit code."""
     words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
-    finish.act(end, [word for word in words if "=" in word], state, stops)
+    arguments = [word for word in words if "=" in word]
+    if end.exit != Exit.DONE or not getattr(args, "told", False):
+        notice.tell(end, arguments)
+    finish.act(end, arguments, state, stops)
 
 
 def _logged(
