@@ -1,6 +1,7 @@
-"""A notice at the end: whom it reaches, what it says, and what it may not change.
+"""Who is told of a run from outside: a notice at its end, and Kubeflow while it trains.
 
-Slack, Discord and ntfy cannot be reached from a test: servers on loopback stand in for them.
+Slack, Discord, ntfy and Kubeflow's controller cannot be reached from a test: servers on loopback
+stand in for them.
 """
 
 import json
@@ -9,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from envtune.errors import Exit
 from envtune.supervise.finish import End
 from envtune.watch import notice
 from tests.harness import Entrypoint, Quiet, Result, contents, serving
+from tests.test_trust import behind_tls
 
 TOKEN = "B0pl4nted5e1f/0c77aaXq9ZkPw2"
 PATH = f"/services/T0/{TOKEN}"
@@ -136,27 +139,79 @@ def test_its_address_is_a_secret_that_only_the_environment_holds(
     nothing_leaked(tmp_path, wrong)
 
 
-def test_a_training_tells_its_losses_and_what_it_has_made(
-    entrypoint: Entrypoint, forking: dict[str, str]
-) -> None:
-    """Once: the next start finds it done. A limit of time that is used up is told, too."""
-    with receiver() as (url, told):
-        environ = {"SFT_NOTIFY_URL": url, **forking}
-        spent = entrypoint.run(SFT_MAX_HOURS="0.000001", **environ)
-        assert spent.code == 7, spent.err
-        start = entrypoint.start(**environ)
-        done = start.wait()
-        assert done.code == 0, done.err
-        again = entrypoint.run(**environ)
-        assert again.code == 0
-    run = start.only_run()
-    budget, whole = (json.loads(body) for _, _, body in told)
-    assert (budget["outcome"], budget["run"]) == ("budget used up", run.name)
+class Kubeflow(Receiver):
+    """Stands in for the controller of a TrainJob, whose certificate its own bundle vouches for."""
+
+
+@dataclass
+class Told:
+    """What was told by a run that used up a limit, was stopped, went on, and was asked again."""
+
+    run: Path
+    results: list[Result]
+    notices: list[dict[str, Any]]
+    reports: list[tuple[int, str, dict[str, Any]]]  # the start, the token, the status
+
+
+@pytest.fixture(scope="module")
+def lived(
+    tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str], forking: dict[str, str]
+) -> Told:
+    folder, statuses = tmp_path_factory.mktemp("told"), list[Any]()
+    (folder / "token").write_text(f"{TOKEN}-kubeflow\n")
+    kind = type("Controller", (Kubeflow,), {"answers": [], "told": statuses})
+    results, counts = [], []
+    with receiver() as (url, told), behind_tls(folder, kind) as controller:
+        environ = {
+            **settings, **forking, "SFT_NOTIFY_URL": url,
+            "KUBEFLOW_TRAINER_SERVER_URL": controller.url,
+            "KUBEFLOW_TRAINER_SERVER_CA_CERT": str(controller.bundle),
+            "KUBEFLOW_TRAINER_SERVER_TOKEN": str(folder / "token"),
+        }  # fmt: skip
+        entrypoint = Entrypoint(folder, environ)
+        for number, more in enumerate(({"SFT_MAX_HOURS": "0.000001"}, {}, {}, {})):
+            start = entrypoint.start(**more)
+            if number == 1:
+                start.until_step(3)
+                start.signal()
+            results.append(start.wait())
+            counts.append(len(statuses))
+    (folder / "token").unlink()
+    reports = [
+        (sum(n >= count for count in counts), headers["Authorization"], json.loads(body))
+        for n, (_, headers, body) in enumerate(statuses)
+    ]
+    return Told(start.only_run(), results, [json.loads(body) for _, _, body in told], reports)
+
+
+def test_a_run_tells_each_of_its_ends_once(lived: Told) -> None:
+    """A limit, a stop, and its end with what it has made; a start that finds it done says nothing."""
+    assert [result.code for result in lived.results] == [7, 143, 0, 0]
+    budget, stopped, done = lived.notices
+    told = [(n["outcome"], n["exit"], n["run"]) for n in (budget, stopped, done)]
+    name = lived.run.name
+    assert told == [("budget used up", 7, name), ("stopped", 143, name), ("done", 0, name)]
     assert budget["line"].startswith("SFT_MAX_HOURS: ")
-    assert (whole["outcome"], whole["exit"], whole["run"]) == ("done", 0, run.name)
-    assert whole["last_loss"] < whole["first_loss"]
-    assert whole["artifact"] == str(run / "adapter")
-    nothing_leaked(entrypoint.folder, spent, done, again)
+    assert "is committed; the next start goes on from there" in stopped["line"]
+    assert done["last_loss"] < stopped["last_loss"] < stopped["first_loss"] == done["first_loss"]
+    assert (stopped["artifact"], done["artifact"]) == ("", str(lived.run / "adapter"))
+    nothing_leaked(lived.run.parents[1], *lived.results)
+
+
+def test_kubeflow_hears_how_far_a_training_is_and_of_no_stop_that_it_is_complete(
+    lived: Told,
+) -> None:
+    """Over TLS by the controller's own bundle, with the token of the pod's file."""
+    assert {token for _, token, _ in lived.reports} == {f"Bearer {TOKEN}-kubeflow"}
+    told = [(start, report["trainerStatus"]) for start, _, report in lived.reports]
+    progress = {
+        start: [s["progressPercentage"] for at, s in told if at == start] for start in (1, 2)
+    }
+    assert max(progress[1]) < 100
+    assert (progress[2][0], progress[2][-1]) == (0, 100)
+    last = {metric["name"]: metric["value"] for metric in told[-1][1]["metrics"]}
+    assert float(last["loss"]) < 3
+    assert {start for start, _ in told} == {1, 2}, "a start that trains nothing has told something"
 
 
 Shape = Callable[[dict[str, Any]], str]
