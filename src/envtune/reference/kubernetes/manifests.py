@@ -12,6 +12,7 @@ from envtune.reference import commented
 from envtune.reference.kubernetes import names, network, pods, trainings
 from envtune.reference.kubernetes.pods import NAME, Node
 from envtune.settings.own import OWN
+from envtune.settings.own.place import STATUS_TOKEN
 
 _PORT = 8000
 _PROBE_SECONDS = 10
@@ -125,7 +126,7 @@ def monitor() -> list[Node]:
     training has a port once SFT_STATUS_PORT and SFT_STATUS_HOST give it one."""
     return [
         _monitor(_SERVER, "http", "VLLM_API_KEY"),
-        _monitor(NAME, "status", "STATUS_TOKEN"),
+        _monitor(NAME, "status", STATUS_TOKEN),
         network.opened(NAME, "status"),
     ]
 

@@ -123,7 +123,7 @@ def container(name: str = NAME, settings: str = NAME, *env: Node, **more: Any) -
             "readOnlyRootFilesystem": True,
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "ports": [{"name": "status", "containerPort": STATUS}],
+        "ports": [{"name": "status", "containerPort": STATUS, "protocol": "TCP"}],
         "livenessProbe": _PROBE,
         "volumeMounts": [_mount(volume) for volume in _VOLUMES],
         **more,
