@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, ur
 
 # The Hub's token: its name and the two old ones.
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+# Addresses that are keys as a whole, most of all their paths.
+_SENT_TO = re.compile(r"NOTIFY_URL|WEBHOOK")
 # Words of a name: each anywhere in it, or at its end alone.
 _ANYWHERE = re.compile(
     r"(?:^|_)(?:(?:PG)?(?:PASSWORD|PASSWD|PASSPHRASE)|SECRETS?|CREDENTIALS?|WEBHOOKS?|APIKEYS?|"
@@ -80,11 +82,9 @@ def secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     for name, value in environ.items():
         plain = value.reveal() if isinstance(value, Secret) else value
         if is_secret(name):
-            found |= {
-                plain.strip(),
-                *_of_address(plain),
-                *_parts(plain, headers=name.upper().endswith("_HEADERS")),
-            }
+            found |= {plain.strip(), *_parts(plain, headers=name.upper().endswith("_HEADERS"))}
+        if _SENT_TO.search(name.upper()):
+            found |= set(_of_address(plain))
         for _, url in _urls(plain):
             found |= set(_in_url(url))
     return tuple(sorted(filter(_tells, found)))
@@ -113,9 +113,8 @@ def _parts(value: str, *, headers: bool) -> Iterator[str]:
 
 def _of_address(value: str) -> Iterator[str]:
     """What of an address that is a secret is one of its own: its path, and the last part of it."""
-    if "://" in value:
-        path = value.strip().split("://", 1)[1].partition("/")[2]
-        yield from (path, path.rpartition("/")[2])
+    path = value.strip().partition("://")[2].partition("/")[2]
+    yield from (path, path.rpartition("/")[2])
 
 
 def _urls(text: str) -> Iterator[tuple[int, str]]:
