@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from envtune import channel
+from envtune.cli.chat import served as served_as
 from envtune.cli.chat.voices import About, Conversation, Turn
 from envtune.cli.console import harmless
 from tests import forks
@@ -278,6 +279,10 @@ def test_text_is_asked_for_as_text_where_no_chat_was_trained(lora: Path, tmp_pat
         once = chat(run, *more, "--once", "-", cwd=tmp_path, typed="Once ", VLLM_API_KEY=SECRET)
         refused = chat(run, "--once", "a", "--system", "b", cwd=tmp_path, VLLM_API_KEY=SECRET)
     assert (once.code, once.out) == (0, "and so on\n")
+    assert (
+        once.err
+        == "This is no chat: raw text was trained, and no chat. What is asked is continued as text.\n"
+    )
     (path_, body) = asked[-1]
     assert (path_, body["prompt"]) == ("/v1/completions", "Once")
     assert (body["max_tokens"], body["temperature"], body["model"]) == (502, 0.5, "other")
@@ -367,3 +372,18 @@ def test_each_side_hears_its_own_answers_and_the_others_where_it_has_none() -> N
     alone = said.messages("tuned", "3", About("here", several=False))
     assert [m["role"] for m in alone] == ["system", "user"]
     assert said.messages("tuned", "3", About("here", "raw")) == [{"role": "user", "content": "3"}]
+
+
+def test_a_server_answers_greedily_as_the_evaluation_does_where_nobody_says() -> None:
+    rows: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"temperature": 0, "max_tokens": 1024}),
+        (
+            {"do_sample": False, "temperature": 0.7, "top_p": 0.5},
+            {"temperature": 0, "max_tokens": 1024},
+        ),
+        ({"temperature": 0.7, "num_beams": 2}, {"temperature": 0.7, "max_tokens": 1024}),
+        ({"do_sample": True, "max_new_tokens": 9}, {"max_tokens": 9}),
+    ]
+    for given, sent in rows:
+        assert served_as._sampling(given) == sent
+    assert served_as.unheard({"num_beams": 2, "top_p": 0.5, "do_sample": True}) == ["num_beams"]

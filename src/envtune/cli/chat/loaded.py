@@ -64,17 +64,17 @@ class Loaded:
     def _hear(self, seconds: float) -> dict[str, Any] | None:
         """The next record, or None after some time. Raises Refused for what it refuses, and where
         the child has ended."""
-        try:
-            line = self.child.hear(seconds)
-        except queue.Empty:
-            return None
-        if line is None:
-            raise self._lost()
-        before, mark, record = line.partition(_RECORD)
-        if before.strip():
-            self.tail.append(before.strip())
-        if not mark:
-            return self._hear(seconds)
+        record = ""
+        while not record:
+            try:
+                line = self.child.hear(seconds)
+            except queue.Empty:
+                return None
+            if line is None:
+                raise self._lost()
+            before, _, record = line.partition(_RECORD)
+            if before.strip():
+                self.tail.append(before.strip())
         said: dict[str, Any] = json.loads(record)
         if "refused" in said and said.get("number", self.number) == self.number:
             raise Refused([Problem("", said["refused"], Exit(said["exit"]))])

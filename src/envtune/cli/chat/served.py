@@ -21,6 +21,7 @@ _SAMPLING = {
     "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
 }  # fmt: skip
+_DRAWN = ("temperature", "top_p", "top_k", "min_p")
 _SEVERAL = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
 
 
@@ -30,9 +31,7 @@ class Served:
     def __init__(self, api: Api, run: Path, name: str, generation: Mapping[str, Any]) -> None:
         self.api = api
         self.names = _names(self._get("/v1/models"), name)
-        greedy = {} if generation.get("do_sample") else {"temperature": 0}
-        given = {"max_new_tokens": NEW_TOKENS, **greedy, **generation}
-        self.sampling = {_SAMPLING[n]: value for n, value in given.items() if n in _SAMPLING}
+        self.sampling = _sampling(generation)
         self.about = self._told(layouts.read(run))
 
     def _told(self, told: layouts.Told | None) -> About:
@@ -90,6 +89,19 @@ class Served:
             return answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise _refused(self.api, error) from None
+
+
+def _sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """How to answer, as a request says it: greedy as the evaluation is, where nobody says."""
+    drawn = generation.get("do_sample", bool(generation.get("temperature")))
+    kept = generation if drawn else {n: generation[n] for n in generation.keys() - set(_DRAWN)}
+    given = {"max_new_tokens": NEW_TOKENS, **({} if drawn else {"temperature": 0}), **kept}
+    return {_SAMPLING[name]: value for name, value in given.items() if name in _SAMPLING}
+
+
+def unheard(generation: Mapping[str, Any]) -> list[str]:
+    """What a request has no place for."""
+    return sorted(generation.keys() - {*_SAMPLING, "do_sample"})
 
 
 def _names(told: Any, run: str) -> dict[str, str]:

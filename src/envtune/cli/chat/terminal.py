@@ -11,6 +11,7 @@ from envtune.errors import Exit, Refused
 _PROMPT = "> "
 # Shows the base as /base does; what was typed before it comes back with Ctrl-Y.
 _KEY = r'"\C-t": "\C-a\C-k/base\C-m"'
+_NO_CHAT = "This is no chat: {}. What is asked is continued as text."
 _HELP = """\
 /base          show the base's answers too, or no more (Ctrl-T)
 /reset         forget what was said
@@ -39,6 +40,8 @@ class Terminal:
 
     def once(self, question: str) -> Exit:
         """Answers one question on standard output, and nothing else there."""
+        if self.voice.about.reason:
+            tell(_NO_CHAT.format(self.voice.about.reason))
         answers = {side: self._whole(side, question) for side in self.sides}
         for side, text in answers.items():
             print(f"{self._title(side)}{harmless(text)}")
@@ -78,7 +81,7 @@ class Terminal:
         about = self.voice.about
         tell(f"{self.name}\nanswered by {about.place}")
         if about.reason:
-            tell(f"This is no chat: {about.reason}. What you type is continued as text.")
+            tell(_NO_CHAT.format(about.reason))
         elif not about.several:
             tell("One question with one answer was trained: each question stands alone.")
         if sys.stdin.isatty():

@@ -10,7 +10,7 @@ from pathlib import Path
 from envtune.artifacts import adapterfiles, modelfiles
 from envtune.cli import target
 from envtune.cli.chat.loaded import loaded
-from envtune.cli.chat.served import Served
+from envtune.cli.chat.served import Served, unheard
 from envtune.cli.chat.terminal import Terminal, tell
 from envtune.cli.chat.voices import Voice, written
 from envtune.cli.termination import Result
@@ -33,7 +33,9 @@ def chat(args: argparse.Namespace) -> Result:
     try:
         with _voice(start.context(), local=args.local) as voice:
             _possible(args, voice)
-            terminal = Terminal(voice, start.run.name, beside=args.base, system=args.system or "")
+            terminal = Terminal(
+                voice, start.run.name, beside=args.base, system=written(args.system or "")
+            )
             return (terminal.converse() if question is None else terminal.once(question)), ""
     except KeyboardInterrupt:
         return Exit.INTERRUPTED, ""
@@ -70,6 +72,8 @@ def _voice(context: Context, *, local: bool) -> Iterator[Voice]:
     run, generation = context.run.folder, context.config.setting("SFT_EVAL_GENERATION") or {}
     url = "" if local else health.address(run)
     if url:
+        if lost := unheard(generation):
+            tell(f"SFT_EVAL_GENERATION: a server does not take {', '.join(lost)}")
         api = Api(url, access.key(context.environ))
         yield Served(api, run, context.run.name, generation)
         return
