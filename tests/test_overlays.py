@@ -245,7 +245,7 @@ def test_a_training_its_data_its_server_and_its_monitor_are_one_overlay(tmp_path
     name = secret["metadata"]["name"]
     assert re.fullmatch(r"a-envtune-\w{10}", name)  # a new one with each key
     monitors = built.of("PodMonitor")
-    assert [m["metadata"]["name"] for m in monitors] == ["a-envtune-serve", "a-envtune"]
+    assert {m["metadata"]["name"] for m in monitors} == {"a-envtune-serve", "a-envtune"}
     for monitor in monitors:
         (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
         assert endpoint["authorization"]["credentials"]["name"] == name
