@@ -12,7 +12,8 @@ from typing import Any
 
 from envtune import files
 from envtune.cli.chat.voices import NEW_TOKENS, About, Messages, Pieces
-from envtune.errors import Exit, Problem, Refused, recognise
+from envtune.errors import Exit, Problem, Refused
+from envtune.failures.table import recognise
 from envtune.render import launch
 from envtune.supervise import process
 from envtune.supervise.process import Partner
