@@ -193,7 +193,7 @@ named = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword
 said = $(sort $(filter-out CONFIG PROFILE COMPOSE FLAVOR JOBS MODEL ONLY PYTHON ROWS RUNS SECONDS SIZE SERVE,$(named)))
 config = --volume "$(abspath $(CONFIG)):/config/$(notdir $(CONFIG)):ro" --env SFT_TRAINER_CONFIG_JSON_PATH=/config/$(notdir $(CONFIG))
 
-up: ## start the service of PROFILE (train, train-cpu, serve, serve-cpu, tensorboard, mlflow) with .env, CONFIG=a file and NAME=VALUE
+up: ## start the service of PROFILE (train, train-cpu, serve, serve-cpu, tensorboard, mlflow, open-webui, logs) with .env, CONFIG=a file and NAME=VALUE
 	$(if $(CONFIG)$(said),$(COMPOSE) run --detach --service-ports $(if $(CONFIG),$(config)) $(addprefix --env ,$(said)) $(PROFILE),$(COMPOSE) --profile $(PROFILE) up --detach)
 
 down: ## stop every service; a training commits a checkpoint first

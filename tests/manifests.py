@@ -96,6 +96,7 @@ _POD_MONITOR = {
     "metadata": {"name": str, "namespace": str, "labels": _LABELLED, "annotations": _LABELLED},
     "spec": {
         "selector": {"matchLabels": _LABELLED},
+        "podTargetLabels": str,
         "podMetricsEndpoints": {
             "port": str,
             "path": str,

@@ -1,6 +1,7 @@
 """compose.yaml as docker compose reads it. No engine is asked."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ MODEL = {"AXOLOTL_BASE_MODEL": "acme/tiny"}
 DATA = {"AXOLOTL_DATASETS": '[{"path": "/data/rows.jsonl", "type": "alpaca"}]'}
 TRAINS = ("train", "train-cpu")
 SERVES = ("serve", "serve-cpu")
+BESIDE = ("tensorboard", "mlflow", "open-webui", "logs")
 
 
 @pytest.fixture
@@ -43,11 +45,12 @@ def seconds(duration: str) -> int:
     return int(minutes or 0) * 60 + int(rest.removesuffix("s"))
 
 
-def test_each_profile_is_one_service(folder: Path) -> None:
+def test_each_profile_is_one_service_and_what_reads_docker_for_it(folder: Path) -> None:
     found = services(folder)
+    profiles = {name: [name] for name in (*TRAINS, *SERVES, *BESIDE)}
     assert {name: service["profiles"] for name, service in found.items()} == {
-        name: [name] for name in (*TRAINS, *SERVES, "tensorboard", "mlflow")
-    }
+        **profiles, "logs-of-docker": ["logs"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("grace", [None, "25", "600"])
@@ -86,26 +89,62 @@ def test_every_service_is_confined_and_writes_to_volumes_and_tmp_alone(folder: P
         assert "cap_add" not in service
         assert not service.get("privileged")
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service["read_only"] is True
-        (tmp,) = service["tmpfs"]
+        assert service.get("read_only", False) is (name != "open-webui")
+        tmp, *more = service["tmpfs"]
+        assert more == (["/run:mode=1777"] if name == "logs-of-docker" else [])
         path, _, options = tmp.partition(":")
         assert path == service["environment"]["HOME"] == "/tmp"
         assert {"mode=1777", "exec"} == set(options.split(","))  # Docker's own has noexec
         read_only = {v["target"] for v in service["volumes"] if v.get("read_only")}
-        assert read_only <= {"/data"}
+        assert read_only <= {"/data", "/var/run/docker.sock"}
         for key in ("SFT_OUTPUTS_DIR", "SFT_LOGS_DIR"):
             if place := service["environment"].get(key):
                 assert place.startswith("/workspace/")
 
 
+KEY = "planted-5e1f0c77aa"
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 
 
 def test_every_image_can_be_named_by_its_digest(folder: Path) -> None:
-    names = {"IMAGE": "envtune", "IMAGE_CPU": "envtune-cpu", "MLFLOW_IMAGE": "mlflow"}
+    names = {
+        "IMAGE": "envtune", "IMAGE_CPU": "envtune-cpu", "MLFLOW_IMAGE": "mlflow",
+        "OPEN_WEBUI_IMAGE": "open-webui", "DOZZLE_IMAGE": "dozzle", "DOCKER_PROXY_IMAGE": "proxy",
+    }  # fmt: skip
     env = "".join(f"{key}=registry.example.com/{name}@{DIGEST}\n" for key, name in names.items())
     images = {service["image"] for service in services(folder, env).values()}
     assert images == {f"registry.example.com/{name}@{DIGEST}" for name in names.values()}
+
+
+def test_every_image_of_others_has_a_tag_that_does_not_move(folder: Path) -> None:
+    images = {n: s["image"] for n, s in services(folder).items() if "build" not in s}
+    assert images.keys() == {"mlflow", "open-webui", "logs", "logs-of-docker"}
+    for name, image in images.items():
+        assert re.search(r":v\d+\.\d+\.\d+\Z", image), name
+
+
+def test_the_chat_page_asks_whichever_serves_with_its_key(folder: Path) -> None:
+    found = services(folder, f"SFT_SERVE_PORT=9000\nVLLM_API_KEY={KEY}\n")
+    page = found["open-webui"]["environment"]
+    assert (page["OPENAI_API_BASE_URL"], page["OPENAI_API_KEY"]) == ("http://vllm:9000/v1", KEY)
+    for name in SERVES:
+        assert found[name]["networks"]["default"]["aliases"] == ["vllm"]
+        assert found[name]["environment"]["VLLM_API_KEY"] == KEY
+    (port,) = found["open-webui"]["ports"]
+    assert (port["target"], port["published"]) == (8080, "3000")
+    own = {n for n, v in page.items() if n.endswith("_GENERATION") and v == "false"}
+    assert len(own) == 4, "a tuned model is asked what it was not trained on"
+
+
+def test_dockers_socket_is_read_by_a_proxy_that_nobody_else_reaches(folder: Path) -> None:
+    found = services(folder)
+    sockets = {n for n, s in found.items() for v in s["volumes"] if "docker.sock" in v["target"]}
+    assert sockets == {"logs-of-docker"}
+    proxy, viewer = found["logs-of-docker"], found["logs"]
+    assert (proxy["environment"]["POST"], list(proxy["networks"])) == ("0", ["docker"])
+    assert "ports" not in proxy
+    assert {n for n, s in found.items() if "docker" in s["networks"]} == {"logs", "logs-of-docker"}
+    assert viewer["environment"]["DOZZLE_REMOTE_HOST"] == "tcp://logs-of-docker:2375"
 
 
 def test_nobody_is_root_and_nothing_is_started_again(folder: Path) -> None:

@@ -358,17 +358,32 @@ def test_a_server_needs_a_key_and_its_probes_none() -> None:
     }
 
 
-def test_a_monitor_reads_the_server_with_the_key_of_its_secret() -> None:
-    monitor, (labels,) = one("monitor", "PodMonitor")["spec"], labels_of_pods("serve")
-    assert monitor["selector"]["matchLabels"].items() <= labels.items()
-    (container,) = pods("serve")[0]["containers"]
-    (endpoint,) = monitor["podMetricsEndpoints"]
-    assert endpoint["port"] in {port["name"] for port in container["ports"]}
-    key = endpoint["authorization"]["credentials"]
-    assert key["key"] == "VLLM_API_KEY"
-    assert key["name"] in {
-        source.get("secretRef", {}).get("name") for source in container["envFrom"]
-    }
+@pytest.mark.parametrize("way", [*TRAINS, "serve"])
+def test_a_monitor_reads_each_kind_of_pod_by_its_ports_name_and_with_its_secret(way: str) -> None:
+    """And puts the labels of the run on what it reads."""
+    monitors = [t for t in objects(started("monitor")) if t["kind"] == "PodMonitor"]
+    for labels, pod in zip(labels_of_pods(way), pods(way), strict=True):
+        (monitor,) = (
+            m["spec"] for m in monitors
+            if m["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        )  # fmt: skip
+        (container,) = pod["containers"]
+        (endpoint,) = monitor["podMetricsEndpoints"]
+        assert [port["name"] for port in container["ports"]] == [endpoint["port"]]
+        assert set(monitor["podTargetLabels"]) <= labels.keys()
+        key = endpoint["authorization"]["credentials"]
+        assert key["key"] == ("VLLM_API_KEY" if way == "serve" else "STATUS_TOKEN")
+        assert key["name"] in {
+            source.get("secretRef", {}).get("name") for source in container["envFrom"]
+        }
+
+
+def test_a_training_is_reached_at_its_port_for_figures_by_who_applies_the_monitor_alone() -> None:
+    (opened,) = (t["spec"] for t in objects(started("monitor")) if t["kind"] == "NetworkPolicy")
+    assert opened["ingress"] == [{"ports": [{"port": "status"}]}]
+    for way in TRAINS:
+        for labels in labels_of_pods(way):
+            assert opened["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 @pytest.mark.parametrize("way", [*TRAINS, *CARRY, "serve"])

@@ -244,9 +244,11 @@ def test_a_training_its_data_its_server_and_its_monitor_are_one_overlay(tmp_path
     (secret,) = built.of("Secret")
     name = secret["metadata"]["name"]
     assert re.fullmatch(r"a-envtune-\w{10}", name)  # a new one with each key
-    (monitor,) = built.of("PodMonitor")
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert endpoint["authorization"]["credentials"]["name"] == name
+    monitors = built.of("PodMonitor")
+    assert {m["metadata"]["name"] for m in monitors} == {"a-envtune-serve", "a-envtune"}
+    for monitor in monitors:
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["authorization"]["credentials"]["name"] == name
     for container in built.containers():
         assert {"secretRef", name} <= {
             key for source in container["envFrom"] for key in (*source, *_named(source))

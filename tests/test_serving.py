@@ -14,6 +14,7 @@ import httpx
 import pytest
 from safetensors.torch import load_file, save_file
 
+from envtune.cli.console import harmless
 from envtune.settings import upstream
 from tests.harness import (
     ROOT,
@@ -123,6 +124,25 @@ def test_the_smoke_test_asks_what_a_client_would(serving: Served) -> None:
     bad = serving.verb("smoke-test", VLLM_API_KEY="another-5e1f0c77aa")
     assert bad.code == 6
     assert "models: 401" in bad.err
+
+
+def test_a_chat_in_the_terminal_asks_the_server_that_runs(serving: Served) -> None:
+    """Where it is found by the run alone, with the base beside it and with its key."""
+    environ = clean_environ(**serving.environ)
+    asked = SENTENCE[0]["content"]
+    given = 'SFT_EVAL_GENERATION={"max_new_tokens": 24}'
+    command = [str(ROOT / ".venv" / "bin" / "envtune"), "chat", given, "--once", asked]
+    once = execute(command, serving.entrypoint.folder, environ)
+    base, tuned = serving.chat("tiny-llama"), serving.chat(serving.run.name)
+    assert (once.code, once.out, once.err) == (0, f"{harmless(tuned)}\n", "")
+    both = execute([*command, "--base"], serving.entrypoint.folder, environ)
+    assert both.out == f"base:\n{harmless(base)}\ntuned:\n{harmless(tuned)}\n"
+    refused = execute(command, serving.entrypoint.folder, environ | {"VLLM_API_KEY": f"{KEY}-not"})
+    assert (refused.code, refused.out) == (4, "")
+    assert "VLLM_API_KEY: the server at" in refused.err
+    long = execute([*command, "--system", "so " * 2000], serving.entrypoint.folder, environ)
+    assert (long.code, long.out) == (3, "")
+    assert "and the model takes 512" in long.err
 
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")

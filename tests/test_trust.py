@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -65,11 +65,11 @@ def _signed(folder: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def behind_tls(folder: Path) -> Iterator[Company]:
+def behind_tls(folder: Path, handler: type[BaseHTTPRequestHandler] = _Whoami) -> Iterator[Company]:
     key, certificate = _signed(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Whoami)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

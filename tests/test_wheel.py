@@ -106,6 +106,7 @@ OTHERS = {
     ("publish",): (1, "there is no run below"),
     ("serve",): (1, "there is no run below"),
     ("smoke-test",): (1, "there is no run below"),
+    ("chat",): (1, "there is no run below"),
     ("health",): (0, "no run yet"),
     ("welcome",): (0, "next: envtune check && envtune run"),
     ("login",): (0, "W&B: off"),

@@ -23,6 +23,7 @@ from envtune.machine import certificates
 from envtune.settings import sources
 from envtune.supervise import finish
 from envtune.supervise.signals import StopSignals
+from envtune.watch import notice
 
 LOG = logging.getLogger("envtune")
 
@@ -65,14 +66,17 @@ def _usage() -> str:
 def _tell(exit_: Exit, message: str, verb: str) -> None:
     if not message.startswith(output.NOTHING_SET):
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
-    if verb in ("run", "serve") or exit_ != Exit.DONE:
+    if verb in ("run", "serve") or (exit_ != Exit.DONE and verb != "chat"):
         terminate(message)
 
 
 def _end(end: finish.End, args: argparse.Namespace, stops: StopSignals) -> None:
     """Does what is to be done when the container's work is over. Never changes the exit code."""
     words = (*getattr(args, "overrides", ()), *getattr(args, "words", ()))
-    finish.act(end, [word for word in words if "=" in word], state, stops)
+    arguments = [word for word in words if "=" in word]
+    if end.exit != Exit.DONE or not getattr(args, "told", False):
+        notice.tell(end, arguments)
+    finish.act(end, arguments, state, stops)
 
 
 def _logged(

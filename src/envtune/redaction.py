@@ -14,10 +14,12 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, ur
 
 # The Hub's token: its name and the two old ones.
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+# Addresses that are keys as a whole, most of all their paths.
+_SENT_TO = re.compile(r"NOTIFY_URL|WEBHOOK")
 # Words of a name: each anywhere in it, or at its end alone.
 _ANYWHERE = re.compile(
     r"(?:^|_)(?:(?:PG)?(?:PASSWORD|PASSWD|PASSPHRASE)|SECRETS?|CREDENTIALS?|WEBHOOKS?|APIKEYS?|"
-    r"API_KEYS?|ACCESS_KEYS?|PRIVATE_KEYS?|DSN|TOKEN|KEY|PAT)(?:_|\Z)"
+    r"NOTIFY_URL|API_KEYS?|ACCESS_KEYS?|PRIVATE_KEYS?|DSN|TOKEN|KEY|PAT)(?:_|\Z)"
 )
 _AT_THE_END = re.compile(
     r"(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS|CONNECTION_STRING|PGPASS|"
@@ -81,6 +83,8 @@ def secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
         plain = value.reveal() if isinstance(value, Secret) else value
         if is_secret(name):
             found |= {plain.strip(), *_parts(plain, headers=name.upper().endswith("_HEADERS"))}
+        if _SENT_TO.search(name.upper()):
+            found |= set(_of_address(plain))
         for _, url in _urls(plain):
             found |= set(_in_url(url))
     return tuple(sorted(filter(_tells, found)))
@@ -105,6 +109,12 @@ def _parts(value: str, *, headers: bool) -> Iterator[str]:
             return
         texts = [text for name, text in held.items() if isinstance(text, str) and is_secret(name)]
         yield from (line for text in texts for line in [text, *text.splitlines()])
+
+
+def _of_address(value: str) -> Iterator[str]:
+    """What of an address that is a secret is one of its own: its path, and the last part of it."""
+    path = value.strip().partition("://")[2].partition("/")[2]
+    yield from (path, path.rpartition("/")[2])
 
 
 def _urls(text: str) -> Iterator[tuple[int, str]]:

@@ -10,6 +10,7 @@ import sys
 
 _SERVED = (
     "envtune.engine.train",
+    "envtune.engine.chat",
     "envtune.engine.evaluate.answers",
     "envtune.engine.evaluate.evaluate",
     "envtune.engine.export.export",

@@ -148,3 +148,16 @@ def test_a_megabyte_is_searched_in_a_moment(count: int) -> None:
     started = time.process_time()
     assert redaction.redact(text, secrets) == text
     assert time.process_time() - started < 3
+
+
+def test_a_webhooks_path_is_a_secret_of_its_own() -> None:
+    """A client that fails names the path, or what it was redirected to."""
+    url = "https://hooks.slack.com/services/T0/B0/Xq9ZkPw2aa"
+    for name in ("SFT_NOTIFY_URL", "SLACK_WEBHOOK_URL"):
+        found = redaction.secrets({name: url})
+        for text in (url, "POST /services/T0/B0/Xq9ZkPw2aa", "no hook Xq9ZkPw2aa"):
+            assert "Xq9ZkPw2aa" not in redaction.redact(text, found)
+    assert (
+        redaction.redact("hooks.slack.com", redaction.secrets({"SFT_NOTIFY_URL": url}))
+        == "hooks.slack.com"
+    )

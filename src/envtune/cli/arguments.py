@@ -14,6 +14,7 @@ from envtune.settings.spelling import synonyms
 from envtune.settings.spelling.nearest import nearest
 
 LOG = logging.getLogger("envtune")
+_OF_RUNS = ("serve", "smoke-test", "chat", "runs", "report", "status", "watch")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 def _positional(sub: argparse.ArgumentParser, name: str) -> None:
     if name == "explain":
         sub.add_argument("key", metavar="KEY", help="a key of Axolotl, or its variable")
-    if name in (*LONE, "serve", "smoke-test", "runs", "report", "status", "watch"):
+    if name in (*LONE, *_OF_RUNS):
         what = "RUN, VLLM.yaml" if name in ("serve", "smoke-test") else "RUN"
         sub.add_argument("words", nargs="*", metavar=f"{what} or NAME=VALUE")
     elif name == "finish":
@@ -64,6 +65,13 @@ def _options(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--check", action="store_true", help="write nothing")
     elif name == "convert":
         sub.add_argument("--split", default="train", help="which one of the Hub's data set")
+    elif name == "chat":
+        once = "answer it on standard output and end; - reads it from standard input"
+        sub.add_argument("--once", metavar="QUESTION", help=once)
+        sub.add_argument("--base", action="store_true", help="show the base's answers too")
+        sub.add_argument("--system", metavar="TEXT", help="the system message")
+        local = "load the model here, although a server of it runs"
+        sub.add_argument("--local", action="store_true", help=local)
     elif name == "validate":
         sub.add_argument("--errors", type=int, default=10, metavar="N", help="name so many rows")
     elif name == "prepare":

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -10,6 +11,7 @@ from envtune import redaction
 from envtune.resolve.config import Configuration
 
 LOG = logging.getLogger("envtune")
+_DIRECTIONS = "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class Discreet(logging.Formatter):
@@ -32,6 +34,17 @@ def show(text: str) -> None:
         print(text, flush=True)
     except (BrokenPipeError, AttributeError, ValueError):
         sys.stdout = None  # nothing is left to flush at exit
+
+
+def harmless(text: str) -> str:
+    """A text of anybody's as a terminal shows it: what it would obey is spelled out."""
+    return "".join(c if _is_shown(c) else ascii(c)[1:-1] for c in text)
+
+
+def _is_shown(c: str) -> bool:
+    """Controls are obeyed, halves of letters cannot be written, and marks of direction show other
+    words than are there; the other invisible ones join letters and pictures."""
+    return c in "\n\t" or not (unicodedata.category(c) in ("Cc", "Cs") or c in _DIRECTIONS)
 
 
 def width(stream: TextIO | None) -> int | None:

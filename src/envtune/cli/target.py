@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from envtune.errors import Problem, Refused
 from envtune.settings import given, paths, sources
 from envtune.settings.typed import Settings
+from envtune.supervise.signals import StopSignals
 
 if TYPE_CHECKING:
     from envtune.runs.folders import Run
@@ -30,10 +31,10 @@ def _outputs(settings: Settings, inputs: sources.Inputs) -> Path:
     return Path(paths.folders(settings.get, inputs.environ)[0])
 
 
-def start(args: argparse.Namespace) -> "pipeline.Start":
+def start(args: argparse.Namespace, stops: StopSignals | None = None) -> "pipeline.Start":
     """The run that a lone stage works on: a name below the outputs, a folder, or the newest that
     is trained to its end; a YAML of vLLM's flags names one, and comes before what else the
-    command line says."""
+    command line says. `stops` that are not installed leave Ctrl-C to the caller."""
     from envtune.cli import vllm_file
     from envtune.runs import folders
     from envtune.stages import pipeline
@@ -51,7 +52,8 @@ def start(args: argparse.Namespace) -> "pipeline.Start":
     settings = settings_of(inputs)
     where = _outputs(settings, inputs)
     found = folders.named(where, name) if name else _newest(where)
-    return pipeline.Start(found, inputs.passed_on, inputs.secrets, settings.own)
+    stops = stops or StopSignals().install()
+    return pipeline.Start(found, inputs.passed_on, inputs.secrets, settings.own, stops)
 
 
 def named(args: argparse.Namespace) -> tuple[Path, Path, list[str]]:

@@ -41,6 +41,13 @@ def _status(args: argparse.Namespace) -> Result:
     return status.status(args)
 
 
+def _chat(args: argparse.Namespace) -> Result:
+    """talk with a trained run in the terminal: RUN, or the newest"""
+    from envtune.cli.chat import verb
+
+    return verb.chat(args)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": inspection.check,
     "configure": work.configure,
@@ -49,6 +56,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "run": work.run,
     **{name: work.lone(name, meaning) for name, meaning in LONE.items()},
     "serve": work.serve,
+    "chat": _chat,
     "smoke-test": work.smoke_test,
     "runs": _runs,
     "report": seeing.report,

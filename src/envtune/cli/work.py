@@ -15,6 +15,8 @@ from envtune.cli.termination import Result, ended_with
 from envtune.errors import Exit, Problem, Refused
 from envtune.settings import sources
 from envtune.settings.own.place import STATUS_HOST, STATUS_PORT, STATUS_TOKEN
+from envtune.supervise.finish import End
+from envtune.watch import notice
 
 if TYPE_CHECKING:
     from envtune.stages import pipeline
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> Result:
 
     need_engines("run")
     start = _claimed(args)
+    args.told = start.run.finished  # by the start that has finished it
     with _seen(start):
         try:
             exit_, message = pipeline.execute(start)
@@ -61,6 +64,7 @@ def run(args: argparse.Namespace) -> Result:
             _summarise(start.run.folder, message)
             context = start.context()
             if context.config.setting("SFT_SERVE") and not nodes.rank(context):
+                _tell_of_training(args, message)
                 return pipeline.serve(start)
     return exit_, message
 
@@ -86,6 +90,13 @@ def _write_page(start: "pipeline.Start") -> None:
 
     if not nodes.rank(start.context()):
         report.renew(start.run.folder, start.secrets)
+
+
+def _tell_of_training(args: argparse.Namespace, message: str) -> None:
+    """A server may go on for months: the end of the training is told before it."""
+    if not args.told:
+        notice.tell(End(Exit.DONE, message, args.folder), args.overrides)
+        args.told = True
 
 
 def _claimed(args: argparse.Namespace) -> "pipeline.Start":

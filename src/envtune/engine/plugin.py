@@ -113,7 +113,7 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
         if cfg.resume_from_checkpoint and channel.RESUME_FORCE not in os.environ:
             order.compare(told, Path(cfg.resume_from_checkpoint))
         tracking.leave_lost(self.account.run_dir, os.environ)
-        tracking.guard(trainer)
+        tracking.guard(trainer, self.account.run_dir)
         saves = Saves(trainer, self.account.run_dir, main=self.account.main)
         room.Room(trainer, self.account.note, saves.limit)
         tell_of_loading(trainer)

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    KubeflowCallback,
+)
 
+from envtune import channel
 from envtune.failures.table import gist
 from envtune.supervise import trackers
 
@@ -45,6 +49,19 @@ class Guarded(TrainerCallback):  # type: ignore[misc]  # transformers ships no t
             return None
         self.failures = 0
         return heard
+
+
+class Progress(Guarded):
+    """Kubeflow's: of a training that was stopped it would say that it is complete."""
+
+    def __init__(self, tracker: TrainerCallback, run_dir: Path) -> None:
+        super().__init__(tracker)
+        self.run_dir = run_dir
+
+    def hear(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        if event == "on_train_end" and channel.stop_requested(self.run_dir):
+            return None
+        return super().hear(event, *args, **kwargs)
 
 
 def _hearing(event: str) -> Callable[..., Any]:
@@ -80,12 +97,14 @@ def note(run_dir: Path, uri: str) -> None:
         trackers.note_mlflow(run_dir, uri, active.info.run_id)
 
 
-def guard(trainer: Any) -> None:
+def guard(trainer: Any, run_dir: Path) -> None:
     """Puts a guard around each tracker of a trainer."""
-    known = tuple(INTEGRATION_TO_CALLBACK.values())
-    trainer.callback_handler.callbacks = [
-        Guarded(one)
-        if isinstance(one, known) or type(one).__name__.startswith(_OF_AXOLOTL)
-        else one
-        for one in trainer.callback_handler.callbacks
-    ]
+    callbacks = trainer.callback_handler.callbacks
+    trainer.callback_handler.callbacks = [_guarded(one, run_dir) for one in callbacks]
+
+
+def _guarded(one: TrainerCallback, run_dir: Path) -> TrainerCallback:
+    if isinstance(one, KubeflowCallback):
+        return Progress(one, run_dir)
+    known = isinstance(one, tuple(INTEGRATION_TO_CALLBACK.values()))
+    return Guarded(one) if known or type(one).__name__.startswith(_OF_AXOLOTL) else one

@@ -39,6 +39,7 @@ _LAUNCHED = {
 ENGINE = {
     "allreduce": "envtune.engine.allreduce",
     "answers": "envtune.engine.evaluate.answers",
+    "chat": "envtune.engine.chat",
     "evaluate": "envtune.engine.evaluate.evaluate",
     "export": "envtune.engine.export.export",
     "merge": "envtune.engine.export.merge",

@@ -8,6 +8,7 @@ order of RULES is the order of the YAML.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from envtune.redaction import Secret, is_secret
 from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking, turns
 from envtune.resolve.config import Choice, Facts, RunConfig, Value
 from envtune.settings.own import OWN
@@ -85,8 +86,15 @@ def _taken(values: dict[str, Value], key: str) -> Value | None:
 
 def _own(settings: Settings) -> dict[str, Value]:
     return {
-        name: Value(settings.get(name), name if name in settings.own else DEFAULT) for name in OWN
+        name: Value(_kept(name, settings), name if name in settings.own else DEFAULT)
+        for name in OWN
     }
+
+
+def _kept(name: str, settings: Settings) -> Any:
+    """A setting as the run's record may hold it: who needs a secret reads the environment."""
+    value = settings.get(name)
+    return repr(Secret(value)) if value is not None and is_secret(name) else value
 
 
 def _ordered(values: Mapping[str, Value]) -> dict[str, Value]:

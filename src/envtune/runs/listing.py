@@ -49,9 +49,7 @@ def runs(outputs: Path) -> list[Run]:
 
 def trained(outputs: Path) -> Run | None:
     """The newest run that is trained to its end, or None."""
-    return next(
-        (run for run in runs(outputs) if _is_trained(folders.read_record(run.folder))), None
-    )
+    return next((run for run in runs(outputs) if is_trained(folders.read_record(run.folder))), None)
 
 
 def look(run: Run) -> Listed:
@@ -108,10 +106,11 @@ def _state(run: Run, told: dict[str, Any]) -> str:
     failed = [name for name, stage in stages.items() if stage.get("outcome") == "failed"]
     if failed:
         return f"{failed[-1]} failed"
-    return "trained" if _is_trained(told) else "stopped" if told.get("outcome") else "unfinished"
+    return "trained" if is_trained(told) else "stopped" if told.get("outcome") else "unfinished"
 
 
-def _is_trained(told: dict[str, Any]) -> bool:
+def is_trained(told: dict[str, Any]) -> bool:
+    """Whether the run of a record is trained to its end."""
     return bool(told.get("stages", {}).get("train", {}).get("outcome") == "done")
 
 

@@ -1,10 +1,13 @@
 """A server as a client of its own sees it."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+_STREAM = "data: "
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,24 @@ class Api:
         answer.raise_for_status()
         told: dict[str, Any] = answer.json()
         return told
+
+    def stream(self, path: str, question: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """The pieces of an answer as they come, each with how it ended, which is empty before the
+        last. Raises httpx.HTTPError, and LookupError or ValueError for what is no such stream."""
+        asked = {**question, "stream": True}
+        with self.client() as client, client.stream("POST", path, json=asked) as got:
+            if got.is_error:
+                got.read()
+            got.raise_for_status()
+            for line in got.iter_lines():
+                if line.startswith(_STREAM) and line != f"{_STREAM}[DONE]":
+                    yield from _pieces(json.loads(line.removeprefix(_STREAM)))
+
+
+def _pieces(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for choice in told["choices"]:
+        text = choice["text"] if "text" in choice else choice["delta"].get("content")
+        yield text or "", choice.get("finish_reason") or ""
 
 
 def reason(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """Asks a running server what a client would, one line an answer."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from envtune.supervise.stage import LOG, Context
 _SHORT = {"max_tokens": 8, "temperature": 0}
 _WORD = "Hello"
 _ROWS = 8  # of the run's, which are asked for as chats
-_STREAM = "data: "
 _TOLD = 8  # of the routes that are open, on one line
 
 
@@ -94,23 +92,10 @@ def _streamed(subject: Subject) -> str:
     """The pieces of a streamed answer are those of the answer at once."""
     path, question = subject.short(subject.what.tuned)
     whole = _said(subject.api.post(path, question))
-    pieces = list(_pieces(subject.api, path, {**question, "stream": True}))
+    pieces = [text for text, _ in subject.api.stream(path, question)]
     if "".join(pieces) != whole:
         raise ValueError(f"streamed {''.join(pieces)!r}, and {whole!r} at once")
     return f"{len(pieces)} pieces"
-
-
-def _pieces(api: Api, path: str, question: dict[str, Any]) -> Iterator[str]:
-    with api.client() as client, client.stream("POST", path, json=question) as got:
-        if got.is_error:
-            got.read()
-        got.raise_for_status()
-        for line in got.iter_lines():
-            if line.startswith(_STREAM) and line != f"{_STREAM}[DONE]":
-                for choice in json.loads(line.removeprefix(_STREAM))["choices"]:
-                    yield (
-                        choice["text"] if "text" in choice else choice["delta"].get("content") or ""
-                    )
 
 
 def _layout(subject: Subject) -> str:

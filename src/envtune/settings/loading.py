@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envtune.errors import Problem, Refused
-from envtune.redaction import has_key_in_url
+from envtune.redaction import has_key_in_url, is_secret
 from envtune.settings import dialects, nesting, passed_over, upstream
 from envtune.settings.axolotl_keys import schema
 from envtune.settings.own import OWN, SERVE_FLAG, SERVE_FLAGS
@@ -131,7 +131,9 @@ class _Loader:
 
     def _place(self, entry: Entry) -> "_Place | None":
         """Where an entry belongs, or None when it has been noted as a problem."""
-        if has_key_in_url(entry.text) and not _is_fetched(entry):
+        name = entry.key or entry.name
+        secret = name in OWN and is_secret(name)  # as a whole, so that no record holds it
+        if has_key_in_url(entry.text) and not (secret or _is_fetched(entry)):
             message = (
                 "holds a URL with a user, password or key; use the tool's own variable for those"
             )

@@ -19,7 +19,7 @@ from envtune.machine import certificates
 from envtune.machine.certificates import CA_BUNDLE, INSECURE
 from envtune.settings import data_documents, documents, runtime, upstream
 from envtune.settings.own import OWN, profiles
-from envtune.settings.own.place import STATUS_TOKEN
+from envtune.settings.own.place import NOTIFY, STATUS_TOKEN
 from envtune.settings.spelling import env_file
 
 AXOLOTL = "AXOLOTL_"
@@ -41,7 +41,7 @@ _SERVICE_LINK = re.compile(
 SECRET_FILES = (
     *redaction.HUB_TOKENS, "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
     "COMET_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY", "VLLM_API_KEY",
-    STATUS_TOKEN,
+    STATUS_TOKEN, NOTIFY,
 )  # fmt: skip
 # The layers from weak to strong. Below them are Axolotl's defaults and envtune's.
 PRECEDENCE = ("profile", "template", "file", "base64", "SFT_", "AXOLOTL_", "command line")

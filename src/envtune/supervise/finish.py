@@ -4,6 +4,7 @@ A platform restarts a container that exits; only the pod's own end ends its bill
 for, read back, and asked for again until it is true or somebody stops the container.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from envtune.machine.runpod import Pod
 from envtune.resolve.config import Facts
 from envtune.settings import paths, sources
 from envtune.settings.own import OWN
-from envtune.settings.own.place import MAX_USD, ON_FAIL, ON_FINISH, PRICE
-from envtune.settings.sources import Inputs
+from envtune.settings.own.place import MAX_USD, NOTIFY, ON_FAIL, ON_FINISH, PRICE
+from envtune.settings.sources import SFT, Inputs
 from envtune.settings.typed import Settings
 from envtune.supervise import restarts
 from envtune.supervise.signals import StopSignals
 from envtune.supervise.stage import LOG
 
 EXIT, IDLE, STOP, TERMINATE = "exit", "idle", "stop", "terminate"
+_ADDRESS = re.compile(r"((slack|discord|ntfy)\+)?https?://[^\s/]+(/\S*)?\Z")
 _OF_A_POD = (STOP, TERMINATE)
 # Seconds: the first pause between two tries and the longest, and the wait for RunPod to
 # say that it is done.
@@ -33,6 +35,11 @@ _LOOK = 0.5
 def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """What cannot be done at the end here, told before the start."""
     here = runpod.this(facts.environ)
+    if (address := settings.own.get(NOTIFY)) and address.layer != SFT:
+        what = f"is a secret, which no file and no command line may hold; set {NOTIFY}, or a file"
+        yield Problem(address.name, f"{what} of it alone as {NOTIFY}_FILE")
+    elif address and not _ADDRESS.match(str(address.value)):
+        yield Problem(NOTIFY, "is no address such as https://..., which is all that it may be")
     for name in (ON_FINISH, ON_FAIL):
         if settings.get(name) in _OF_A_POD and here is None:
             what = f"{settings.get(name)} needs RunPod's RUNPOD_POD_ID and RUNPOD_API_KEY"
@@ -79,7 +86,7 @@ class End:
 
 def act(end: End, arguments: Sequence[str], welcome: Callable[[], str], stops: StopSignals) -> None:
     """Does what the settings want after an end; returns when the container shall exit."""
-    inputs, said = _said(arguments)
+    inputs, said = given(arguments)
     certificates.adopt(inputs.environ)
     last = _counted(end, inputs, said)
     if StopSignals.came:
@@ -124,7 +131,7 @@ def _instead(environ: Mapping[str, str]) -> str:
     return IDLE
 
 
-def _said(arguments: Sequence[str]) -> tuple[Inputs, dict[str, str]]:
+def given(arguments: Sequence[str]) -> tuple[Inputs, dict[str, str]]:
     """What was given as variables and arguments, and each setting of it as far as it can be
     read: the end has to come after a wrong configuration too."""
     try:

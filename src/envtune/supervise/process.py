@@ -8,6 +8,7 @@ import collections
 import json
 import logging
 import os
+import queue
 import selectors
 import signal
 import subprocess
@@ -175,6 +176,46 @@ def beside(plan: LaunchPlan, log: Path, clean: Callable[[str], str]) -> Iterator
         finally:
             descendants.end(child, others)
             pump.join(_LINGER)
+    child.wait()
+
+
+class Partner:
+    """A child that is told lines and answers with lines. Nothing of either is written down."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self.child = child
+        self.said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            self.said.put(line.decode(errors="replace").rstrip("\n"))
+        self.said.put(None)
+
+    def tell(self, line: str) -> None:
+        """Raises BrokenPipeError where the child is gone."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(line.encode() + b"\n")
+        self.child.stdin.flush()
+
+    def hear(self, seconds: float) -> str | None:
+        """The next line; None once the child has ended. Raises queue.Empty after `seconds`."""
+        return self.said.get(timeout=seconds)
+
+    def interrupt(self) -> None:
+        self.child.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def talking(plan: LaunchPlan) -> Iterator[Partner]:
+    """A child to talk with while the block runs; nothing that descends from it is left after."""
+    others = descendants.stamps(descendants.pids())
+    child = _start(plan, subprocess.PIPE)
+    try:
+        yield Partner(child)
+    finally:
+        descendants.end(child, others)
     child.wait()
 
 

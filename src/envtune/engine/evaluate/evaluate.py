@@ -96,16 +96,11 @@ def _answers(
     encoded: Sequence[Sequence[int]],
     settings: Mapping[str, Any],
 ) -> list[generation.Answer]:
-    from transformers import GenerationConfig
-
     told = layouts.read(trained.artifact.parent)
-    ends = generation.ends(trained.tokenizer, model, trained.cfg, told.stops if told else ())
     if (longest := generation.context(model)) is not None:
         settings = {**settings, **_room(encoded, longest, settings["max_new_tokens"])}
-    pad = trained.tokenizer.pad_token_id
-    config = GenerationConfig(
-        **settings, eos_token_id=ends, pad_token_id=ends[0] if pad is None else pad
-    )
+    stops = told.stops if told else ()
+    config = generation.configured(settings, trained.tokenizer, model, trained.cfg, stops)
     shown = _shown(f"{side}: answers", len(encoded))
     return generation.answer(model, encoded, config, trained.cfg.seed or 42, shown)
 

@@ -39,6 +39,16 @@ def ends(tokenizer: Any, model: Any, cfg: Any, stops: Sequence[int] = ()) -> lis
     )
 
 
+def configured(
+    settings: Mapping[str, Any], tokenizer: Any, model: Any, cfg: Any, stops: Sequence[int] = ()
+) -> GenerationConfig:
+    """How a model answers by `settings`, up to the end of its turn; `stops` as in `ends`."""
+    stop, pad = ends(tokenizer, model, cfg, stops), tokenizer.pad_token_id
+    return GenerationConfig(
+        **settings, eos_token_id=stop, pad_token_id=stop[0] if pad is None else pad
+    )
+
+
 def context(model: Any) -> int | None:
     """The longest sequence in tokens that the model takes, where it says so."""
     return getattr(model.config, "max_position_embeddings", None)
@@ -50,23 +60,26 @@ def answer(
     config: GenerationConfig,
     seed: int,
     shown: Callable[[int], None] = lambda done: None,
+    **how: Any,
 ) -> list[Answer]:
     """An answer to each prompt; with the same seed the same one.
 
-    `shown` hears how many prompts are answered.
+    `shown` hears how many prompts are answered; `how` is what else transformers' generate is told.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, Answer] = {}
     for start in range(0, len(order), _AT_ONCE):
         chosen = order[start : start + _AT_ONCE]
         set_seed(seed)
-        batch = _batch(model, [prompts[i] for i in chosen], config)
+        batch = _batch(model, [prompts[i] for i in chosen], config, how)
         found |= zip(chosen, batch, strict=True)
         shown(len(found))
     return [found[index] for index in range(len(prompts))]
 
 
-def _batch(model: Any, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[Answer]:
+def _batch(
+    model: Any, prompts: Sequence[Sequence[int]], config: GenerationConfig, how: Mapping[str, Any]
+) -> list[Answer]:
     """Padded on the left, so that every answer begins at the same place."""
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), config.pad_token_id)
@@ -79,6 +92,7 @@ def _batch(model: Any, prompts: Sequence[Sequence[int]], config: GenerationConfi
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             generation_config=config,
+            **how,
         )
     return [_cut(row, config.eos_token_id) for row in made[:, longest:].tolist()]
 

@@ -2,7 +2,7 @@
 its server has too. Text that was trained as it is, is asked as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,46 +17,55 @@ def encode(
     prompts: Sequence[Prompt], cfg: Any, tokenizer: Any, told: Told | None = None
 ) -> list[list[int]]:
     """The token ids of each prompt, in the layout that the run has `told`. Raises Refused."""
-    layout = _layout(cfg, tokenizer, told) if prompts else None
-    return [_encode(prompt, layout, tokenizer) for prompt in prompts]
+    asked_in = layout(cfg, tokenizer, told) if prompts else None
+    return [ids(*_asked(prompt, asked_in), asked_in, tokenizer) for prompt in prompts]
 
 
-def _layout(cfg: Any, tokenizer: Any, told: Told | None) -> Layout | None:
-    """The layout to ask in, or None for text: the run's, or the first data set's."""
+def layout(cfg: Any, tokenizer: Any, told: Told | None) -> Layout | None:
+    """The layout to ask in, or None for text: the run's, or the first data set's. Raises Refused
+    where its rows cannot be asked for."""
     if told:
-        layout = Layout(
+        made = Layout(
             told.name, told.template, told.reason, columns=tuple(told.columns), system=told.system
         )
     elif cfg.rl:
-        layout = Layout("chat", tokenizer.chat_template or "", system=True)
+        made = Layout("chat", tokenizer.chat_template or "", system=True)
     elif cfg.datasets:
-        layout = found.of(cfg, cfg.datasets[0], tokenizer).layout
+        made = found.of(cfg, cfg.datasets[0], tokenizer).layout
     else:
         return None
-    if layout.reason and layout.reason != found.RAW:
-        raise _refused(f"data of type {layout.name}: {layout.reason}")
-    return None if layout.reason else layout
+    if made.reason and made.reason != found.RAW:
+        raise _refused(f"data of type {made.name}: {made.reason}")
+    return None if made.reason else made
 
 
 def _refused(what: str) -> Refused:
     return Refused([Problem("", f"a prompt cannot be laid out: {what}", Exit.DATA)])
 
 
-def _encode(prompt: Prompt, layout: Layout | None, tokenizer: Any) -> list[int]:
+def ids(
+    messages: Sequence[Mapping[str, str]],
+    more: Mapping[str, str],
+    layout: Layout | None,
+    tokenizer: Any,
+) -> list[int]:
+    """The token ids of a chat up to its answer, `more` being what its layout names besides; without
+    a layout those of the last message as text. Raises Refused."""
     if layout is None:
-        ids: list[int] = tokenizer(prompt.chat[-1]["content"])["input_ids"]
-        return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
-    text = _text(prompt, layout, tokenizer)
-    made: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return made
+        made: list[int] = tokenizer(messages[-1]["content"])["input_ids"]
+        return made[:-1] if made[-1:] == [tokenizer.eos_token_id] else made
+    text = _text(messages, more, layout, tokenizer)
+    laid_out: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return laid_out
 
 
-def _text(prompt: Prompt, layout: Layout, tokenizer: Any) -> str:
+def _text(
+    messages: Sequence[Mapping[str, str]], more: Mapping[str, str], layout: Layout, tokenizer: Any
+) -> str:
     from jinja2 import TemplateError
 
     if not layout.template:
         raise _refused("the tokenizer has no chat template; set AXOLOTL_CHAT_TEMPLATE")
-    messages, more = _asked(prompt, layout)
     try:
         laid_out: str = tokenizer.apply_chat_template(
             messages, chat_template=layout.template, tokenize=False, add_generation_prompt=True,
@@ -67,8 +76,10 @@ def _text(prompt: Prompt, layout: Layout, tokenizer: Any) -> str:
     return laid_out
 
 
-def _asked(prompt: Prompt, layout: Layout) -> tuple[list[dict[str, str]], dict[str, str]]:
+def _asked(prompt: Prompt, layout: Layout | None) -> tuple[list[dict[str, str]], dict[str, str]]:
     """A prompt as messages, and what it says besides: the input goes where the layout has it."""
+    if layout is None:
+        return prompt.chat, {}
     more = dict.fromkeys(layout.columns, "")
     if prompt.messages:
         return prompt.chat, more

@@ -53,17 +53,23 @@ class Trained:
         An adapter is switched off for the base; of models trained whole only one is held.
         """
         if not self.adapter:
-            folders = {TUNED: str(self.artifact), BASE: self.cfg.base_model}
-            return {side: self._whole(side, folder, measure) for side, folder in folders.items()}
-        model = self._load(lora_model_dir=str(self.artifact))
+            return {side: self._whole(side, measure) for side in (TUNED, BASE)}
+        model = self.load(TUNED)
         tuned = measure(TUNED, model)
         with model.disable_adapter():
             return {TUNED: tuned, BASE: measure(BASE, model)}
 
-    def _whole(self, side: str, folder: str, measure: Callable[[str, Any], T]) -> T:
+    def load(self, side: str) -> Any:
+        """The model of a side, in evaluation mode; an adapter brings its base along."""
+        if self.adapter:
+            return self._load(lora_model_dir=str(self.artifact))
+        folder = str(self.artifact) if side == TUNED else self.cfg.base_model
+        return self._load(base_model=folder, base_model_config=folder)
+
+    def _whole(self, side: str, measure: Callable[[str, Any], T]) -> T:
         import torch
 
-        measured = measure(side, self._load(base_model=folder, base_model_config=folder))
+        measured = measure(side, self.load(side))
         gc.collect()
         torch.cuda.empty_cache()
         return measured

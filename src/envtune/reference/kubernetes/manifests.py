@@ -12,6 +12,7 @@ from envtune.reference import commented
 from envtune.reference.kubernetes import names, network, pods, trainings
 from envtune.reference.kubernetes.pods import NAME, Node
 from envtune.settings.own import OWN
+from envtune.settings.own.place import STATUS_TOKEN
 
 _PORT = 8000
 _PROBE_SECONDS = 10
@@ -22,12 +23,12 @@ _SERVER = f"{NAME}-serve"
 
 @dataclass(frozen=True)
 class Way:
-    """One folder of templates/k8s: what it is for, its objects, the kind of the one that owns the
-    pods, and who may mount the claims that it brings, if it does."""
+    """One folder of templates/k8s: what it is for, its objects, the kinds of those that may own
+    the pods, and who may mount the claims that it brings, if it does."""
 
     about: str
     objects: Callable[[], list[Node]]
-    kind: str
+    kind: str | tuple[str, ...]
     mode: str = ""
 
 
@@ -121,25 +122,33 @@ def serve() -> list[Node]:
 
 
 def monitor() -> list[Node]:
-    """For Prometheus' operator; the server asks it for the key that it asks everybody for."""
-    key = {"name": NAME, "key": "VLLM_API_KEY"}
+    """For Prometheus' operator, whom each asks for the secret that it asks everybody for. A
+    training has a port once SFT_STATUS_PORT and SFT_STATUS_HOST give it one."""
+    return [
+        _monitor(_SERVER, "http", "VLLM_API_KEY"),
+        _monitor(NAME, "status", STATUS_TOKEN),
+        network.opened(NAME, "status"),
+    ]
+
+
+def _monitor(name: str, port: str, secret: str) -> Node:
+    """What is read of the pods of a run or server; its figures have the labels of its pods."""
     endpoint = {
-        "port": "http",
+        "port": port,
         "path": "/metrics",
         "interval": "30s",
-        "authorization": {"type": "Bearer", "credentials": key},
+        "authorization": {"type": "Bearer", "credentials": {"name": NAME, "key": secret}},
     }
-    return [
-        {
-            "apiVersion": "monitoring.coreos.com/v1",
-            "kind": "PodMonitor",
-            "metadata": pods.metadata(_SERVER),
-            "spec": {
-                "selector": {"matchLabels": pods.instance(_SERVER)},
-                "podMetricsEndpoints": [endpoint],
-            },
-        }
-    ]
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": pods.metadata(name),
+        "spec": {
+            "selector": {"matchLabels": pods.instance(name)},
+            "podTargetLabels": list(pods.instance(name)),
+            "podMetricsEndpoints": [endpoint],
+        },
+    }
 
 
 def data() -> list[Node]:
@@ -188,7 +197,10 @@ WAYS = {
     "serve": Way(
         "vLLM with the newest run: a Deployment and its Service.", serve, "Deployment"
     ),
-    "monitor": Way("What Prometheus reads of the server.", monitor, "Deployment"),
+    "monitor": Way(
+        "What Prometheus reads of a training and of the server.",
+        monitor, ("Deployment", *trainings.KINDS),
+    ),
     "data": Way("Data of a store, copied into the claim of a training.", data, "Job"),
     "files": Way("A Pod with the claims of a training, for kubectl cp.", hands, "Pod"),
 }  # fmt: skip

@@ -29,12 +29,15 @@ _AFFINITY = ("affinity", "topologySpreadConstraints")
 Path = tuple[str, ...]
 
 
-def configuration(objects: Sequence[Node], runs: str) -> Node:
-    """The configuration for these objects, whose pods have the name of the one of kind `runs`."""
+def configuration(objects: Sequence[Node], runs: str | tuple[str, ...]) -> Node:
+    """The configuration for these objects, whose pods have the name of the one of kind `runs`, or
+    of whichever of several kinds is there."""
+    owners = (runs,) if isinstance(runs, str) else runs
     found: dict[str, dict[tuple[str, str], None]] = {}
     for thing in objects:
         for path, _ in _leaves(thing):
-            if kind := runs if path[-1] in _OWN else _HOLDS.get(path[-2:]):
+            kinds = owners if path[-1] in _OWN else (_HOLDS.get(path[-2:]),)
+            for kind in filter(None, kinds):
                 found.setdefault(kind, {})[thing["kind"], _written(path)] = None
     references = [
         {"kind": kind, "fieldSpecs": [_field(*where) for where in fields]}

@@ -35,6 +35,12 @@ def closed(name: str, *allowed: Node) -> Node:
     }
 
 
+def opened(name: str, port: str) -> Node:
+    """A NetworkPolicy that opens one port of the pods of a run, beside what closes them."""
+    rule = closed(name, {"ports": [{"port": port}]})
+    return {**rule, "metadata": pods.metadata(f"{name}-{port}")}
+
+
 def among() -> Node:
     """The rule that lets the pods of one run reach each other on any port: NCCL and gloo take
     whichever is free."""

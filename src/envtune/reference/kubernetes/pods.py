@@ -16,6 +16,8 @@ INSTANCE = "app.kubernetes.io/instance"
 # The names that a pod is told: of the run that owns it, and of the Service below which it has its
 # own. Annotations, since kustomize would take any variable of the same value for a name.
 RUN, SERVICE = "envtune.org/run", "envtune.org/service"
+# Where a training shows itself, once SFT_STATUS_PORT says so.
+STATUS = 8080
 # Seconds for the checkpoint of a model of some billions, and what the kubelet waits more.
 GRACE = 110
 _MARGIN = 10
@@ -121,6 +123,7 @@ def container(name: str = NAME, settings: str = NAME, *env: Node, **more: Any) -
             "readOnlyRootFilesystem": True,
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "ports": [{"name": "status", "containerPort": STATUS, "protocol": "TCP"}],
         "livenessProbe": _PROBE,
         "volumeMounts": [_mount(volume) for volume in _VOLUMES],
         **more,
@@ -146,7 +149,7 @@ def porter(name: str, args: list[str]) -> Node:
         },
         volumeMounts=kept,
     )
-    del made["livenessProbe"]
+    del made["livenessProbe"], made["ports"]
     return made
 
 

@@ -14,6 +14,8 @@ _RETRIES = 3
 _NODE = "node"
 _QUEUE = {"kueue.x-k8s.io/queue-name": "user-queue"}
 _UNQUEUED = {f"#{label}": queue for label, queue in _QUEUE.items()}
+# What may own the pods of a training.
+KINDS = ("Pod", "Job", "JobSet", "StatefulSet", "PyTorchJob", "TrainJob")
 # Where node 0 is: the first pod of the run, below its Service.
 _NAMES = {pods.RUN: NAME, pods.SERVICE: NAME}
 _MEETING = (

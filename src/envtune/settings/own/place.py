@@ -4,6 +4,7 @@ from envtune.machine.certificates import CA_BUNDLE, INSECURE
 from envtune.settings.own.setting import FLAG, TEXT, Own
 
 ON_FINISH, ON_FAIL = "SFT_ON_FINISH", "SFT_ON_FAIL"
+NOTIFY = "SFT_NOTIFY_URL"
 MAX_HOURS, MAX_USD, PRICE = "SFT_MAX_HOURS", "SFT_MAX_USD", "SFT_USD_PER_HOUR"
 
 STATUS_PORT, STATUS_HOST, STATUS_TOKEN = "SFT_STATUS_PORT", "SFT_STATUS_HOST", "STATUS_TOKEN"
@@ -19,6 +20,12 @@ ENDING: dict[str, Own] = {
         _ACTION,
         None,
         "the same after a failure; by default exit, and stop on a pod where no restart would help",
+    ),
+    NOTIFY: Own(
+        TEXT,
+        None,
+        "a secret: where an end is told, a webhook of Slack or Discord, a topic of ntfy, or any "
+        "address that takes JSON",
     ),
     MAX_HOURS: Own(
         _AMOUNT, None, "hours that a run may work in all its starts; then it saves and ends with 7"
