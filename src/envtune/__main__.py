@@ -65,7 +65,7 @@ def _usage() -> str:
 def _tell(exit_: Exit, message: str, verb: str) -> None:
     if not message.startswith(output.NOTHING_SET):
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
-    if verb in ("run", "serve") or exit_ != Exit.DONE:
+    if verb in ("run", "serve", "smoke-ddp") or exit_ != Exit.DONE:
         terminate(message)
 
 
