@@ -194,7 +194,7 @@ def _bandwidth(device: torch.device) -> float:
     for _ in range(_ROUNDS):
         dist.all_reduce(message)
     _wait(device)
-    passed = _ROUNDS * _MESSAGE * 2 * (world - 1) / world
+    passed: float = _ROUNDS * _MESSAGE * 2 * (world - 1) / world
     return passed / max(time.monotonic() - began, 1e-9)
 
 
