@@ -104,7 +104,7 @@ drill-kills: $(VENV)/.dev ## kill trainings KILLS=100 times and compare with wha
 	OMP_NUM_THREADS=1 DRILL=1 KILLS=$(or $(KILLS),100) $(BIN)/pytest -q -n 0 -s tests/test_kills.py
 
 drill-stops: $(VENV)/.dev ## stop starts in every phase, STOPS=60 times, and go on from there (TEST_SEED=n repeats one)
-	OMP_NUM_THREADS=1 DRILL=1 STOPS=$(or $(STOPS),60) $(BIN)/pytest -q -n 0 -s tests/test_stopping.py -k phase
+	OMP_NUM_THREADS=1 DRILL=1 STOPS=$(or $(STOPS),60) $(BIN)/pytest -q -n 0 -s tests/test_stopping.py -k 'phase or moment'
 
 drill-disks: $(VENV)/.dev ## fill the disk at every write of a training (STRIDE=n: at each n-th), and on 12 sizes of a tmpfs (root)
 	OMP_NUM_THREADS=1 DRILL=1 STRIDE=$(STRIDE) $(BIN)/pytest -q -n 0 -s tests/test_full_disks.py

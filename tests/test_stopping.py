@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from envtune.artifacts import checkpoints
 from tests import stops
 from tests.harness import ROOT, Entrypoint, Start, kill, losses, metrics, read
 
+DRILL = bool(os.environ.get("DRILL"))
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 
 
@@ -77,7 +79,7 @@ class Stops:
         phase, message = stops.PHASES[name], self.entrypoint.folder / "termination"
         real = {} if name == "imports" else self.forking
         start = self.entrypoint.start(**real, TERMINATION_LOG_FILE=str(message))
-        start.until(lambda: phase.seen(start))
+        _until_seen(start, phase)
         time.sleep(self.dice.uniform(0, 0.1))
         began = time.monotonic()
         self.dice.choice([start.signal, start.signal_group])()
@@ -91,12 +93,21 @@ class Stops:
         assert start.gone(1), (name, start.commands())
 
 
+def _until_seen(start: Start, phase: stops.Phase) -> None:
+    """Without the pause of `until`: some phases are short."""
+    deadline = time.monotonic() + 900
+    while not phase.seen(start):
+        assert start.process.poll() is None, start.err[-3000:]
+        assert time.monotonic() < deadline, start.err[-3000:]
+        time.sleep(0.002)
+
+
 def test_sigterm_in_any_phase_has_its_end_and_the_next_start_goes_on(
     entrypoint: Entrypoint, lora: Path, dice: random.Random, forking: dict[str, str]
 ) -> None:
     """`make drill-stops`: STOPS times, each run stopped in every phase; else a sample of 5."""
     entrypoint = replace(entrypoint, settings={**entrypoint.settings, **MORE})
-    drill = int(os.environ["STOPS"]) if os.environ.get("DRILL") else 0
+    drill = int(os.environ.get("STOPS", "60")) if DRILL else 0
     done = 0
     while done < (drill or 1):
         made = replace(entrypoint, folder=entrypoint.folder / str(done))
@@ -154,16 +165,36 @@ def test_a_killed_trainer_is_a_lost_rank_and_the_next_start_resumes(
     _finishes_like(entrypoint, lora, **forking)
 
 
-def test_a_second_start_of_a_running_run_is_refused(entrypoint: Entrypoint) -> None:
+@pytest.mark.parametrize("count", [2, 4, 8] if DRILL else [4])
+def test_of_many_starts_at_one_moment_one_trains_and_the_others_say_who(
+    entrypoint: Entrypoint, count: int
+) -> None:
+    """Of a run that nobody has begun, and then of one that is there."""
     many = {"AXOLOTL_NUM_EPOCHS": "200"}
-    first = entrypoint.start(**many)
-    first.until(lambda: (first.only_run() / "outcome.json").exists())
-    second = entrypoint.run(**many)
-    assert second.code == 1
-    assert f"is being trained by process {first.process.pid} on" in second.err
-    first.signal(signal.SIGINT)
-    assert first.wait().code == 130
-    assert not first.left_over()
+    for number in (count, 2):
+        starts = [entrypoint.start(**many) for _ in range(number)]
+        one = _left_alone(starts)
+        one.until(lambda one=one: stops.step(one) >= 1)
+        who = f"is being trained by process {one.process.pid} on {socket.gethostname()} since 20"
+        for other in starts:
+            if other is not one:
+                result = other.wait()
+                assert (result.code, who in result.err) == (1, True), result.err[-3000:]
+                assert not re.search("Traceback|No such file|missing", result.err), result.err
+        [run] = (entrypoint.folder / "outputs").glob("*-run*")
+        one.signal(signal.SIGINT)
+        assert one.wait().code == 130
+        assert not [pid for start in starts for pid in start.left_over()]
+        assert list(run.glob("checkpoints/checkpoint-*"))
+
+
+def _left_alone(starts: list[Start]) -> Start:
+    deadline = time.monotonic() + 900
+    while len(left := [start for start in starts if start.process.poll() is None]) > 1:
+        assert time.monotonic() < deadline, [start.err[-1000:] for start in left]
+        time.sleep(0.05)
+    assert left, [start.err[-1000:] for start in starts]
+    return left[0]
 
 
 def test_a_second_sigterm_shortens_the_deadline(entrypoint: Entrypoint) -> None:

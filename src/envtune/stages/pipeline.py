@@ -58,7 +58,7 @@ def prepare_folder(made: Configuration) -> Run:
     if run.finished:
         return run
     try:
-        with Lease(run.folder):
+        with Lease(run.folder, brief=True):
             if not run.finished:
                 mending.mend(run)
                 _write_config(run, made, inputs, yaml)
