@@ -48,12 +48,12 @@ def _runs(start: Start, *words: bytes, without: bytes = b"\0\0") -> bool:
 
 
 def _is_bash(start: Start) -> bool:
-    """The door has its trap, and no child yet."""
+    """The door has its trap, and no Python under it."""
     with suppress(OSError):
         status = Path(f"/proc/{start.process.pid}/status").read_text()
         caught = re.search(r"SigCgt:\s+(\w+)", status)
         name = re.search(r"Name:\s+(\w+)", status)
-        alone = len(commands(start)) == 1
+        alone = not any(b"python" in line for line in commands(start).values())
         return bool(
             caught and name and name[1] == "bash" and int(caught[1], 16) & _SIGTERM_BIT and alone
         )

@@ -99,7 +99,6 @@ def _until_seen(start: Start, phase: stops.Phase) -> None:
     while not phase.seen(start):
         assert start.process.poll() is None, start.err[-3000:]
         assert time.monotonic() < deadline, start.err[-3000:]
-        time.sleep(0.002)
 
 
 def test_sigterm_in_any_phase_has_its_end_and_the_next_start_goes_on(
