@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/troubleshooting.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-packed drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train drill-bench bench-start-image
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-kills drill-stops drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train drill-bench bench-start-image
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -100,8 +100,11 @@ test: $(VENV)/.dev ## run every test, real trainings and a real vLLM among them 
 drill: $(VENV)/.dev ## kill an export and a merge of 430 MB 30 times each (TEST_SEED=n repeats one)
 	DRILL=1 $(BIN)/pytest -q -s tests/test_killed.py
 
-drill-packed: $(VENV)/.dev ## kill packed trainings 20 times and compare with what nothing disturbed (TEST_SEED=n repeats one)
-	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -n 0 -s tests/test_packed.py
+drill-kills: $(VENV)/.dev ## kill trainings KILLS=100 times and compare with what nothing disturbed (TEST_SEED=n repeats one)
+	OMP_NUM_THREADS=1 DRILL=1 KILLS=$(or $(KILLS),100) $(BIN)/pytest -q -n 0 -s tests/test_kills.py
+
+drill-stops: $(VENV)/.dev ## stop starts in every phase, STOPS=60 times, and go on from there (TEST_SEED=n repeats one)
+	OMP_NUM_THREADS=1 DRILL=1 STOPS=$(or $(STOPS),60) $(BIN)/pytest -q -n 0 -s tests/test_stopping.py -k 'phase or moment'
 
 drill-disks: $(VENV)/.dev ## fill the disk at every write of a training (STRIDE=n: at each n-th), and on 12 sizes of a tmpfs (root)
 	OMP_NUM_THREADS=1 DRILL=1 STRIDE=$(STRIDE) $(BIN)/pytest -q -n 0 -s tests/test_full_disks.py

@@ -7,6 +7,7 @@
 #
 # Sourced, it only defines its functions. As process 1 of a container it needs an init in
 # front (tini -g, docker run --init): the kernel drops a SIGTERM that process 1 does not handle.
+# A stop before the run ends it with 143 and a last word, whoever of its processes is told.
 set -Eeuo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -48,12 +49,34 @@ finish() {
   exec envtune finish "$1"
 }
 
+# Does a part so that a stop interrupts it: bash looks at no signal while it waits in the
+# foreground. A job has a process group of its own, and is not told twice.
+part() {
+  set -m
+  "$@" &
+  child=$!
+  set +m
+  wait "$child"
+}
+
+# Ends what is being done, by SIGKILL after two seconds, and this script with the code.
+stopped() {
+  trap '' TERM INT HUP
+  if [[ -n "${child:-}" ]] && kill -TERM -- "-$child"; then
+    for _ in {1..20}; do kill -0 -- "-$child" && sleep 0.1; done
+    kill -KILL -- "-$child" || true
+  fi 2> /dev/null
+  finish "$1"
+}
+
 idle() {
   envtune welcome || echo "the shell is there all the same" >&2
   exec sleep infinity
 }
 
 main() {
+  trap 'stopped 143' TERM
+  trap 'stopped 130' INT
   use_environment
   . "$here/scripts/volume.sh"
   if ((EUID)) && [[ "$(id -g)" == 0 ]]; then  # a cluster's next user has only the group in common
@@ -71,11 +94,15 @@ main() {
     idle) idle ;;
     *) exec envtune "$@" ;;
   esac
-  check || finish "$?"
-  login
+  part check || finish "$?"
+  part login
   local folder
-  folder="$(configure)" || finish "$?"
-  exec envtune run --folder "$folder"
+  exec 3<> <(:)  # a pipe that holds the one line
+  part configure >&3 || finish "$?"
+  read -r folder <&3
+  exec 3>&-
+  # Until Python has its handlers a stop waits.
+  exec env --block-signal=TERM --block-signal=INT envtune run --folder "$folder"
 }
 
 if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then

@@ -84,6 +84,10 @@ class Start:
         """What it has said so far."""
         return _written(self.streams[1])
 
+    def signal_group(self, number: int = signal.SIGTERM) -> None:
+        """As an init does that passes a signal on to a whole process group (tini -g)."""
+        os.killpg(self.process.pid, number)
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
@@ -161,6 +165,7 @@ class Entrypoint:
             stdin=subprocess.DEVNULL,
             stdout=streams[0],
             stderr=streams[1],
+            process_group=0,
         )
         return Start(process, mark, self.folder, streams)
 

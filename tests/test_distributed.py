@@ -12,6 +12,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from tests import stops
 from tests.harness import (
     ROOT,
     Entrypoint,
@@ -34,8 +35,15 @@ SHORT = {"AXOLOTL_MAX_STEPS": str(STEPS), "AXOLOTL_SAVE_STEPS": "50"}
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Path:
-    """The folder of a run of two processes that nothing disturbed."""
-    return Entrypoint(tmp_path_factory.mktemp("pair"), settings | SHORT).train(NPROC="2")
+    """The folder of a run of two processes that nothing disturbed, and that were tried before."""
+    entrypoint = Entrypoint(tmp_path_factory.mktemp("pair"), settings | SHORT)
+    start = entrypoint.start(NPROC="2", SFT_SMOKE_DDP="true")
+    result = start.wait()
+    assert result.code == 0, result.err[-3000:]
+    tried = result.err.index("smoke-ddp: passed: improvement ")
+    assert "world size 2 (gloo)" in result.err[tried:]
+    assert tried < result.err.index("train: loading the libraries")
+    return start.only_run()
 
 
 def _same(run: Path, reference: Path) -> None:
@@ -57,11 +65,20 @@ def test_two_processes_learn_and_say_that_they_were_two(pair: Path, embedded: Pa
     assert learned and all(bool(p.any()) for p in learned)
 
 
-def test_sigterm_stops_both_processes_and_the_next_start_ends_bit_for_bit(
+def test_a_lost_rank_and_a_stop_end_both_processes_and_the_next_start_ends_bit_for_bit(
     entrypoint: Entrypoint, pair: Path, dice: random.Random
 ) -> None:
+    start, which = entrypoint.start(**SHORT, NPROC="2"), dice.randrange(2)
+    start.until_step(dice.randrange(2, 5))
+    lost = _rank(start, which)
+    kill(lost)
+    result = start.wait()
+    assert result.code == 202, result.err[-3000:]
+    assert f"rank {which} (process {lost}) was ended by SIGKILL; the next" in result.lines[-1]
+    assert not start.left_over()
+
     start = entrypoint.start(**SHORT, NPROC="2")
-    start.until_step(dice.randrange(2, 9))
+    start.until(lambda: stops.step(start) >= 6)
     start.signal()
     result = start.wait()
     assert result.code == 143, result.err[-3000:]
@@ -94,14 +111,14 @@ class Nodes:
         self.starts[0].until_step(step)
 
 
-def _ranks(start: Start) -> list[int]:
-    """The processes of a start that train: torchrun has told them their rank."""
-    found = []
+def _rank(start: Start, number: int) -> int:
+    """The process of a start that is this rank: torchrun has told it so."""
+    needle = f"RANK={number}".encode()
     for pid in start.left_over():
         with suppress(FileNotFoundError, ProcessLookupError):
-            if b"\0LOCAL_RANK=" in Path(f"/proc/{pid}/environ").read_bytes():
-                found.append(pid)
-    return found
+            if needle in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return pid
+    raise AssertionError(start.commands())
 
 
 def test_two_nodes_are_one_run_through_a_lost_rank_and_a_stop(
@@ -110,10 +127,11 @@ def test_two_nodes_are_one_run_through_a_lost_rank_and_a_stop(
     """Each start goes on where the last one was; the end is that of one node's two ranks."""
     lost = Nodes(entrypoint, later=3.0)
     lost.until_step(1)
-    for pid in _ranks(lost.starts[1]):
-        kill(pid)
+    kill(pid := _rank(lost.starts[1], 1))
     results = lost.wait()
     assert [result.code for result in results] == [202, 202], results[0].err[-2000:]
+    line = f"rank 1 (process {pid}) was ended by SIGKILL on node 1; the next start resumes"
+    assert all(line in result.lines[-1] for result in results), results[0].err[-2000:]
 
     stopped = Nodes(entrypoint)
     stopped.until_step(dice.randrange(3, 7))

@@ -1,18 +1,12 @@
-"""Packed rows: no document is dropped, every epoch is as long, and a killed run ends as one never
-stopped.
-
-Killed is every process that trains, by SIGKILL at a step that is drawn, and started again until it
-is done. `make drill-packed` kills 20 times: LoRA and all weights, one process and two, and what is
-not packed but in an order of its own; without DRILL it is a seeded sample.
+"""Packed rows: no document is dropped, every epoch is as long, and other batches are told. That a
+killed run ends as one never stopped is in test_kills.
 """
 
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,12 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envtune import channel
 from envtune.engine.packing import order
 from envtune.engine.packing.plan import Batch, Plan, Shape, plan
-from tests.harness import ROOT, Entrypoint, Start, clean_environ, execute, kill, metrics, read
+from tests.harness import ROOT, Entrypoint, clean_environ, execute
 
-DRILL = bool(os.environ.get("DRILL"))
 SEED = 7
 
 # --- the plan -------------------------------------------------------------------------------
@@ -166,111 +158,13 @@ def test_ranks_that_hold_different_rows_all_end(tmp_path: Path) -> None:
         assert "RanksDiffer: the ranks hold different rows: documents: 5 -> 6" in said
 
 
-# --- trainings that are killed --------------------------------------------------------------
+# --- a resume -------------------------------------------------------------------------------
 
-EPOCHS = 3
 PACKED = {
     "AXOLOTL_SAMPLE_PACKING": "true", "AXOLOTL_ATTN_IMPLEMENTATION": "sdpa",
     "AXOLOTL_VAL_SET_SIZE": "3", "AXOLOTL_EVAL_STEPS": "7", "AXOLOTL_SAVE_STEPS": "5",
-    "AXOLOTL_NUM_EPOCHS": str(EPOCHS), "AXOLOTL_MICRO_BATCH_SIZE": "2",
+    "AXOLOTL_MICRO_BATCH_SIZE": "2",
 }  # fmt: skip
-FULL = {"AXOLOTL_ADAPTER": "null", "AXOLOTL_LEARNING_RATE": "1e-3"}
-DROPOUT = {"AXOLOTL_LORA_DROPOUT": "0.05"}
-PAIR = {"NPROC": "2", "AXOLOTL_GRADIENT_ACCUMULATION_STEPS": "1"}
-UNPACKED = {"AXOLOTL_NUM_EPOCHS": str(EPOCHS), "AXOLOTL_SAVE_STEPS": "5"}
-CASES = {
-    "LoRA": PACKED | DROPOUT,
-    "LoRA, two processes": PACKED | DROPOUT | PAIR,
-    "all weights": PACKED | FULL,
-    "all weights, two processes": PACKED | FULL | PAIR,
-}
-# Not packed, in an order of its own: what was warned of before anybody had measured it.
-OTHERS = {
-    "grouped by length": UNPACKED | {"AXOLOTL_GROUP_BY_LENGTH": "true"},
-    "a curriculum": UNPACKED | {"AXOLOTL_CURRICULUM_SAMPLING": "true"},
-    "a stream": UNPACKED | {"AXOLOTL_STREAMING": "true", "AXOLOTL_MAX_STEPS": "60"},
-    "a packed curriculum": PACKED | {"AXOLOTL_CURRICULUM_SAMPLING": "true"},
-}
-
-
-def trainers(start: Start) -> list[int]:
-    found = start.commands().items()
-    return [pid for pid, command in found if b"envtune.engine.train" in command]
-
-
-def killed(entrypoint: Entrypoint, dice: random.Random, step: int) -> None:
-    """Starts, and kills every process that trains once a step is done."""
-    start = entrypoint.start()
-
-    def reached() -> bool:
-        # What an earlier start has left there is cut off before this one trains.
-        outcome = channel.read_outcome(start.only_run())
-        trains = outcome is not None and outcome.state == "training"
-        return trains and any(line["step"] >= step for line in metrics(start.only_run()))
-
-    start.until(reached)
-    time.sleep(dice.uniform(0, 0.05))
-    for pid in trainers(start):
-        kill(pid)
-    result = start.wait()
-    assert result.code == 202, result.err[-3000:]
-
-
-def evaluations(run: Path) -> list[tuple[int, float]]:
-    path = run / "eval" / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [(line["step"], line["eval_loss"]) for line in map(json.loads, lines)]
-
-
-def history(run: Path) -> list[list[Any]]:
-    names = ("step", "loss", "grad_norm", "learning_rate", "tokens", "epoch")
-    return [[line[name] for name in names] for line in metrics(run)]
-
-
-def weights(run: Path) -> bytes:
-    [found] = [p for kind in ("adapter", "model") for p in (run / kind).glob("*model.safetensors")]
-    return found.read_bytes()
-
-
-def drill(
-    name: str, folder: Path, settings: dict[str, str], dice: random.Random, kills: int
-) -> Path:
-    """The folder of the run that nothing disturbed."""
-    for place in ("whole", "killed"):
-        (folder / place).mkdir(parents=True)
-    reference = Entrypoint(folder / "whole", settings).train()
-    disturbed = Entrypoint(folder / "killed", settings)
-    last = metrics(reference)[-1]["step"]
-    steps = sorted(dice.sample(range(2, last - 12), kills))
-    for step in steps:
-        killed(disturbed, dice, step)
-    run = disturbed.train()
-    assert history(run) == history(reference), (name, steps)
-    assert evaluations(run) == evaluations(reference), (name, steps)
-    assert weights(run) == weights(reference), (name, steps)
-    print(f"{name}: {last} steps, killed at {steps}: the same history and bytes")
-    return reference
-
-
-def test_a_killed_run_ends_with_the_history_and_the_bytes_of_one_never_stopped(
-    settings: dict[str, str], tmp_path: Path, dice: random.Random, forking: dict[str, str]
-) -> None:
-    cases = list((CASES | OTHERS).items()) if DRILL else dice.sample(sorted(CASES.items()), 2)
-    for name, more in cases:
-        kills = 1 if not DRILL else 3 if name in CASES else 2
-        run = drill(name, tmp_path / name, settings | forking | more, dice, kills)
-        if name in CASES:
-            trained_whole(name, run)
-
-
-def trained_whole(name: str, run: Path) -> None:
-    """Every token that was prepared is trained in every epoch, and every row is evaluated."""
-    prepared = read(run / "run.json")["stages"]["prepare"]["tokens"]["train"]
-    trained = metrics(run)[-1]["tokens"]
-    print(f"{name}: {trained} tokens of {EPOCHS} x {prepared} are trained")
-    assert trained == EPOCHS * prepared
-    steps = [step for step, _ in evaluations(run)]
-    assert steps[:3] == [0, 7, 14]
 
 
 def test_other_batches_are_refused_a_resume_unless_the_user_says_so(

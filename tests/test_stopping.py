@@ -6,15 +6,19 @@ import random
 import re
 import shutil
 import signal
+import socket
 import time
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from envtune import channel
 from envtune.artifacts import checkpoints
-from tests.harness import Entrypoint, Start, kill, losses, metrics, read
+from tests import stops
+from tests.harness import ROOT, Entrypoint, Start, kill, losses, metrics, read
 
+DRILL = bool(os.environ.get("DRILL"))
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 
 
@@ -53,25 +57,75 @@ def test_sigterm_at_a_random_step_commits_a_checkpoint_and_resumes_bit_for_bit(
     _finishes_like(entrypoint, lora)
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_sigterm_before_the_first_step_leaves_nothing_behind(
-    entrypoint: Entrypoint, dice: random.Random, attempt: int
+# Those that a start goes through whatever is set, in their order.
+ALWAYS = ("the door", "check", "login", "configure", "preparation", "imports", "loading", "step",
+          "save", "export", "evaluation")  # fmt: skip
+MORE = {
+    "AXOLOTL_SAVE_STEPS": "3", "SFT_EVAL_PROMPTS": '["Name the capital of France."]',
+}  # fmt: skip
+
+
+@dataclass
+class Stops:
+    """Stops one start after another of the same run, and remembers what they took."""
+
+    entrypoint: Entrypoint
+    dice: random.Random
+    forking: dict[str, str]
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def at(self, name: str) -> None:
+        """SIGTERM at a drawn moment after a phase is seen, to process 1 or to its group."""
+        phase, message = stops.PHASES[name], self.entrypoint.folder / "termination"
+        real = {} if name == "imports" else self.forking
+        start = self.entrypoint.start(**real, TERMINATION_LOG_FILE=str(message))
+        _until_seen(start, phase)
+        time.sleep(self.dice.uniform(0, 0.1))
+        began = time.monotonic()
+        self.dice.choice([start.signal, start.signal_group])()
+        result = start.wait()
+        self.seconds[name].append(round(time.monotonic() - began, 2))
+        assert result.code == phase.code, (name, result.err[-3000:])
+        # It may have come to the next phase by then; a phase before the run has one last word.
+        later = list(stops.PHASES)[list(stops.PHASES).index(name) :]
+        words = [stops.PHASES[each].word for each in later[:3]]
+        assert any(re.fullmatch(word, message.read_text()) for word in words), message.read_text()
+        assert start.gone(1), (name, start.commands())
+
+
+def _until_seen(start: Start, phase: stops.Phase) -> None:
+    """Without the pause of `until`: some phases are short."""
+    deadline = time.monotonic() + 900
+    while not phase.seen(start):
+        assert start.process.poll() is None, start.err[-3000:]
+        assert time.monotonic() < deadline, start.err[-3000:]
+
+
+def test_sigterm_in_any_phase_has_its_end_and_the_next_start_goes_on(
+    entrypoint: Entrypoint, lora: Path, dice: random.Random, forking: dict[str, str]
 ) -> None:
-    start = entrypoint.start()
-    moment = time.monotonic() + dice.uniform(0.05, 10)
-    start.until(lambda: time.monotonic() > moment or _loads_the_model(start))
-    start.signal()
-    result = start.wait()
-    assert result.code == 143, result.err[-3000:]
-    # A key that is being tried or a table that is being printed may end by itself.
-    assert start.gone()
-    assert not list(start.only_run().glob("checkpoints/checkpoint-*"))
+    """`make drill-stops`: STOPS times, each run stopped in every phase; else a sample of 5."""
+    entrypoint = replace(entrypoint, settings={**entrypoint.settings, **MORE})
+    drill = int(os.environ.get("STOPS", "60")) if DRILL else 0
+    done = 0
+    while done < (drill or 1):
+        made = replace(entrypoint, folder=entrypoint.folder / str(done))
+        made.folder.mkdir()
+        stopped = Stops(made, dice, forking)
+        early, late = ALWAYS[:6], ALWAYS[6:]
+        drawn = ALWAYS if drill else (*dice.sample(early, 2), *dice.sample(late, 3))
+        names = sorted(drawn, key=ALWAYS.index)[: (drill or 5) - done]
+        for name in names:
+            stopped.at(name)
+        _finishes_like(made, lora, **forking)
+        done += len(names)
+        print(f"{done} stops: {dict(stopped.seconds)} s")
 
 
-def _loads_the_model(start: Start) -> bool:
-    """Whether it is this far, and its first step soon to come."""
-    outcome = channel.read_outcome(start.only_run())
-    return outcome is not None and outcome.state == "model"
+def test_the_phases_that_readers_are_told_of_are_those_that_are_tried() -> None:
+    text = (ROOT / "docs" / "stopping.md").read_text()
+    told = dict(re.findall(r"^\| ([a-z ]+) \| [^|]+ \| (\d+) \|", text, re.M))
+    assert told == {name: str(phase.code) for name, phase in stops.PHASES.items()}
 
 
 def test_a_killed_supervisor_is_taken_over_without_a_second_trainer(
@@ -110,16 +164,36 @@ def test_a_killed_trainer_is_a_lost_rank_and_the_next_start_resumes(
     _finishes_like(entrypoint, lora, **forking)
 
 
-def test_a_second_start_of_a_running_run_is_refused(entrypoint: Entrypoint) -> None:
+@pytest.mark.parametrize("count", [2, 4, 8] if DRILL else [4])
+def test_of_many_starts_at_one_moment_one_trains_and_the_others_say_who(
+    entrypoint: Entrypoint, count: int
+) -> None:
+    """Of a run that nobody has begun, and then of one that is there."""
     many = {"AXOLOTL_NUM_EPOCHS": "200"}
-    first = entrypoint.start(**many)
-    first.until(lambda: (first.only_run() / "outcome.json").exists())
-    second = entrypoint.run(**many)
-    assert second.code == 1
-    assert f"is being trained by process {first.process.pid} on" in second.err
-    first.signal(signal.SIGINT)
-    assert first.wait().code == 130
-    assert not first.left_over()
+    for number in (count, 2):
+        starts = [entrypoint.start(**many) for _ in range(number)]
+        one = _left_alone(starts)
+        one.until(lambda one=one: stops.step(one) >= 1)
+        who = f"is being trained by process {one.process.pid} on {socket.gethostname()} since 20"
+        for other in starts:
+            if other is not one:
+                result = other.wait()
+                assert (result.code, who in result.err) == (1, True), result.err[-3000:]
+                assert not re.search("Traceback|No such file|missing", result.err), result.err
+        [run] = (entrypoint.folder / "outputs").glob("*-run*")
+        one.signal(signal.SIGINT)
+        assert one.wait().code == 130
+        assert not [pid for start in starts for pid in start.left_over()]
+        assert list(run.glob("checkpoints/checkpoint-*"))
+
+
+def _left_alone(starts: list[Start]) -> Start:
+    deadline = time.monotonic() + 900
+    while len(left := [start for start in starts if start.process.poll() is None]) > 1:
+        assert time.monotonic() < deadline, [start.err[-1000:] for start in left]
+        time.sleep(0.05)
+    assert left, [start.err[-1000:] for start in starts]
+    return left[0]
 
 
 def test_a_second_sigterm_shortens_the_deadline(entrypoint: Entrypoint) -> None:

@@ -16,7 +16,7 @@ from envtune.cli import output
 from envtune.cli.arguments import parser
 from envtune.cli.console import Discreet, show
 from envtune.cli.inspection import state
-from envtune.cli.termination import Result, ended_with, terminate
+from envtune.cli.termination import BEFORE_TRAINING, Result, ended_with, terminate
 from envtune.cli.verbs import VERBS
 from envtune.errors import Exit, NothingSet, Refused, of_file
 from envtune.machine import certificates
@@ -26,6 +26,9 @@ from envtune.supervise.signals import StopSignals
 from envtune.watch import notice
 
 LOG = logging.getLogger("envtune")
+
+# What the door has blocked, so that it waits for the handlers.
+_HELD_BACK = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         print(_usage(), end="")
         return Exit.CONFIG
-    signal.signal(signal.SIGTERM, _terminated)
     exit_, message = _guarded(_logged(VERBS[args.verb], discreet), args)
     message = discreet.clean(message)
     if args.verb == "finish":
@@ -66,7 +68,7 @@ def _usage() -> str:
 def _tell(exit_: Exit, message: str, verb: str) -> None:
     if not message.startswith(output.NOTHING_SET):
         LOG.log(logging.INFO if exit_ == Exit.DONE else logging.ERROR, "%s", message)
-    if verb in ("run", "serve") or (exit_ != Exit.DONE and verb != "chat"):
+    if verb in ("run", "serve", "smoke-ddp") or (exit_ != Exit.DONE and verb != "chat"):
         terminate(message)
 
 
@@ -85,6 +87,8 @@ def _logged(
     """The verb at the environment's log level; what it says hides the secrets of files too."""
 
     def run_verb(args: argparse.Namespace) -> Result:
+        signal.signal(signal.SIGTERM, _terminated)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         inputs = sources.read()
         discreet.environ = inputs.environ
         certificates.adopt(inputs.environ)
@@ -100,6 +104,7 @@ class _Terminated(BaseException):
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough
     StopSignals.came = True
     raise _Terminated
 
@@ -113,9 +118,9 @@ def _guarded(verb: Callable[[argparse.Namespace], Result], args: argparse.Namesp
     except Refused as refused:
         return refused.exit, "\n".join(map(str, refused.problems))
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED, "interrupted before training"
+        return Exit.INTERRUPTED, BEFORE_TRAINING[Exit.INTERRUPTED]
     except _Terminated:
-        return Exit.STOPPED, "stopped before training: nothing to save yet"
+        return Exit.STOPPED, BEFORE_TRAINING[Exit.STOPPED]
     except OSError as error:
         return of_file(error)
     except Exception:

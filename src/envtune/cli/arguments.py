@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from envtune.cli import smoke_ddp
 from envtune.cli.termination import terminate
 from envtune.cli.verbs import LONE, VERBS
 from envtune.errors import Exit
@@ -47,7 +48,7 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
     elif name == "validate":
         rows = "a file, a folder or a pattern of rows; or a run's folder"
         sub.add_argument("files", nargs="+", metavar="FILE or RUN", help=rows)
-    elif name not in ("login", "welcome", "health"):
+    elif name not in ("login", "welcome", "health", "smoke-ddp"):
         sub.add_argument("overrides", nargs="*", metavar="NAME=VALUE", type=_override)
 
 
@@ -85,6 +86,8 @@ def _options(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--prune", action="store_true", help=free)
         sub.add_argument("--dry-run", action="store_true", help="with --prune: tell, free nothing")
         sub.add_argument("--json", action="store_true", help="a list of objects, sizes in bytes")
+    elif name == "smoke-ddp":
+        smoke_ddp.add_flags(sub)
     elif name == "print-runtime":
         sub.add_argument("--format", choices=("json", "env"), default="json")
 

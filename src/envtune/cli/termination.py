@@ -13,6 +13,12 @@ LOG = logging.getLogger("envtune")
 _MESSAGE_LIMIT = 4096
 _KUBERNETES_LOG = "/dev/termination-log"
 
+# The last word of a stop that came before the run had one of its own.
+BEFORE_TRAINING = {
+    Exit.STOPPED: "stopped before training: nothing to save yet",
+    Exit.INTERRUPTED: "interrupted before training",
+}
+
 # What a verb comes to: the exit code, and a line for the termination message.
 Result = tuple[Exit, str]
 

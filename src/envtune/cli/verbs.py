@@ -7,7 +7,7 @@ the verbs that need them, so that a wrong variable is told at once.
 import argparse
 from collections.abc import Callable
 
-from envtune.cli import corpus, inspection, seeing, work
+from envtune.cli import corpus, inspection, seeing, smoke_ddp, work
 from envtune.cli.termination import Result
 
 # The stages that may be run again on a trained run.
@@ -58,6 +58,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "serve": work.serve,
     "chat": _chat,
     "smoke-test": work.smoke_test,
+    "smoke-ddp": smoke_ddp.smoke_ddp,
     "runs": _runs,
     "report": seeing.report,
     "watch": seeing.watch,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from envtune import files, venvs
 from envtune.cli import configuration, output, target
 from envtune.cli.console import show, warn, width
-from envtune.cli.termination import Result, ended_with
+from envtune.cli.termination import BEFORE_TRAINING, Result, ended_with
 from envtune.errors import Exit, Problem, Refused
 from envtune.settings import sources
 from envtune.settings.own.place import STATUS_HOST, STATUS_PORT, STATUS_TOKEN
@@ -169,7 +169,8 @@ def need_engines(verb: str) -> None:
 
 def finish(args: argparse.Namespace) -> Result:
     """do what SFT_ON_FAIL or SFT_ON_FINISH asks for after an exit with CODE, and exit with it"""
-    return ended_with(args.code), ""
+    exit_ = ended_with(args.code)
+    return exit_, BEFORE_TRAINING.get(exit_, "")
 
 
 def login(args: argparse.Namespace) -> Result:

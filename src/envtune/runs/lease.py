@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,6 +32,8 @@ LOG = logging.getLogger("envtune")
 STALE = 60.0
 _LARGEST = 1 << 16
 _BEAT = 10.0
+# Between two looks for a lease that is held briefly, seconds.
+_SOON = 0.05
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -76,11 +79,17 @@ def _opened(path: Path) -> TextIO:
 
 
 class Lease:
-    """Held while a run's folder is worked on. Raises Refused when somebody else holds it."""
+    """Held while a run's folder is worked on. Raises Refused when somebody else holds it.
 
-    def __init__(self, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
+    A `brief` one, of a start that writes the configuration, is waited for: of several starts at
+    one moment one trains, and the others can say who.
+    """
+
+    def __init__(
+        self, folder: Path, cancelled: Callable[[], bool] = lambda: False, *, brief: bool = False
+    ) -> None:
         self.path = folder / LEASE
-        self.cancelled = cancelled
+        self.cancelled, self.brief = cancelled, brief
         self.stream: TextIO | None = None
         self.done = threading.Event()
         self.beat, self.since = 0.0, time.monotonic()
@@ -88,11 +97,8 @@ class Lease:
     def __enter__(self) -> "Lease":
         self.stream = _opened(self.path)
         try:
-            lock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(self.stream)
             self._wait_for_others()
-        except BlockingIOError:
-            self.stream.close()
-            raise Refused([self._held()]) from None
         except Refused:
             self.stream.close()
             raise
@@ -101,6 +107,8 @@ class Lease:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "stamp": process_stamp(os.getpid()),
+            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "brief": self.brief,
         }
         with files.naming(self.path):
             self.stream.truncate(0)
@@ -118,6 +126,25 @@ class Lease:
         except OSError as error:  # others wait until it is stale
             LOG.warning("the lease %s cannot be emptied: %s", self.path, error.strerror)
         self.stream.close()
+
+    def _lock(self, stream: TextIO) -> None:
+        """Takes the lock. Raises Refused where somebody holds it who is not about to let go."""
+        deadline = time.monotonic() + STALE
+        while True:
+            try:
+                lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = self._holder()  # nothing, until whoever has the lock has written
+                if (holder and not holder.get("brief")) or time.monotonic() > deadline:
+                    raise Refused([self._held()]) from None
+            else:
+                return
+            self._refuse_if_cancelled()
+            time.sleep(_SOON)
+
+    def _refuse_if_cancelled(self) -> None:
+        if self.cancelled():
+            raise Refused([replace(self._held(), exit=Exit.STOPPED)])
 
     def _beat(self) -> None:
         """Shows other machines that the holder lives, and stops it when one took over."""
@@ -138,8 +165,7 @@ class Lease:
         if self._alive_elsewhere():
             LOG.info("waiting up to %.0f s for the lease of %s", STALE, self._holder()["host"])
         while self._alive_elsewhere():
-            if self.cancelled():
-                raise Refused([replace(self._held(), exit=Exit.STOPPED)])
+            self._refuse_if_cancelled()
             time.sleep(0.5)
 
     def _holder(self) -> dict[str, Any]:
@@ -171,7 +197,7 @@ class Lease:
         return Problem(
             "",
             f"{self.path.parent} is being trained by process {holder.get('pid', '?')} on "
-            f"{holder.get('host', '?')}; wait for it or end it",
+            f"{holder.get('host', '?')} since {holder.get('since', '?')}; wait for it or end it",
         )
 
 

@@ -33,6 +33,7 @@ from envtune.stages import (
     preparing,
     publishing,
     quantising,
+    smoke_ddp,
     training,
 )
 from envtune.supervise import descendants, nodes, restarts, templates
@@ -57,7 +58,7 @@ def prepare_folder(made: Configuration) -> Run:
     if run.finished:
         return run
     try:
-        with Lease(run.folder):
+        with Lease(run.folder, brief=True):
             if not run.finished:
                 mending.mend(run)
                 _write_config(run, made, inputs, yaml)
@@ -193,6 +194,7 @@ def _in_order(context: Context) -> tuple[Exit, str]:
     stream = _events(context)
     try:
         with Budget(context), training.ahead(context) as begun:
+            smoke_ddp.test(context)
             stream.add("stage", stage="fetch", state="begun")
             fetching.fetch(context)
             stream.add("stage", stage="fetch", state="done")
@@ -245,6 +247,7 @@ def _follow(context: Context) -> tuple[Exit, str] | None:
     """Trains along with node 0 and ends as it does; None where it is done already."""
     where, _ = rendezvous.read(context.environ)
     try:
+        smoke_ddp.test(context)
         fetching.fetch(context)
         launch = nodes.wait_for_launch(context, where)
         if launch is None:

@@ -26,7 +26,7 @@ from envtune.runs.contents import SAMPLE
 from envtune.settings.own.training import OFF, RESUME_FROM
 from envtune.stages import resuming
 from envtune.stages.watcher import TrainWatcher
-from envtune.supervise import descendants, nodes, process, trackers
+from envtune.supervise import descendants, nodes, process, ranks, trackers
 from envtune.supervise.progress import PHASES
 from envtune.supervise.stage import LOG, Context, StageRecord, explained, stopped
 from envtune.supervise.watchdog import Hung
@@ -34,6 +34,10 @@ from envtune.transfer import hubcache
 
 # What imports take beside what prepares rows, and as much again for others, bytes.
 _FOR_TWO = 4 << 30
+# The state of a training that ended before its plugin had a word.
+SILENT = "silent"
+# What the ranks that are left fail with, where one is gone.
+_LINK = (Exit.HARDWARE, Exit.NETWORK)
 
 
 def train(context: Context) -> StageRecord:
@@ -131,6 +135,8 @@ def _lead(context: Context, resume: Path | None) -> StageRecord:
     if watcher.shared:
         nodes.announce(run.folder, nodes.Launch(watcher.owner, start))
     outcome, code, oom = _run(context, watcher, start)
+    if watcher.shared and not context.stops.asked and not ranks.lost(watcher.tail):
+        outcome = ranks.cause(outcome, watcher.outcome)
     if resume and not context.stops.asked and (reason := resuming.not_loaded(outcome)):
         return _lead(context, resuming.go_back(context, resume, reason))
     return _judge(context, outcome, code, watcher.tail, oom)
@@ -140,11 +146,17 @@ def join(context: Context, led: nodes.Launch) -> None:
     """Trains as another node than node 0, and tells it of a rank that died in silence."""
     watcher = TrainWatcher(context, led.owner)
     outcome, code, oom = _run(context, watcher, led.resume)
-    if outcome.state in FINAL or context.stops.asked or nodes.lost(context.run.folder, led):
+    lost = ranks.lost(watcher.tail)
+    # What other ranks have failed with since then is that this one is gone.
+    told = outcome.state in FINAL and not (lost and outcome.state == "failed")
+    if told or context.stops.asked or nodes.lost(context.run.folder, led):
         return
-    name = "MemoryError" if oom else "RankLost"
-    error = f"{name}: node {nodes.rank(context)} ended with code {code}"
-    failed = replace(outcome, owner=led.owner, state="failed", phase=outcome.state, error=error)
+    name = "MemoryError" if oom else ranks.LOST
+    phase = outcome.phase if outcome.state == "failed" else outcome.state
+    error = (
+        f"{name}: {lost or f'the launcher ended with code {code}'} on node {nodes.rank(context)}"
+    )
+    failed = replace(outcome, owner=led.owner, state="failed", phase=phase, error=error)
     failed.write(context.run.folder)
 
 
@@ -169,7 +181,7 @@ def _run(context: Context, watcher: TrainWatcher, start: str | None) -> tuple[Ou
     finally:
         watcher.progress.close()
         channel.forget_ranks(run_dir)
-    outcome = watcher.outcome() or Outcome(state="silent")
+    outcome = watcher.outcome() or Outcome(state=SILENT)
     return outcome, code, hardware.oom_kills() > kills
 
 
@@ -272,15 +284,23 @@ def _publish(context: Context, source: Path) -> StageRecord:
 def _failed(
     context: Context, outcome: Outcome, code: int, tail: list[str], oom: bool
 ) -> tuple[Exit, str]:
-    silent_death = outcome.state in PHASES
-    if silent_death and oom:
-        return Exit.MEMORY, "the kernel killed it: the container's memory was not enough"
-    said = gist(outcome.error)
+    lost = ranks.lost(tail)
+    silent_death = outcome.state in PHASES or (outcome.state == SILENT and code == -signal.SIGKILL)
+    if (silent_death or lost) and oom:
+        who = f"{lost} by the kernel" if lost else "the kernel killed it"
+        return Exit.MEMORY, f"{who}: the container's memory was not enough"
+    said, failure = gist(outcome.error), recognise(outcome.error)
+    if outcome.error.startswith(ranks.LOST):
+        lost = said.removeprefix(f"{ranks.LOST}: ")
+    # That another rank is gone is all that those know which were left.
+    wrong = wrong_value(outcome.error, outcome.phase)
+    if lost and not wrong and (failure is None or failure.exit in _LINK):
+        return Exit.HARDWARE, f"{lost}; the next start resumes"
     # The exception speaks first; a warning in the log's end may be about anything.
-    if failure := recognise(outcome.error):
+    if failure:
         return failure.exit, explained(context, _with_levers(context, failure), said)
-    if exit_ := wrong_value(outcome.error, outcome.phase):
-        return exit_, said
+    if wrong:
+        return wrong, said
     if said:
         return Exit.BUG, said
     if failure := recognise("\n".join(tail)):

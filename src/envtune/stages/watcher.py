@@ -1,5 +1,6 @@
 """What the supervisor sees and says of a training while it runs."""
 
+import logging
 import time
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ from envtune.channel import FINAL, Outcome
 from envtune.runs.contents import SAMPLE
 from envtune.settings.own.training import WATCHDOG, WATCHDOG_SECONDS
 from envtune.stages import learned
-from envtune.supervise import nodes, stacks
+from envtune.supervise import grace, nodes, stacks
 from envtune.supervise.progress import Progress
 from envtune.supervise.shortage import Shortage
 from envtune.supervise.stage import LOG, Context
@@ -34,7 +35,7 @@ class TrainWatcher:
         self.tail: list[str] = []
         self.verbose = context.config.setting("SFT_LOG_LEVEL") == "DEBUG"
         self.broken = False
-        self.told = bool(nodes.rank(context))  # one node tells
+        self.told = self.saved = bool(nodes.rank(context))  # one node tells
         self.seen: Outcome | None = None
         factor, floor = (context.config.setting(name) for name in (WATCHDOG, WATCHDOG_SECONDS))
         self.watchdog = Watchdog(factor, floor) if factor else None
@@ -46,6 +47,7 @@ class TrainWatcher:
         with suppress(OSError):
             self.seen = channel.read_outcome(self.context.run.folder, self.owner) or self.seen
             self._tell_rows()
+            self._tell_grace()
         return self.seen
 
     def line(self, text: str) -> None:
@@ -78,6 +80,16 @@ class TrainWatcher:
         folder = self.context.run.folder
         if late := watchdog.look(self.seen, stopped=stacks.stopped(folder)):
             raise Hung(f"{late}: {self.clean(stacks.tell(folder))}")
+
+    def _tell_grace(self) -> None:
+        """Once, after the first save of this start."""
+        if self.saved or self.seen is None or not self.seen.saves:
+            return
+        self.saved = True
+        seconds = self.seen.save_seconds / self.seen.saves
+        limit = self.context.config.setting("SFT_GRACE_SECONDS")
+        level = logging.INFO if grace.fits(seconds, limit) else logging.WARNING
+        LOG.log(level, "train: %s", grace.line(seconds, limit, self.context.environ))
 
     def _tell_rows(self) -> None:
         """Once, before the first step, or at the end of a training that was over before anybody

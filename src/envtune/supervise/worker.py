@@ -4,6 +4,7 @@ The order is a JSON file in the run's config folder. What a module makes is whol
 there, so that one that was killed is asked again and nothing of the run is lost.
 """
 
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from envtune.supervise.stage import LOG, Context, StageRecord, explained, stoppe
 
 # What a module says with its exit code; any other is a bug.
 _TOLD = (Exit.CONFIG, Exit.DATA, Exit.ACCESS, Exit.MEMORY, Exit.ARTIFACT, Exit.DISK, Exit.NETWORK)
+# The kernel's kill, or somebody's; another signal is the module's own crash.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 # How far a module is, where its lines count something else than what is to be done.
 _SHOWN = {"prepare": Read}
 
@@ -54,6 +57,9 @@ def _failure(context: Context, stage: str, module: str, code: int, tail: list[st
     said = tail[-1] if tail else f"{module} ended with code {code}"
     if failure := recognise("\n".join(tail)):
         return failed(stage, failure.exit, explained(context, failure, said))
+    if -code in _FROM_OUTSIDE:
+        said = f"it was killed from outside (signal {-code}); the next start does it again"
+        return failed(stage, Exit.HARDWARE, f"{module}: {said}")
     known = Exit(code) if code in _TOLD else Exit.BUG
     return failed(stage, known, f"{module}: {said} (log: {context.run.log(stage)})")
 

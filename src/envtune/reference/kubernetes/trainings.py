@@ -16,6 +16,8 @@ _QUEUE = {"kueue.x-k8s.io/queue-name": "user-queue"}
 _UNQUEUED = {f"#{label}": queue for label, queue in _QUEUE.items()}
 # What may own the pods of a training.
 KINDS = ("Pod", "Job", "JobSet", "StatefulSet", "PyTorchJob", "TrainJob")
+# Whether the processes reach each other, before anything is fetched.
+_TRIED = {"#SFT_SMOKE_DDP": "true"}
 # Where node 0 is: the first pod of the run, below its Service.
 _NAMES = {pods.RUN: NAME, pods.SERVICE: NAME}
 _MEETING = (
@@ -51,7 +53,7 @@ def _named(name: str = NAME) -> Node:
 
 
 def _settings(**more: str) -> Node:
-    return pods.config({**REQUIRED, **more, **pods.SETTINGS})
+    return pods.config({**REQUIRED, **more, **pods.SETTINGS, **_TRIED})
 
 
 def job() -> list[Node]:

@@ -128,6 +128,9 @@ TRAINING: dict[str, Own] = {
         1800,
         "seconds that the nodes of a run wait for each other at the start",
     ),
+    "SFT_SMOKE_DDP": Own(
+        FLAG, False, "first try the processes of all nodes by a small training (envtune smoke-ddp)"
+    ),
     "SFT_LOG_LEVEL": Own(
         {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},
         "INFO",
