@@ -9,7 +9,7 @@ from typing import Any
 
 from envtune.errors import Problem
 from envtune.resolve import batch as batches
-from envtune.resolve import packing
+from envtune.resolve import packing, parallel
 from envtune.resolve.config import Facts
 from envtune.resolve.data import EVALUATES, STREAMS
 from envtune.settings.spelling.nearest import nearest
@@ -94,6 +94,8 @@ def batch(settings: Settings, facts: Facts) -> Iterator[str]:
         given["batch_size"],
         given["micro_batch_size"] or batches.micro(given["batch_size"], processes),
     )
+    if size and size < processes and parallel.may_spare(facts):
+        return  # so many ranks train as have a sequence
     if size and size % (micro * processes):
         made = max(1, size // (micro * processes)) * micro * processes
         what = f"{size} is no multiple of {micro} micro x {processes} world; a step takes {made}"

@@ -62,9 +62,16 @@ def make(values: Mapping[str, Value], facts: Facts) -> Plan | None:
         accumulation=chosen.get("gradient_accumulation_steps"),
         ranks=world,
         replicas=max(1, world // (shared[0] * shared[1])),
+        may_quantise=method_is_open(values),
         may_spare=parallel.may_spare(facts) and "gradient_accumulation_steps" not in chosen,
     )
     return choose.choose(job)
+
+
+def method_is_open(values: Mapping[str, Value]) -> bool:
+    """Whether LoRA is envtune's choice."""
+    adapter = values.get("adapter")
+    return adapter is not None and (adapter.value, adapter.source) == ("lora", "envtune")
 
 
 def _covered(chosen: Mapping[str, Any]) -> bool:
@@ -102,7 +109,8 @@ def _fixed(
         dropout=bool(chosen.get("lora_dropout")),
         chunked=bool(chosen.get("chunked_cross_entropy") or chosen.get("cut_cross_entropy")),
         experts_quantised=bool(chosen.get("quantize_moe_experts")),
-        varlen=attention == "sdpa" and card.capability >= _AMPERE and shape.head_dim <= 256,
+        expanded=not packing.is_flash(attention),
+        masked=card.capability < _AMPERE or shape.head_dim > 256 or attention != "sdpa",
         exact=not packing.is_flash(attention) and not chosen.get("cut_cross_entropy"),
         preset=facts.parallel.preset,
         ranks=facts.parallel.world,
@@ -144,7 +152,7 @@ def _free(
     elif packing.why_not(chosen, shape.kind):
         packed = (False,)
     micro = chosen.get("micro_batch_size")
-    eight: tuple[bool, ...] = (False, True)
+    eight: tuple[bool, ...] = (False,) if chosen.get("adapter") else (False, True)
     if "optimizer" in chosen and values["optimizer"].source != "envtune":
         eight = (chosen["optimizer"] in EIGHT_BIT,)
     return Free(

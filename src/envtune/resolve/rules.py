@@ -103,7 +103,7 @@ def _with_plan(values: Values, facts: Facts) -> tuple[Values, Facts]:
     then = [(key, rule) for key, rule in RULES if key in PLANNED]
     made = _ruled(values, first, facts)
     plan = planning.make(made, facts)
-    if plan and not plan.fits and "adapter" not in values and plan.choice.method == "lora":
+    if plan and not plan.fits and plan.job.may_quantise:
         smaller = replace(facts, unfit=reasons.of_memory(plan))
         packed = _ruled(values, first, smaller)
         if (other := planning.make(packed, smaller)) and other.fits:

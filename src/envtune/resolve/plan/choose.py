@@ -19,6 +19,8 @@ from envtune.resolve.plan.shapes import Shape
 
 # Speeds so near each other are one: no prediction is better.
 NEAR = 0.97
+# How near copies of a model have to come to shares of it: no run of several GPUs was measured.
+_SHARED = 0.85
 # The most slots of a micro-step: more gained nothing on any card.
 _MOST_SLOTS = 65536
 # Optimizer's steps that a training should have, and the most and fewest sequences of one. The most
@@ -59,6 +61,7 @@ class Job:
     accumulation: int | None = None
     ranks: int = 1
     replicas: int = 1  # ranks that see different rows
+    may_quantise: bool = False  # the method is envtune's choice
     may_spare: bool = False  # ranks that would have nothing to do may be left out
 
     @cached_property
@@ -83,8 +86,13 @@ class Candidate:
         return self.real / self.seconds
 
     @property
+    def each(self) -> float:
+        """Real tokens a second of one GPU."""
+        return self.speed / self.choice.ranks
+
+    @property
     def sequences(self) -> int:
-        """Sequences of a step."""
+        """Sequences of a step of one GPU."""
         return self.choice.micro * self.accumulation
 
 
@@ -207,7 +215,7 @@ def _candidates(job: Job, free: Free) -> Iterator[Candidate]:
         named = "single" if ranks == 1 else preset
         choice = replace(
             job.fixed, packing=packing, recompute=recompute, preset=named, ranks=ranks,
-            eight_bit_adam=adam, varlen=job.fixed.varlen and packing,
+            eight_bit_adam=adam, masked=job.fixed.expanded and (job.fixed.masked or not packing),
         )  # fmt: skip
         a_rank = max(1, wanted // _replicas(job, choice))
         for micro in _micros(job, choice, a_rank):
@@ -242,7 +250,7 @@ def _candidate(job: Job, choice: Choice, accumulation: int) -> Candidate:
         padded = round(rows.padded(choice.micro))
         real, seen = choice.micro * rows.mean, float(padded)
         timed = replace(choice, sequence=padded)
-        choice = replace(choice, sequence=min(choice.sequence, rows.longest))
+        choice = replace(choice, sequence=round(min(choice.sequence, rows.most)))
     seconds = time.of_step(job.shape, timed, job.card, seen, accumulation)
     held = memory.of(job.shape, choice, job.card)
     whole = real * accumulation * _replicas(job, choice)
@@ -250,10 +258,14 @@ def _candidate(job: Job, choice: Choice, accumulation: int) -> Candidate:
 
 
 def _best(fitting: list[Candidate]) -> Candidate:
-    fastest = max(one.speed for one in fitting)
-    near = [one for one in fitting if one.speed >= NEAR * fastest]
-    # Copies of the model are simpler than shares of it.
-    return min(near, key=lambda one: (one.choice.preset == "fsdp2", one.memory.needed))
+    """By what a GPU does in a second: ranks that are left out are no loss."""
+    fastest = max(one.each for one in fitting)
+    copies = [one for one in fitting if one.choice.preset != "fsdp2"]
+    best = max((one.each for one in copies), default=0)
+    if best >= _SHARED * fastest:  # copies of a model are simpler than shares of it
+        fitting, fastest = copies, best
+    near = [one for one in fitting if one.each >= NEAR * fastest]
+    return min(near, key=lambda one: one.memory.needed)
 
 
 def _planned(job: Job, best: Candidate, found: list[Candidate]) -> Plan:

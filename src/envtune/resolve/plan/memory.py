@@ -18,6 +18,8 @@ NF4 = 0.5 + 1 / 64 + 4 / 64 / 256
 _ADAM8 = 2 * (1 + 4 / 256)  # bitsandbytes' states and their block's scales
 # Ids, labels and positions of a token as the collator and the trainer hold them.
 _IDS = 40
+# Of a pair of tokens, where a mask is made: true or false, and the 16 bits that are added.
+_MASK = 3
 # What the caching allocator and small tensors take over what is allocated, and how much of a card
 # may be taken. The one run that was recorded as out of memory (8B, 32,768 tokens) is refused by it.
 MARGIN, FULL = 1.03, 0.98
@@ -29,8 +31,8 @@ class Choice:
     """What is chosen for a job, as memory and time see it.
 
     `micro` sequences of `sequence` slots go through the model at once. `method` is full, lora or
-    qlora. `recompute` is none, full or offload. `kernels` are Axolotl's for LoRA. `varlen`: packed
-    rows are kept apart by torch's varlen attention, which keeps keys and values for each head.
+    qlora. `recompute` is none, full or offload. `kernels` are Axolotl's for LoRA. `expanded`:
+    keys and values are kept for each head, as sdpa does; `masked`: rows are kept apart by a mask.
     `exact`: embeddings, norms and head in fp32, as Axolotl keeps them in full fine-tuning on one
     GPU. `preset` is single, ddp, fsdp2, zero2 or zero3 over `ranks`.
     """
@@ -47,7 +49,8 @@ class Choice:
     eight_bit_adam: bool = False
     chunked: bool = False
     experts_quantised: bool = False
-    varlen: bool = True
+    expanded: bool = True
+    masked: bool = False
     exact: bool = True
     preset: str = "single"
     ranks: int = 1
@@ -247,6 +250,7 @@ def _base(shape: Shape, choice: Choice) -> float:
     """What every moment of the forward's end has: ids, rotations, and what the layers keep."""
     t, width = choice.tokens, choice.wide
     small = t * (_IDS + 2 * shape.head_dim * width)
+    small += _MASK * t * choice.sequence if choice.masked else 0
     lora = 0 if choice.full else 2 * shape.adapter(choice.rank)  # copies in 16 bits
     if choice.recompute == OFFLOAD:
         return small + 2 * width * shape.hidden * t + lora / shape.layers
@@ -259,7 +263,7 @@ def saved(shape: Shape, choice: Choice) -> float:
     """Bytes that a layer keeps of a token for its backward."""
     h, a, f = shape.hidden, shape.attention, shape.ffn
     attention = 8 * a + 4 * shape.heads  # q, k, v for each head, out, log-sum-exp
-    attention -= 0 if choice.varlen else 4 * (a - shape.kv)
+    attention -= 0 if choice.expanded else 4 * (a - shape.kv)
     if shape.qk_norm:
         attention += 2 * (a + shape.kv) + 4 * (shape.heads + shape.kv_heads)
     norms = 4 * h * (shape.norms - 2) + (0 if choice.liger else 4 * h)

@@ -1,7 +1,8 @@
 """How long rows are: what packing, padding and the number of steps follow from. Pure."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 # What packing by lengths leaves unfilled: first fit decreasing fills 99.5 % at 2,048 slots and more
@@ -14,6 +15,8 @@ _NORMAL = (
     -0.262, -0.178, -0.097, -0.032,
 )  # fmt: skip
 _MU, _SIGMA = 5.366, 0.822
+# The longest of a sample is not that of all rows.
+_LONGER = 1.25
 # Of a sample, at steps of half a percent.
 _KEPT = 201
 
@@ -26,6 +29,7 @@ class Lengths:
     rows: int | None
     quantiles: tuple[int, ...]
     told: str
+    seen_some: bool = True
 
     @cached_property
     def mean(self) -> float:
@@ -39,6 +43,11 @@ class Lengths:
     def tokens(self) -> int | None:
         """Tokens of all rows."""
         return None if self.rows is None else round(self.rows * self.mean)
+
+    @property
+    def most(self) -> float:
+        """Tokens that no row exceeds, by what is known: rows that nobody has seen have no end."""
+        return _LONGER * self.longest if self.seen_some else math.inf
 
     @property
     def nearly_longest(self) -> int:
@@ -61,7 +70,7 @@ class Lengths:
 
     def cut(self, sequence: int) -> "Lengths":
         """The rows as a sequence length leaves them: what is longer is cut or left out."""
-        return Lengths(self.rows, tuple(min(n, sequence) for n in self.quantiles), self.told)
+        return replace(self, quantiles=tuple(min(n, sequence) for n in self.quantiles))
 
 
 def of(lengths: Sequence[int], rows: int | None, told: str) -> Lengths:
@@ -75,11 +84,10 @@ def of(lengths: Sequence[int], rows: int | None, told: str) -> Lengths:
 
 def supposed() -> Lengths:
     """Rows that nobody has seen."""
-    from math import exp
-
     normal = (*_NORMAL, *(-z for z in reversed(_NORMAL)))
-    found = tuple(round(exp(_MU + _SIGMA * z)) for z in normal)
-    return Lengths(None, found, "supposed: rows of instructions, 300 tokens on average")
+    found = tuple(round(math.exp(_MU + _SIGMA * z)) for z in normal)
+    told = "supposed: rows of instructions, 300 tokens on average"
+    return Lengths(None, found, told, seen_some=False)
 
 
 def together(several: Sequence[Lengths]) -> Lengths:
