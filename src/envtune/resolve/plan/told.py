@@ -38,6 +38,8 @@ def figures(plan: Plan, usd_per_hour: float | None = None, kept: int = 3) -> dic
         "seconds": None if plan.seconds is None else round(plan.seconds, 1),
         "usd": usd(plan, usd_per_hour),
         "mfu": round(mfu(plan), 4),
+        "flops_per_token": time.model_flops(job.shape, plan.choice, job.rows.seen),
+        "peak": plan.choice.ranks * job.card.tflops * 1e12,
         "next": None if plan.next is None else _next(plan.next, plan),
     }  # fmt: skip
 
