@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from envtune.checks import room
 from envtune.errors import Exit
 from envtune.machine import rendezvous
 from envtune.machine.pretended import pretend
+from envtune.render import launch
+from envtune.render.launch import Place
 from envtune.resolve import accelerate_flags, parallel, planning
 from envtune.resolve.config import Facts, RunConfig
 from envtune.resolve.plan import levers, memory, rows
@@ -250,6 +253,17 @@ def test_each_lever_makes_a_step_smaller_by_what_it_says() -> None:
         "AXOLOTL_SEQUENCE_LEN", "AXOLOTL_SEQUENCE_LEN", "AXOLOTL_ADAPTER", "AXOLOTL_ADAPTER",
     ]  # fmt: skip
     assert all(lever.memory.needed < whole for lever in found)
+
+
+def test_training_on_a_gpu_has_segments_that_grow_unless_the_user_says_otherwise() -> None:
+    place = Place(Path("/runs/one"), "python", 4, "1:2", owner="1:2", gpus=1)
+    made = configured("h100", "1b")
+    name, old = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
+    assert launch.train(made, place, {}, None).env[name] == "expandable_segments:True"
+    assert launch.train(made, place, {name: "mine"}, None).env[name] == "mine"
+    assert name not in launch.train(made, place, {old: "mine"}, None).env
+    on_cpu = resolve(load(MODEL_AND_DATA), make_facts())
+    assert name not in launch.train(on_cpu, place, {}, None).env
 
 
 def test_experts_that_no_adapter_reaches_are_named() -> None:
