@@ -20,7 +20,8 @@ _TRAINED = {
 
 
 def run(folder: Path, lines: list[dict[str, Any]]) -> Run:
-    files.write_json(folder / contents.RECORD, {"stages": {"train": _TRAINED}})
+    named = dict.fromkeys(("name", "prefix", "number", "key", "logs"), "one")
+    files.write_json(folder / contents.RECORD, {**named, "stages": {"train": _TRAINED}})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return Run(folder.name, folder, folder, "")
 
