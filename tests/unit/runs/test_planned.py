@@ -49,7 +49,7 @@ def test_a_speed_counts_where_the_loss_fell_by_gradients(
     tmp_path: Path, losses: tuple[float, ...], norms: tuple[float, ...], counts: bool
 ) -> None:
     lines = [
-        {"step": n, "loss": loss, "grad_norm": norm}
+        {"step": n, "loss": loss, "grad_norm": norm, "seconds": float(n)}
         for n, (loss, norm) in enumerate(zip(losses, norms, strict=True), 1)
     ]
     found = record.report(run(tmp_path, lines), 0)
