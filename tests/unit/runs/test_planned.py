@@ -20,8 +20,10 @@ _TRAINED = {
 
 
 def run(folder: Path, lines: list[dict[str, Any]]) -> Run:
-    named = dict.fromkeys(("name", "prefix", "number", "key", "logs"), "one")
-    files.write_json(folder / contents.RECORD, {**named, "stages": {"train": _TRAINED}})
+    named = dict.fromkeys(("name", "prefix", "key", "logs"), "one")
+    files.write_json(
+        folder / contents.RECORD, {**named, "number": 1, "stages": {"train": _TRAINED}}
+    )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return Run(folder.name, folder, folder, "")
 
