@@ -39,6 +39,11 @@ STEP, EVALUATION, SAVE = "step", "evaluation", "save"
 _NOISE = ("num_input_tokens_seen", "ppl", "tokens/", "train_", "memory/device_reserved")
 
 
+# Fields that may be nothing, beside what else they hold.
+_OR_NONE: dict[str, Any] = {
+    "checkpoint": (str, type(None)),
+    **dict.fromkeys(("padding", "mfu"), (int, float, type(None))),
+}
 _KINDS: dict[type, Any] = {str: str, int: int, float: (int, float), bool: bool, tuple: list}
 
 
@@ -105,7 +110,7 @@ def outcome_of(told: Mapping[str, Any]) -> Outcome:
     """An account as JSON holds it. Raises ValueError or TypeError where it is none."""
     outcome, usual = replace(Outcome(), **told), asdict(Outcome())
     for name, value in told.items():
-        kinds = (str, type(None)) if name == "checkpoint" else _KINDS[type(usual[name])]
+        kinds = _OR_NONE.get(name) or _KINDS[type(usual[name])]
         if not isinstance(value, kinds):
             raise TypeError(f"{name} is {value!r}")
     return outcome
