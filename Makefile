@@ -27,7 +27,7 @@ PROFILE ?= train
 COMPOSE ?= docker compose
 REFERENCE := docs/settings.md docs/troubleshooting.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
 
-.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-kills drill-stops drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train drill-bench bench-start-image
+.PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-kills drill-plans drill-stops drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train drill-bench bench-start-image
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -117,6 +117,9 @@ drill-damages: $(VENV)/.dev ## damage the newest checkpoint in 56 ways, all else
 
 drill-bench: $(VENV)/.dev ## run make bench-train's whole program on a CPU and ask that every figure counts
 	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -s tests/test_bench_train.py
+
+drill-plans: $(VENV)/.dev ## put every plan of the planner's cells to Axolotl's own validation
+	OMP_NUM_THREADS=1 DRILL=1 $(BIN)/pytest -q -s tests/test_planned.py
 
 drill-tokens: $(VENV)/.dev ## compare ids and labels with Axolotl's over all templates, types and data (TEST_SEED=n repeats one)
 	HF_HUB_OFFLINE=1 AXOLOTL_DO_NOT_TRACK=1 DRILL=1 $(BIN)/pytest -q -s tests/test_tokens.py tests/test_prepared.py

@@ -39,6 +39,11 @@ STEP, EVALUATION, SAVE = "step", "evaluation", "save"
 _NOISE = ("num_input_tokens_seen", "ppl", "tokens/", "train_", "memory/device_reserved")
 
 
+# Fields that may be nothing, beside what else they hold.
+_OR_NONE: dict[str, Any] = {
+    "checkpoint": (str, type(None)),
+    **dict.fromkeys(("padding", "mfu"), (int, float, type(None))),
+}
 _KINDS: dict[type, Any] = {str: str, int: int, float: (int, float), bool: bool, tuple: list}
 
 
@@ -51,6 +56,8 @@ class Outcome:
     ended it before the last step. `doing` is a step, an evaluation or a save, `beats` how often
     something of it was done, `step_seconds` the median of the last steps, by the child's clock.
     `checkpoint_bytes` is the size of the last checkpoint, `bytes_to_come` what more is to be saved.
+    `peak_allocated` and `peak_reserved` are the most bytes of rank 0's GPU, `padding` the share of
+    slots without a token, `mfu` the share of the GPUs' peak, of this start.
     `tokens` without padding and `seconds` in steps count all starts of the run. `saves`, the
     seconds in them and those of their checks and digests are of this start alone. `damaged` are
     the checkpoints that were put aside when the best was to be loaded: name, reason and place.
@@ -69,6 +76,10 @@ class Outcome:
     save_seconds: float = 0.0
     verify_seconds: float = 0.0
     damaged: tuple[dict[str, str], ...] = ()
+    padding: float | None = None
+    mfu: float | None = None
+    peak_allocated: int = 0
+    peak_reserved: int = 0
     early: bool = False
     doing: str = ""
     beats: int = 0
@@ -99,7 +110,7 @@ def outcome_of(told: Mapping[str, Any]) -> Outcome:
     """An account as JSON holds it. Raises ValueError or TypeError where it is none."""
     outcome, usual = replace(Outcome(), **told), asdict(Outcome())
     for name, value in told.items():
-        kinds = (str, type(None)) if name == "checkpoint" else _KINDS[type(usual[name])]
+        kinds = _OR_NONE.get(name) or _KINDS[type(usual[name])]
         if not isinstance(value, kinds):
             raise TypeError(f"{name} is {value!r}")
     return outcome

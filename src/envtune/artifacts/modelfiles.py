@@ -4,6 +4,7 @@ The same questions are asked of a local folder, of the Hub's cache and of the Hu
 of names, so that what is missing is told before anything is loaded.
 """
 
+import math
 import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -150,6 +151,19 @@ def modules(folder: Path) -> list[str]:
         return list(dict.fromkeys(str(name).rpartition(".")[0] for name in names))
     except UNREADABLE:
         return []
+
+
+def parameters(folder: Path) -> int | None:
+    """How many parameters a model's safetensors hold; None where there are none or they cannot be
+    read. Of several files by the index, which may not say."""
+    try:
+        if (folder / ENTRIES[0]).exists():
+            entries = header(folder / ENTRIES[0]).values()
+            return int(sum(math.prod(entry["shape"]) for entry in entries))
+        told = read_json(folder / INDICES[0])["metadata"].get("total_parameters")
+        return told if isinstance(told, int) else None
+    except UNREADABLE:
+        return None
 
 
 def tokenizer(read: Callable[[str], bytes]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from envtune.errors import Problem
 from envtune.resolve import batch as batches
+from envtune.resolve import packing, parallel
 from envtune.resolve.config import Facts
 from envtune.resolve.data import EVALUATES, STREAMS
-from envtune.settings import upstream
 from envtune.settings.spelling.nearest import nearest
 from envtune.settings.typed import Settings
 
@@ -94,6 +94,8 @@ def batch(settings: Settings, facts: Facts) -> Iterator[str]:
         given["batch_size"],
         given["micro_batch_size"] or batches.micro(given["batch_size"], processes),
     )
+    if size and size < processes and parallel.may_spare(facts):
+        return  # so many ranks train as have a sequence
     if size and size % (micro * processes):
         made = max(1, size // (micro * processes)) * micro * processes
         what = f"{size} is no multiple of {micro} micro x {processes} world; a step takes {made}"
@@ -120,7 +122,7 @@ def idle(settings: Settings, facts: Facts) -> Iterator[str]:
         what = f"does nothing with lora in Axolotl; {given.name('adapter')}=qlora quantises"
         yield f"{given.name('load_in_4bit')}: {what}"
     attention = str(given["attn_implementation"])
-    known = attention.split(":", maxsplit=1)[0].split("@", maxsplit=1)[0] in _isolating()
+    known = attention.split(":", maxsplit=1)[0].split("@", maxsplit=1)[0] in packing.isolating()
     if given.on("sample_packing") and "/" in attention and not known:
         what = f"whether {attention} keeps packed rows apart is not known"
         yield f"{given.name('attn_implementation')}: {what}"
@@ -225,7 +227,7 @@ def _packing(given: _Given) -> Iterator[Problem]:
     if given.on("rl"):
         yield Problem(given.name("sample_packing"), "packs no rows of RL; unset it")
     attention = given["attn_implementation"]
-    isolating = _isolating()
+    isolating = packing.isolating()
     # A kernel of the Hub may name a revision or a function: owner/name@v1:function.
     base = str(attention).split(":", maxsplit=1)[0].split("@", maxsplit=1)[0]
     # A kernel of the Hub that nobody has judged is told, not refused.
@@ -245,9 +247,3 @@ def _resuming(given: _Given) -> Iterator[Problem]:
     if given.on("sample_packing") and streams:
         what = f"packs a stream ({given.name(streams)}), and a resumed run would see other rows"
         yield Problem(given.name("sample_packing"), f"{what}; unset one of the two, {forced}")
-
-
-def _isolating() -> list[str]:
-    """The attentions that keep packed rows apart."""
-    found: list[str] = upstream.axolotl()["packing"]
-    return found

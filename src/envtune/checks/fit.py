@@ -10,7 +10,7 @@ from envtune.artifacts import modelfiles
 from envtune.checks import quantisable
 from envtune.errors import Exit, Problem
 from envtune.resolve import data as data_types
-from envtune.resolve import method
+from envtune.resolve import method, packing
 from envtune.resolve.config import Facts
 from envtune.resolve.facts import count_rows
 from envtune.settings.spelling.nearest import nearest
@@ -27,13 +27,6 @@ _LOADERS = {
 _TARGETS = ("lora_target_modules", "lora_modules_to_save")
 _ADAPTERS = ("lora", "qlora")
 _ALL = "all-linear"
-# Models whose attention, convolution or state goes over the border of packed documents: their
-# masks do not know of position_ids. Measured with random ones, or read in transformers 5.16. Flash
-# attention is told the borders apart from the mask, and Axolotl's kernels of states with it.
-_MIXING = (
-    "afmoe", "biogpt", "bloom", "falcon", "falcon_h1", "gpt_oss", "granitemoehybrid", "lfm2", "mpt",
-    "opt", "xglm",
-)  # fmt: skip
 _OUTPUT = "lm_head"  # tied to the embedding, it is in no file
 # A group that repeats, or many repetitions, may take exponential time.
 _ENDLESS = re.compile(r"\)[*+{]|([*+][^*+]*){5}")
@@ -53,15 +46,15 @@ def problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
 def model_problems(settings: Settings, facts: Facts) -> Iterator[Problem]:
     """Models that cannot be loaded here, or not trained as is asked."""
     yield from _unloadable(settings, facts)
-    packing, kind = settings.axolotl.get("sample_packing"), facts.model.config.get("model_type")
-    if packing is not None and packing.value and kind in _MIXING and not _flash(settings):
+    asked, kind = settings.axolotl.get("sample_packing"), facts.model.config.get("model_type")
+    if asked is not None and asked.value and kind in packing.MIXING and not _flash(settings):
         what = f"{facts.model.path} is a model ({kind}) that lets packed documents see each other"
-        yield Problem(packing.name, f"{what} but by flash attention; set {packing.name}=false")
+        yield Problem(asked.name, f"{what} but by flash attention; set {asked.name}=false")
 
 
 def _flash(settings: Settings) -> bool:
     attention = settings.axolotl.get("attn_implementation")
-    return attention is not None and "flash" in str(attention.value)
+    return attention is not None and packing.is_flash(attention.value)
 
 
 def _unloadable(settings: Settings, facts: Facts) -> Iterator[Problem]:

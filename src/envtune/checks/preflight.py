@@ -15,6 +15,7 @@ from envtune.checks import (
     named,
     preparation,
     quantisable,
+    room,
     trackers,
     turns,
     vocabulary,
@@ -22,7 +23,7 @@ from envtune.checks import (
 from envtune.errors import NothingSet, Problem, Refused
 from envtune.machine import certificates
 from envtune.resolve import accelerate_flags, owned
-from envtune.resolve.config import Facts
+from envtune.resolve.config import Facts, RunConfig
 from envtune.settings.own.training import OFF, RESUME_FROM
 from envtune.settings.typed import Settings
 from envtune.supervise import finish
@@ -168,3 +169,10 @@ WARNINGS: tuple[Callable[[Settings, Facts], Iterable[str]], ...] = (
 def warnings(settings: Settings, facts: Facts) -> tuple[str, ...]:
     """What the user may do and should know."""
     return tuple(line for warn in WARNINGS for line in warn(settings, facts))
+
+
+def planned(config: RunConfig) -> tuple[str, ...]:
+    """What the user should know of what was chosen. Raises Refused where it cannot be done."""
+    if problems := list(room.problems(config)):
+        raise Refused(problems)
+    return tuple(room.warnings(config))

@@ -59,6 +59,12 @@ def _options(sub: argparse.ArgumentParser, name: str) -> None:
         sub.add_argument("--json", action="store_true", help="an object; times in seconds")
     elif name == "doctor":
         sub.add_argument("--json", action="store_true", help="an object: exit, checks")
+    elif name == "plan":
+        sub.add_argument("--json", action="store_true", help="figures in bytes and seconds")
+        which = "the cards that hold the job, and how many of each"
+        sub.add_argument("--fits", action="store_true", help=which)
+        price = "with --fits: dollars that one GPU costs an hour"
+        sub.add_argument("--usd", metavar="CARD=PRICE", action="append", default=[], help=price)
     elif name == "configure":
         template = "as SFT_TEMPLATE: a Jinja template, or a YAML of defaults"
         sub.add_argument("--template", metavar="FILE", help=template)

@@ -31,5 +31,6 @@ def configure(
     facts = preflight.judged(settings, look(settings, inputs.environ))
     warnings = preflight.warnings(settings, facts)
     config = rules.resolve(settings, facts)
+    warnings += preflight.planned(config)
     config = replace(config, warnings=(*config.warnings, *warnings))
     return Configuration(config, settings, inputs, facts)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from envtune import redaction
-from envtune.cli import configuration, output, target
+from envtune.cli import configuration, output, plan, target
 from envtune.cli.console import show, warn, width
 from envtune.cli.termination import Result
 from envtune.cli.work import need_engines
@@ -29,6 +29,8 @@ def check(args: argparse.Namespace) -> Result:
     warn(made)
     templates.prove(made.config)
     show(output.configuration(made.config, width(sys.stdout)))
+    for line in plan.summary(made):
+        show(line)
     if args.deep:
         _ask_axolotl(made)
     return Exit.DONE, "the configuration is valid"

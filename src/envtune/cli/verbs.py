@@ -48,8 +48,16 @@ def _chat(args: argparse.Namespace) -> Result:
     return verb.chat(args)
 
 
+def _plan(args: argparse.Namespace) -> Result:
+    """tell memory, time and price of a training, and what else would do; starts nothing"""
+    from envtune.cli import plan
+
+    return plan.plan(args)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "check": inspection.check,
+    "plan": _plan,
     "configure": work.configure,
     "doctor": _doctor,
     "explain": inspection.explain,

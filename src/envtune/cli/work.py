@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envtune import files, venvs
-from envtune.cli import configuration, output, target
+from envtune.cli import configuration, output, plan, target
 from envtune.cli.console import show, warn, width
 from envtune.cli.termination import BEFORE_TRAINING, Result, ended_with
 from envtune.errors import Exit, Problem, Refused
@@ -38,6 +38,8 @@ def configure(args: argparse.Namespace) -> Result:
     LOG.info("configuration on %s:", made.facts.machine)
     table = output.configuration(made.config, width(sys.stderr))
     print(table, file=sys.stderr, flush=True)
+    for line in plan.summary(made):
+        LOG.info("%s", line)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         files.write_text(Path(args.output), text)

@@ -25,6 +25,7 @@ from envtune.engine import beats, learned, room, tracking, train
 from envtune.engine.data import handover
 from envtune.engine.export import fourbit
 from envtune.engine.layouts import written
+from envtune.engine.meter import Meter
 from envtune.engine.packing import order, sampler
 from envtune.engine.saving import Saves
 from envtune.engine.trainer import (
@@ -122,9 +123,10 @@ class EnvtunePlugin(BasePlugin):  # type: ignore[misc]  # axolotl ships no types
             self._tell_rows(cfg, trainer)
         end_at_the_last_step(trainer)
         go_on_in_a_stream(trainer)
+        meter = Meter(trainer, self.account.run_dir)
         return [
             packing or SeededGroups(trainer),
-            RunCallback(self.account, saves),
+            RunCallback(self.account, saves, meter),
             beats.Beats(self.account.note),
         ]
 
@@ -198,8 +200,8 @@ def _report_exceptions(account: Account) -> None:
 class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes the metrics, commits checkpoints, and ends the run when asked."""
 
-    def __init__(self, account: Account, saves: Saves) -> None:
-        self.account, self.saves = account, saves
+    def __init__(self, account: Account, saves: Saves, meter: Meter) -> None:
+        self.account, self.saves, self.meter = account, saves, meter
         self.metrics = account.run_dir / channel.METRICS
         self.supervisor = os.environ.get(channel.SUPERVISOR)
         self.stopping = False
@@ -208,6 +210,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = self.saved = time.monotonic()
+        self.meter.begin(int(state.num_input_tokens_seen))
         if state.global_step > state.max_steps:
             told = f"it is of step {state.global_step} and the training ends at {state.max_steps}"
             raise BeyondTheEnd(told)
@@ -243,13 +246,16 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _append(self, path: Path, logged: dict[str, Any]) -> dict[str, Any]:
         line = channel.line(logged, time.monotonic() - self.started)
+        if path == self.metrics and "tokens" in line:
+            line |= self.meter.since_last(line["tokens"])
         path.parent.mkdir(exist_ok=True)
         with path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         return line
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        self.account.note(step=state.global_step)
+        self.meter.look()
+        self.account.note(step=state.global_step, **self._peaks())
         if state.global_step < state.max_steps:
             due = time.monotonic() - self.saved >= self.save_every
             stop, save = _any_rank((self._asked(), due), args.device)
@@ -287,7 +293,14 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def _totals(self, state: Any) -> dict[str, Any]:
         """Tokens and seconds over all starts of the run."""
         seconds = round(time.monotonic() - self.started, 3)
-        return {"tokens": int(state.num_input_tokens_seen), "seconds": seconds}
+        tokens = int(state.num_input_tokens_seen)
+        told = self.meter.since_begin(tokens)
+        rates = {name: told.get(name) for name in ("padding", "mfu")}
+        return {"tokens": tokens, "seconds": seconds, **rates, **self._peaks()}
+
+    def _peaks(self) -> dict[str, int]:
+        """A GPU's fullest moment so far, in bytes."""
+        return {"peak_allocated": self.meter.allocated, "peak_reserved": self.meter.reserved}
 
 
 def _of_an_event(kind: str, logged: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:

@@ -304,6 +304,9 @@ def _defaults(config: RunConfig, place: Place, env: Mapping[str, str]) -> dict[s
         defaults["AXOLOTL_DATASET_NUM_PROC"] = str(place.cores)
     if config.device == "cpu" and config.parallel.world > 1 and place.where.on_loopback:
         defaults["GLOO_SOCKET_IFNAME"] = "lo"  # a host's name may lead nowhere
+    if config.device == "cuda" and "PYTORCH_CUDA_ALLOC_CONF" not in env:  # its old name
+        # Else blocks that are split are reserved and useless; `axolotl train` alone sets it.
+        defaults["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     if config.device == "cuda" and config.parallel.world > 1:
         # What went wrong between ranks is told, and a rank that waits for a dead one ends.
         defaults |= {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}

@@ -11,6 +11,7 @@ from envtune.errors import Problem
 from envtune.machine.hardware import Machine
 from envtune.machine.rendezvous import Rendezvous
 from envtune.resolve.facts import DataFacts, ModelFacts, TokenizerFacts
+from envtune.resolve.plan.choose import Plan
 from envtune.settings.own import OWN
 from envtune.settings.own.preparation import DECISIVE
 from envtune.settings.sources import Inputs
@@ -53,7 +54,8 @@ class Facts:
     """Everything a rule may look at besides the values chosen so far.
 
     `where` is this node; `outputs` and `logs` are the folders of the runs and of their logs.
-    `problems` and `warnings` are what was found wrong while looking.
+    `problems` and `warnings` are what was found wrong while looking. `plan` is made of all this and
+    of the values that the method's rules have chosen.
     """
 
     machine: Machine
@@ -65,6 +67,8 @@ class Facts:
     local: bool = True  # nothing has to come from the Hub
     tracking: Tracking = Tracking()
     parallel: Parallel = Parallel()
+    plan: Plan | None = None
+    unfit: str = ""  # what LoRA on 16 bits would need, where that is too much
     where: Rendezvous = field(default_factory=Rendezvous)
     outputs: str = ""
     logs: str = ""
@@ -114,14 +118,16 @@ class RunConfig:
 
     `axolotl` is what the YAML holds, in its order. `output_dir` is the folder that the
     user named, or None for one under the outputs folder. `untyped` are the data sets of each key
-    whose rows say themselves how they read. `device` is cpu or cuda. Which
-    node this is and where the others meet is not part of it: `rendezvous` knows.
+    whose rows say themselves how they read. `device` is cpu or cuda. `plan` is what the choices
+    were made by, where there is one; it decides nothing more. Which node this is and where
+    the others meet is not part of it: `rendezvous` knows.
     """
 
     axolotl: Mapping[str, Value]
     own: Mapping[str, Value]
     device: str
     parallel: Parallel = Parallel()
+    plan: Plan | None = None
     output_dir: str | None = None
     resume_from: str | None = None
     offline: bool = False

@@ -13,9 +13,11 @@ from typing import Any
 
 from envtune import files
 from envtune.artifacts import modelfiles
-from envtune.data import shapes
+from envtune.data import lengths, shapes
 from envtune.data.batches import BadRow
 from envtune.data.reading import formats
+from envtune.resolve.plan import rows as plan_rows
+from envtune.resolve.plan.rows import Lengths
 from envtune.settings.paths import near_file
 
 # What the datasets library calls what reads rows.
@@ -23,15 +25,19 @@ READERS = tuple(dict.fromkeys(formats.BY_SUFFIX.values()))
 _LINE_LIMIT = 1 << 20
 # Rows are counted in files of up to so many bytes.
 _COUNTED = 1 << 24
+# Bytes of a token of English prose, and tokens of a template around a row.
+_TOKEN_BYTES, _TEMPLATE = 4, 8
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The base model. `config` is its config.json, empty where it could not be read."""
+    """The base model. `config` is its config.json, empty where it could not be read; `parameters`
+    are those of its safetensors, None where nobody has counted."""
 
     path: str
     local: bool
     config: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
 
     @property
     def context(self) -> int | None:
@@ -51,13 +57,15 @@ class TokenizerFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """One data set. `columns` of its first row; `ds_type` as Axolotl names it."""
+    """One data set. `columns` of its first row; `ds_type` as Axolotl names it; `lengths` of its
+    rows by their text."""
 
     path: str
     local: bool
     columns: tuple[str, ...] = ()
     ds_type: str | None = None
     problem: str = ""
+    lengths: Lengths | None = None
 
 
 def read_model(path: str) -> ModelFacts:
@@ -68,7 +76,7 @@ def read_model(path: str) -> ModelFacts:
         config = modelfiles.read_json(Path(path) / "config.json")
     except (OSError, ValueError):
         return ModelFacts(path, local=True)
-    return ModelFacts(path, True, config)
+    return ModelFacts(path, True, config, modelfiles.parameters(Path(path)))
 
 
 def read_tokenizer(path: str) -> TokenizerFacts | None:
@@ -136,7 +144,15 @@ def _read_one(dataset: Mapping[str, Any]) -> DataFacts:
         what = f"{path} is one object that holds its rows under {name}"
         fix = f"save that list alone as the file: jq -c '.{name}[]' IN > OUT.jsonl"
         return DataFacts(path, True, ds_type=kind, problem=f"{what}; {fix}")
-    return DataFacts(path, True, tuple(map(str, shapes.shaped(row))), kind)
+    return DataFacts(path, True, tuple(map(str, shapes.shaped(row))), kind, lengths=_lengths(path))
+
+
+def _lengths(path: str) -> Lengths | None:
+    """Rows' lengths by their bytes of text: exact ones are the preparation's."""
+    sizes, rows = lengths.measure(path)
+    told = f"about, by {_TOKEN_BYTES} bytes of text a token"
+    found = [size // _TOKEN_BYTES + _TEMPLATE for size in sizes]
+    return plan_rows.of(found, rows, told) if found else None
 
 
 def first_row(path: str) -> tuple[bool, Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envtune.resolve.config import Choice, Chosen, Facts, Value
+from envtune.resolve.plan.reasons import of_rate
 
 _LORA = ("lora", "qlora")
 # Axolotl refuses an adapter beside these.
@@ -42,6 +43,8 @@ def adapter(facts: Facts, chosen: Chosen) -> Choice | None:
         return None
     if chosen.get("load_in_4bit"):
         return Choice("qlora", "LoRA on 4-bit weights")
+    if facts.unfit:
+        return Choice("qlora", f"LoRA does not fit: {facts.unfit}")
     return Choice("lora", "an adapter trains in little memory; null trains all weights")
 
 
@@ -70,9 +73,12 @@ def targets(facts: Facts, chosen: Chosen) -> Choice | None:
 
 
 def learning_rate(facts: Facts, chosen: Chosen) -> Choice | None:
-    if is_lora(chosen):
-        return Choice(_RATE_LORA, "usual for LoRA")
-    return Choice(_RATE_FULL, "usual when all weights are trained")
+    rate, why = (_RATE_LORA, "LoRA") if is_lora(chosen) else (_RATE_FULL, "all weights")
+    if facts.plan and facts.plan.raised > 1:
+        raised = float(f"{rate * facts.plan.raised:.2g}")
+        return Choice(raised, f"{rate:g} is usual for {why}, raised {of_rate(facts.plan)}")
+    usual = "usual for LoRA" if is_lora(chosen) else "usual when all weights are trained"
+    return Choice(rate, usual)
 
 
 def epochs(facts: Facts, chosen: Chosen) -> Choice | None:
@@ -84,6 +90,10 @@ def epochs(facts: Facts, chosen: Chosen) -> Choice | None:
 def optimizer(facts: Facts, chosen: Chosen) -> Choice | None:
     if facts.device == "cpu":
         return Choice("adamw_torch", "CPU")
+    if facts.plan and facts.plan.choice.eight_bit_adam:
+        sharded = facts.plan.choice.preset == "fsdp2"
+        name = "adamw_torch_8bit" if sharded else "adamw_8bit"
+        return Choice(name, "with states of 16 bits or more it would not fit")
     return Choice("adamw_torch_fused", "one kernel for all parameters")
 
 

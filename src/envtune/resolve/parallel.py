@@ -1,16 +1,19 @@
 """How training spreads: ranks, nodes, the preset, and the keys that Axolotl needs for it.
 
 What the user says wins: a number of processes, a preset, an accelerate file of his own, or
-Axolotl's keys for sharding. Else each visible GPU gets a process, and several GPUs FSDP2.
+Axolotl's keys for sharding. Else each visible GPU gets a process, and several GPUs FSDP2, or what
+the plan says of them.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from envtune.errors import Problem
 from envtune.machine.hardware import Machine
 from envtune.machine.rendezvous import FLAGS, Rendezvous
 from envtune.resolve.config import Facts, Parallel, Value
+from envtune.resolve.plan import reasons
 from envtune.settings import upstream
 from envtune.settings.typed import Settings
 
@@ -28,6 +31,12 @@ _QUANTISED = ("load_in_4bit", "load_in_8bit")
 
 # `distributed_type` of an accelerate file -> the preset that it means.
 _BY_TYPE = {"NO": "single", "MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp2"}
+
+# Reasons of a layout that nobody has asked for: the plan may choose another.
+_SHARED_BY_ALL, _QUANTISED_EACH = (
+    "several GPUs share the model",
+    "each GPU holds the quantised model",
+)
 
 Decided = tuple[Parallel, list[Problem]]
 
@@ -95,13 +104,13 @@ def _preset(
         return "ddp", f"{set_} is set: Axolotl shards"
     if why := _not_sharded({key: s.value for key, s in settings.axolotl.items()}, machine):
         return "ddp", why
-    return "fsdp2", "several GPUs share the model"
+    return "fsdp2", _SHARED_BY_ALL
 
 
 def _not_sharded(plain: Mapping[str, Any], machine: Machine) -> str:
     """Why FSDP2 does not go with what is set, or nothing."""
     if plain.get("adapter") == "qlora" or any(plain.get(key) for key in _QUANTISED):
-        return "each GPU holds the quantised model"
+        return _QUANTISED_EACH
     if plain.get("optimizer") in _NOT_SHARDED:
         return f"FSDP2 does not go with {plain['optimizer']}"
     if plain.get("relora"):
@@ -109,6 +118,34 @@ def _not_sharded(plain: Mapping[str, Any], machine: Machine) -> str:
     if machine.gpus[0].capability < _AMPERE or plain.get("fp16") or plain.get("bf16") is False:
         return "FSDP2 is for bf16"
     return ""
+
+
+def presets(chosen: Mapping[str, Any], facts: Facts) -> tuple[str, ...]:
+    """The presets that the plan may choose of."""
+    layout = facts.parallel
+    if layout.world == 1 or layout.reason != _SHARED_BY_ALL:
+        return (layout.preset,)
+    return ("ddp",) if chosen.get("adapter") == "qlora" else ("ddp", "fsdp2")
+
+
+def may_spare(facts: Facts) -> bool:
+    """Whether nobody has said how many ranks there are: one a visible GPU is envtune's choice."""
+    layout, where = facts.parallel, facts.where
+    said = where.local or where.world or layout.nodes > 1 or layout.base
+    return not said and layout.reason in (_SHARED_BY_ALL, _QUANTISED_EACH)
+
+
+def planned(facts: Facts) -> Parallel:
+    """The layout as the plan has it."""
+    layout, plan = facts.parallel, facts.plan
+    if plan is None or (plan.choice.preset, plan.choice.ranks) == (layout.preset, layout.world):
+        return layout
+    return replace(
+        layout,
+        preset=plan.choice.preset,
+        local=plan.choice.ranks // layout.nodes,
+        reason=reasons.of_layout(plan, layout.world),
+    )
 
 
 def _of_file(file: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Number formats, attention, kernels and recompute, by what the device can do."""
 
 from envtune.resolve.config import Choice, Chosen, Facts
+from envtune.resolve.plan import memory, reasons
 
 _AMPERE = (8, 0)
 
@@ -36,9 +37,29 @@ def kernel(facts: Facts, chosen: Chosen) -> Choice | None:
 
 
 def checkpointing(facts: Facts, chosen: Chosen) -> Choice | None:
+    if facts.plan:
+        again = facts.plan.choice.recompute != memory.NONE
+        return Choice(again, reasons.of_recompute(facts.plan))
     if facts.device == "cpu":
         return Choice(False, "recompute saves GPU memory only")
     return Choice(True, "fits first; false is faster where memory allows")
+
+
+def offloading(facts: Facts, chosen: Chosen) -> Choice | None:
+    """Layers' inputs in the host's memory; with LoRA, too, what is kept is what recompute keeps."""
+    if facts.plan is None or facts.plan.choice.recompute != memory.OFFLOAD:
+        return None
+    if not chosen.get("gradient_checkpointing"):
+        return None
+    return Choice("hidden_states", reasons.of_recompute(facts.plan))
+
+
+def varlen(facts: Facts, chosen: Chosen) -> Choice | None:
+    """torch's attention over documents is flash attention, which has no code for Turing."""
+    packed = facts.plan and chosen.get("sample_packing")
+    if not packed or chosen.get("attn_implementation") != "sdpa" or _bf16_capable(facts):
+        return None
+    return Choice(False, "torch's needs an Ampere GPU; a mask keeps documents apart")
 
 
 def workers(facts: Facts, chosen: Chosen) -> Choice | None:
@@ -57,7 +78,9 @@ RULES = (
     ("lora_qkv_kernel", kernel),
     ("lora_o_kernel", kernel),
     ("lora_embedding_kernel", kernel),
+    ("sdpa_varlen", varlen),
     ("gradient_checkpointing", checkpointing),
+    ("activation_offloading", offloading),
     ("dataloader_num_workers", workers),
     ("dataloader_pin_memory", pinned),
 )

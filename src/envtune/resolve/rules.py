@@ -5,12 +5,25 @@ at what is chosen so far and returns a Choice, or None when it has nothing to sa
 order of RULES is the order of the YAML.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from envtune.redaction import Secret, is_secret
-from envtune.resolve import batch, data, method, owned, parallel, precision, saving, tracking, turns
+from envtune.resolve import (
+    batch,
+    data,
+    method,
+    owned,
+    parallel,
+    planning,
+    precision,
+    saving,
+    tracking,
+    turns,
+)
 from envtune.resolve.config import Choice, Facts, RunConfig, Value
+from envtune.resolve.plan import reasons
 from envtune.settings.own import OWN
 from envtune.settings.own.preparation import FILTERS
 from envtune.settings.typed import IMPLIED, Setting, Settings
@@ -20,6 +33,12 @@ Rule = Callable[[Facts, Mapping[str, Any]], Choice | None]
 TUNING: tuple[tuple[str, Rule], ...] = (*method.RULES, *data.RULES, *turns.RULES, *batch.RULES)
 RUNNING: tuple[tuple[str, Rule], ...] = (*precision.RULES, *saving.RULES, *tracking.RULES)
 RULES = (*TUNING, *RUNNING)
+# What follows from the plan, which is made of all else; the order in the YAML is that of RULES.
+PLANNED = (
+    "learning_rate", "optimizer", "micro_batch_size", "gradient_accumulation_steps",
+    "sample_packing", "pad_to_sequence_len", "eval_batch_size", "sdpa_varlen",
+    "gradient_checkpointing", "activation_offloading",
+)  # fmt: skip
 
 DEFAULT = "envtune"
 # Null means the base model's own; Axolotl trips over the null itself.
@@ -39,12 +58,11 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
     own = _own(settings)
     values = data.with_types(values, facts, _sample(settings))
     values |= data.streamed(values) | method.named(values)
-    for key, rule in RUNNING if settings.passes_through else RULES:
-        if key not in values:
-            choice = rule(facts, {name: v.value for name, v in values.items()})
-            if choice is not None:
-                values[key] = Value(choice.value, DEFAULT, choice.reason)
-    if not settings.passes_through:
+    if settings.passes_through:
+        values = _ruled(values, RUNNING, facts)
+    else:
+        values, facts = _with_plan(values, facts)
+        values |= planning.with_liger(values, facts)
         # Axolotl 0.19 accumulates one step where only the batch is given, whatever its size.
         values.pop("batch_size", None)
     values = parallel.with_keys(values, facts)
@@ -54,6 +72,7 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         own=own,
         device=facts.device,
         parallel=facts.parallel,
+        plan=facts.plan,
         output_dir=str(output_dir.value) if output_dir else None,
         resume_from=str(resume_from.value) if resume_from else None,
         offline=facts.local,
@@ -61,6 +80,37 @@ def resolve(settings: Settings, facts: Facts) -> RunConfig:
         warnings=settings.warnings,
         notes=settings.notes,
     )
+
+
+Values = dict[str, Value]
+
+
+def _ruled(values: Values, rules: Iterable[tuple[str, Rule]], facts: Facts) -> Values:
+    """`values` with what rules say of keys that are not there."""
+    made = dict(values)
+    for key, rule in rules:
+        if key not in made:
+            choice = rule(facts, {name: v.value for name, v in made.items()})
+            if choice is not None:
+                made[key] = Value(choice.value, DEFAULT, choice.reason)
+    return made
+
+
+def _with_plan(values: Values, facts: Facts) -> tuple[Values, Facts]:
+    """`values` with what all rules say, and `facts` with the plan. Where LoRA is envtune's choice
+    and does not fit, four bits are tried."""
+    first = [(key, rule) for key, rule in RULES if key not in PLANNED]
+    then = [(key, rule) for key, rule in RULES if key in PLANNED]
+    made = _ruled(values, first, facts)
+    plan = planning.make(made, facts)
+    if plan and not plan.fits and plan.job.may_quantise:
+        smaller = replace(facts, unfit=reasons.of_memory(plan))
+        packed = _ruled(values, first, smaller)
+        if (other := planning.make(packed, smaller)) and other.fits:
+            made, plan = packed, other
+    facts = replace(facts, plan=plan)
+    facts = replace(facts, parallel=parallel.planned(facts))
+    return _ruled(made, then, facts), facts
 
 
 def _sample(settings: Settings) -> int | None:

@@ -20,6 +20,8 @@ PAGE = "report.html"
 COPY = f"config/{RECORD}"
 CARD, CONFIG, DATA, EVAL, OUT = "README.md", "config", "data", "eval", ".publish"
 ADAPTER, MODEL = "adapter", "model"
+# What was planned of the training, beside its configuration.
+PLAN = f"{CONFIG}/plan.json"
 # Rows as they are trained, with their mask, and the page of them.
 # Where the rows lie that were prepared for the run.
 PREPARED = f"{DATA}/prepared.json"

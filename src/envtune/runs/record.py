@@ -15,7 +15,7 @@ from envtune import channel, files
 from envtune.errors import Problem, Refused
 from envtune.resolve.config import Parallel, RunConfig, Value
 from envtune.runs import folders, recordfile
-from envtune.runs.contents import COMPLETE, RECORD, REPORT
+from envtune.runs.contents import COMPLETE, PLAN, RECORD, REPORT
 from envtune.runs.folders import Run
 from envtune.settings.own import OWN, SERVE_FLAGS
 from envtune.settings.own.training import RESUME_FROM
@@ -156,13 +156,19 @@ def complete(run: Run, checks: list[str]) -> None:
     files.write_json(run.folder / COMPLETE, {"run.json": digest, "checks": checks})
 
 
-def losses(folder: Path) -> list[float]:
-    """The losses that have been logged, in order; half a line at the end is left out."""
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl in order; half a line at the end is left out."""
     try:
         text = files.read_text(folder / channel.METRICS)
     except FileNotFoundError:
         return []
-    return [line["loss"] for line in map(channel.read_line, text.splitlines()) if "loss" in line]
+    lines = map(channel.read_line, text.splitlines())
+    return [line for line in lines if "loss" in line]
+
+
+def losses(folder: Path) -> list[float]:
+    """The losses that have been logged, in order."""
+    return [line["loss"] for line in metrics(folder)]
 
 
 def last_metric(folder: Path) -> dict[str, Any]:
@@ -200,6 +206,46 @@ def report(run: Run, peak_memory: int) -> dict[str, Any]:
         "total_tokens": tokens,
         "elapsed_seconds": round(seconds, 3),
         "tokens_per_second": round(here / seconds, 1) if seconds and here > 0 else None,
+        "speed_counts": _learned(run.folder),
+        "padding": trained.get("padding"),
+        "mfu": trained.get("mfu"),
+        "plan": _against_plan(run, trained),
         "stage_seconds": {name: stage["seconds"] for name, stage in stages.items()},
         "peak_process_memory_bytes": peak_memory,
     }
+
+
+def planned(folder: Path) -> dict[str, Any]:
+    """What was planned of a run, or nothing."""
+    try:
+        found: dict[str, Any] = files.read_json(folder / PLAN)
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _learned(folder: Path) -> bool:
+    """Whether the loss fell and every gradient was one: a speed at which nothing is learned is
+    none."""
+    lines = metrics(folder)
+    fell = len(lines) > 1 and lines[-1]["loss"] < lines[0]["loss"]
+    return fell and all(line.get("grad_norm", 1.0) > 0 for line in lines)
+
+
+def _against_plan(run: Run, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was planned beside what was measured; None where nothing was planned."""
+    plan = planned(run.folder)
+    if not plan:
+        return None
+    tokens, seconds = trained["tokens"], trained["training_seconds"]
+    here = tokens - trained.get("brought_tokens", 0)
+    measured = {
+        "steps": trained["step"],
+        "seconds": seconds,
+        "tokens_per_second": round(here / seconds, 1) if seconds else None,
+        "allocated": trained.get("peak_allocated_bytes"),
+        "reserved": trained.get("peak_reserved_bytes"),
+    }
+    held = plan["memory"]
+    wanted = {**plan, "allocated": held["allocated"], "reserved": held["needed"]}
+    return {name: {"planned": wanted[name], "measured": got} for name, got in measured.items()}

@@ -18,6 +18,7 @@ from envtune.errors import Exit, Problem, Refused, of_file
 from envtune.machine import rendezvous
 from envtune.render import yaml_files
 from envtune.resolve.config import Configuration
+from envtune.resolve.plan import told
 from envtune.runs import contents, fingerprint, folders, record
 from envtune.runs.folders import Run
 from envtune.runs.lease import Lease
@@ -75,6 +76,9 @@ def _write_config(run: Run, made: Configuration, inputs: dict[str, str], yaml: s
     files.write_text(folder / "accelerate.yaml", yaml_files.render_accelerate(made.config))
     if name := yaml_files.deepspeed_file(made.config):
         files.write_text(folder / name, (yaml_files.TEMPLATES / "accelerate" / name).read_text())
+    if made.config.plan is not None:
+        planned = told.figures(made.config.plan, made.config.setting(PRICE))
+        files.write_json(run.folder / contents.PLAN, planned)
     resolved = record.resolved(made.config, inputs)
     files.write_json(folder / "resolved.json", resolved)
     record.update(

@@ -25,6 +25,7 @@ PHASES = {
 # Seconds between two looks at the files, and between two lines in a log.
 _LOOK = 0.5
 _EVERY = 5.0
+_GIB = 2**30
 
 
 class Progress:
@@ -40,6 +41,7 @@ class Progress:
         self.run_dir, self.outcome, self.looked = run_dir, outcome, 0.0
         self.phase, self.step, self.shown = "", 0, 0.0
         self.bar: Any = None
+        self.compared = False
         self.terminal = sys.stderr.isatty()
         self.started = time.monotonic()
 
@@ -79,17 +81,34 @@ class Progress:
             file=sys.stderr, dynamic_ncols=True, leave=bool(steps),
         )  # fmt: skip
 
+    def _compare(self, outcome: channel.Outcome) -> None:
+        """Once, from a start's second step on, which holds the optimizer's states: what a GPU holds
+        beside what was planned."""
+        measured = outcome.peak_allocated
+        if self.compared or not measured or outcome.step < outcome.resumed_from + 2:
+            return
+        self.compared = True
+        if plan := record.planned(self.run_dir):
+            planned, room = plan["memory"]["allocated"], plan["machine"]["bytes"]
+            LOG.info(
+                "train: %.1f GiB allocated where %.1f were planned (%+.1f %%), of %.1f",
+                measured / _GIB, planned / _GIB, 100 * (measured / planned - 1), room / _GIB,
+            )  # fmt: skip
+
     def _advance(self, outcome: channel.Outcome) -> None:
         now = time.monotonic()
         last = outcome.step == outcome.max_steps
         if not self.terminal and not last and now - self.shown < _EVERY:
             return
         self.shown = now
+        self._compare(outcome)
         last_line = record.last_metric(self.run_dir)
         if not last_line:
             return
         loss, seconds = last_line["loss"], max(last_line["seconds"], 1e-9)
         rate = f"{(last_line.get('tokens', 0) - self.brought_tokens) / seconds:,.0f} tokens/s"
+        if (mfu := last_line.get("mfu")) is not None:
+            rate += f", {100 * mfu:.0f} % of the peak"
         if self.bar is not None:
             self.bar.n = outcome.step
             self.bar.set_postfix_str(f"loss {loss:.3f}, {rate}", refresh=False)

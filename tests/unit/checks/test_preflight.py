@@ -7,7 +7,7 @@ import pytest
 from envtune.checks import conflicts, fit, preflight
 from envtune.machine.hardware import Machine
 from envtune.machine.pretended import PRETENDED, pretend
-from envtune.resolve import owned
+from envtune.resolve import owned, packing
 from envtune.resolve.config import Parallel
 from envtune.settings import axolotl_keys, retired
 from tests.unit import builders
@@ -130,7 +130,7 @@ def test_what_resumes_exactly_is_not_warned_of(name: str) -> None:
     assert not preflight.warnings(given, make_facts(AMPERE))
 
 
-@pytest.mark.parametrize("kind", [*fit._MIXING, "llama"])
+@pytest.mark.parametrize("kind", [*packing.MIXING, "llama"])
 def test_a_model_that_mixes_packed_documents_is_refused_packing_by_name(kind: str) -> None:
     given = load({**MODEL_AND_DATA, "AXOLOTL_SAMPLE_PACKING": "true"})
     facts = make_facts(AMPERE, model_type=kind)

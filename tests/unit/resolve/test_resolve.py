@@ -117,6 +117,7 @@ OTHERS = {
     "lora_qkv_kernel": True, "lora_o_kernel": True, "lora_embedding_kernel": True,
     "gradient_checkpointing": True, "dataloader_num_workers": 9, "dataloader_pin_memory": True,
     "lora_target_linear": False, "logging_steps": 8, "save_total_limit": 8, "wandb_project": "p",
+    "eval_batch_size": 3, "sdpa_varlen": True, "activation_offloading": True,
     "use_mlflow": True, "mlflow_experiment_name": "e", "use_tensorboard": True,
 }  # fmt: skip
 

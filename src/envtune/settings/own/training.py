@@ -112,10 +112,13 @@ TRAINING: dict[str, Own] = {
     "SFT_PRETEND_GPU": Own(
         _PRETENDED, None, "check for GPUs that are not here, e.g. h100x8; nothing can be trained"
     ),
+    "SFT_IGNORE_MEMORY": Own(
+        FLAG, False, "start although the plan says that a GPU's memory is not enough"
+    ),
     "SFT_ACCELERATE_PRESET": Own(
         {"enum": ["auto", "single", "ddp", "fsdp2", "zero2", "zero3"]},
         "auto",
-        "how training spreads over GPUs; auto: FSDP2 where there are several",
+        "how training spreads over GPUs; auto: a copy each where that fits, else FSDP2",
     ),
     "SFT_ACCELERATE_LAUNCH_ARGS": Own(
         _LAUNCH_ARGS, None, "a JSON object of accelerate launch's long flags"

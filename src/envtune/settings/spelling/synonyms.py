@@ -76,7 +76,8 @@ KEYS: Mapping[str, str] = {name: key for key, names in _MEANT.items() for name i
 
 _VERBS: Mapping[str, str] = {
     "run": "train start fit finetune fine-tune tune sft launch go execute resume retrain",
-    "check": "verify lint test dry-run dryrun plan preflight",
+    "check": "verify lint test dry-run dryrun preflight",
+    "plan": "estimate memory vram fits",
     "export": "merge merge-lora save",
     "publish": "upload push push-to-hub deploy release",
     "quantise": "quantize quant compress awq gptq",
