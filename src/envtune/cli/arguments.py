@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from envtune.cli import smoke_ddp
 from envtune.cli.termination import terminate
@@ -16,6 +16,55 @@ from envtune.settings.spelling.nearest import nearest
 
 LOG = logging.getLogger("envtune")
 _OF_RUNS = ("serve", "smoke-test", "chat", "runs", "report", "status", "watch")
+
+
+# The options of each verb; one that is but a text is a switch of that meaning.
+_OPTIONS: dict[str, dict[str, str | dict[str, Any]]] = {
+    "check": {"--deep": "ask Axolotl itself too (10 s)"},
+    "status": {"--json": "an object; times in seconds"},
+    "doctor": {"--json": "an object: exit, checks"},
+    "plan": {
+        "--json": "figures in bytes and seconds",
+        "--fits": "the cards that hold the job, and how many of each",
+        "--usd": {
+            "metavar": "CARD=PRICE", "action": "append", "default": [],
+            "help": "with --fits: dollars that one GPU costs an hour",
+        },
+    },
+    "configure": {
+        "--template": {
+            "metavar": "FILE", "help": "as SFT_TEMPLATE: a Jinja template, or a YAML of defaults",
+        },
+        "--output": {"metavar": "FILE", "help": "write the YAML there only"},
+        "--check": "write nothing",
+    },
+    "convert": {"--split": {"default": "train", "help": "which one of the Hub's data set"}},
+    "chat": {
+        "--once": {
+            "metavar": "QUESTION",
+            "help": "answer it on standard output and end; - reads it from standard input",
+        },
+        "--base": "show the base's answers too",
+        "--system": {"metavar": "TEXT", "help": "the system message"},
+        "--local": "load the model here, although a server of it runs",
+    },
+    "validate": {
+        "--errors": {"type": int, "default": 10, "metavar": "N", "help": "name so many rows"},
+    },
+    "prepare": {
+        "--dry-run": "tell, write nothing",
+        "--force": "replace rows prepared otherwise",
+    },
+    "run": {
+        "--folder": {"metavar": "DIR", "type": Path, "help": "a run folder made by configure"},
+    },
+    "runs": {
+        "--prune": "free the checkpoints of finished runs, at once; all else of runs stays",
+        "--dry-run": "with --prune: tell, free nothing",
+        "--json": "a list of objects, sizes in bytes",
+    },
+    "print-runtime": {"--format": {"choices": ("json", "env"), "default": "json"}},
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,49 +102,11 @@ def _positional(sub: argparse.ArgumentParser, name: str) -> None:
 
 
 def _options(sub: argparse.ArgumentParser, name: str) -> None:
-    if name == "check":
-        sub.add_argument("--deep", action="store_true", help="ask Axolotl itself too (10 s)")
-    elif name == "status":
-        sub.add_argument("--json", action="store_true", help="an object; times in seconds")
-    elif name == "doctor":
-        sub.add_argument("--json", action="store_true", help="an object: exit, checks")
-    elif name == "plan":
-        sub.add_argument("--json", action="store_true", help="figures in bytes and seconds")
-        which = "the cards that hold the job, and how many of each"
-        sub.add_argument("--fits", action="store_true", help=which)
-        price = "with --fits: dollars that one GPU costs an hour"
-        sub.add_argument("--usd", metavar="CARD=PRICE", action="append", default=[], help=price)
-    elif name == "configure":
-        template = "as SFT_TEMPLATE: a Jinja template, or a YAML of defaults"
-        sub.add_argument("--template", metavar="FILE", help=template)
-        sub.add_argument("--output", metavar="FILE", help="write the YAML there only")
-        sub.add_argument("--check", action="store_true", help="write nothing")
-    elif name == "convert":
-        sub.add_argument("--split", default="train", help="which one of the Hub's data set")
-    elif name == "chat":
-        once = "answer it on standard output and end; - reads it from standard input"
-        sub.add_argument("--once", metavar="QUESTION", help=once)
-        sub.add_argument("--base", action="store_true", help="show the base's answers too")
-        sub.add_argument("--system", metavar="TEXT", help="the system message")
-        local = "load the model here, although a server of it runs"
-        sub.add_argument("--local", action="store_true", help=local)
-    elif name == "validate":
-        sub.add_argument("--errors", type=int, default=10, metavar="N", help="name so many rows")
-    elif name == "prepare":
-        sub.add_argument("--dry-run", action="store_true", help="tell, write nothing")
-        sub.add_argument("--force", action="store_true", help="replace rows prepared otherwise")
-    elif name == "run":
-        folder = "a run folder made by configure"
-        sub.add_argument("--folder", metavar="DIR", type=Path, help=folder)
-    elif name == "runs":
-        free = "free the checkpoints of finished runs, at once; results and unfinished runs stay"
-        sub.add_argument("--prune", action="store_true", help=free)
-        sub.add_argument("--dry-run", action="store_true", help="with --prune: tell, free nothing")
-        sub.add_argument("--json", action="store_true", help="a list of objects, sizes in bytes")
-    elif name == "smoke-ddp":
+    if name == "smoke-ddp":
         smoke_ddp.add_flags(sub)
-    elif name == "print-runtime":
-        sub.add_argument("--format", choices=("json", "env"), default="json")
+    for flag, meaning in _OPTIONS.get(name, {}).items():
+        switch = {"action": "store_true", "help": meaning}
+        sub.add_argument(flag, **(switch if isinstance(meaning, str) else meaning))
 
 
 def _override(text: str) -> str:
