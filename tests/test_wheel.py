@@ -101,12 +101,17 @@ def _template(folder: Path) -> Path:
     return file
 
 
-ENGINES = [("run",), ("export",), ("quantise",), ("parity",), ("evaluate",), ("check", "--deep")]
+ENGINES = [("run",), ("export",), ("quantise",), ("parity",), ("evaluate",), ("check", "--deep"), ("smoke-ddp",)]
 OTHERS = {
     ("publish",): (1, "there is no run below"),
     ("serve",): (1, "there is no run below"),
     ("smoke-test",): (1, "there is no run below"),
     ("chat",): (1, "there is no run below"),
+    ("report",): (1, "there is no run below"),
+    ("watch",): (1, "there is no run below"),
+    ("status",): (0, "no run yet"),
+    ("doctor",): (None, "docs/troubleshooting.md"),
+    ("plan",): (1, "name one to plan for"),
     ("health",): (0, "no run yet"),
     ("welcome",): (0, "next: envtune check && envtune run"),
     ("login",): (0, "W&B: off"),

@@ -98,7 +98,8 @@ def free(path: Path) -> int | None:
         told = os.statvfs(path)
     except OSError:
         return None
-    return told.f_bavail * told.f_frsize
+    # A file system of no disk, as /proc, has no blocks at all.
+    return told.f_bavail * told.f_frsize if told.f_blocks else None
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
