@@ -101,7 +101,15 @@ def _template(folder: Path) -> Path:
     return file
 
 
-ENGINES = [("run",), ("export",), ("quantise",), ("parity",), ("evaluate",), ("check", "--deep"), ("smoke-ddp",)]
+ENGINES = [
+    ("run",),
+    ("export",),
+    ("quantise",),
+    ("parity",),
+    ("evaluate",),
+    ("check", "--deep"),
+    ("smoke-ddp",),
+]
 OTHERS = {
     ("publish",): (1, "there is no run below"),
     ("serve",): (1, "there is no run below"),

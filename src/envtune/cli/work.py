@@ -14,7 +14,9 @@ from envtune.cli.console import show, warn, width
 from envtune.cli.termination import BEFORE_TRAINING, Result, ended_with
 from envtune.errors import Exit, Problem, Refused
 from envtune.settings import sources
+from envtune.settings.own import OWN
 from envtune.settings.own.place import STATUS_HOST, STATUS_PORT, STATUS_TOKEN
+from envtune.settings.own.training import WATCHDOG, WATCHDOG_SECONDS
 from envtune.supervise.finish import End
 from envtune.watch import notice
 
@@ -80,7 +82,10 @@ def _seen(start: "pipeline.Start") -> Iterator[None]:
     if nodes.rank(context := start.context()):
         yield
         return
-    setting, answers = context.config.setting, server.Answers(start.run.folder, start.secrets)
+    setting = context.config.setting
+    # Twice what the watchdog waits, which ends a training and says more.
+    silence, paces = 2 * setting(WATCHDOG_SECONDS), 2 * (setting(WATCHDOG) or OWN[WATCHDOG].default)
+    answers = server.Answers(start.run.folder, start.secrets, silence, paces)
     token = start.environ.get(STATUS_TOKEN, "").strip()
     with server.LivePage(answers, setting(STATUS_HOST), setting(STATUS_PORT), token):
         yield

@@ -25,8 +25,6 @@ from envtune.watch.story import Story
 LOG = logging.getLogger("envtune")
 # Seconds that an answer holds, and that a reader may take for its request.
 _HOLDS, _PATIENCE = 1.0, 10.0
-# Seconds without a word after which a training counts as hung.
-_SILENCE = 600.0
 _HTML, _JSON, _TEXT = "text/html; charset=utf-8", "application/json", "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 # No script, nothing from elsewhere, in nobody's frame.
@@ -42,13 +40,15 @@ _HEADERS = {
 class Answers:
     """What is answered to a path, from the events of the run in `folder`.
 
-    `silence` is after how many seconds without a word a training counts as hung.
+    A training counts as hung after `silence` seconds without a word, or after `paces` times what
+    lies between two of its steps, whichever is later.
     """
 
     def __init__(
-        self, folder: Path, secrets: tuple[str, ...] = (), silence: float = _SILENCE
+        self, folder: Path, secrets: tuple[str, ...] = (), silence: float = 600.0, paces: float = 20
     ) -> None:
-        self.folder, self.secrets, self.silence = folder, secrets, silence
+        self.folder, self.secrets = folder, secrets
+        self.silence, self.paces = silence, paces
         self.told, self.follower = Story(), Follower(folder)
         self.lock, self.kept = threading.Lock(), dict[str, tuple[float, tuple[int, str, bytes]]]()
 
@@ -84,7 +84,8 @@ class Answers:
     def health(self) -> tuple[int, str, bytes]:
         """503 once a training has been silent for too long, or has failed."""
         told, silent = self.told, time.time() - self.told.time
-        if told.phase == "training" and told.outcome is None and silent > self.silence:
+        line = max(self.silence, self.paces * told.pace)
+        if told.phase == "training" and told.outcome is None and silent > line:
             return 503, _TEXT, f"no step for {silent:.0f} s\n".encode()
         if told.outcome is not None and told.outcome["exit"]:
             return 503, _TEXT, f"exit {told.outcome['exit']}\n".encode()

@@ -3,6 +3,8 @@
 A start that goes on from a checkpoint takes back the steps behind it, which it makes again.
 """
 
+import itertools
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,8 @@ from envtune.events import Follower
 Event = Mapping[str, Any]
 # Warnings and problems that are kept: a tool that repeats itself would fill the memory.
 _KEPT = 100
+# Steps that tell the pace.
+_NEWEST = 50
 
 
 @dataclass
@@ -56,6 +60,12 @@ class Story:
     def last(self) -> Event:
         """The newest step, or nothing."""
         return self.steps.get(self.step, {})
+
+    @property
+    def pace(self) -> float:
+        """Seconds between two steps that are told, the median of the newest; 0 for none."""
+        times = [event["time"] for _, event in sorted(self.steps.items())[-_NEWEST:]]
+        return statistics.median(b - a for a, b in itertools.pairwise(times)) if times[1:] else 0.0
 
     @property
     def evaluated(self) -> Event:
