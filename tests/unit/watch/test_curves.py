@@ -20,7 +20,7 @@ def test_a_figure_is_read_by_people(value: float, text: str) -> None:
 def test_ticks_are_round_and_within(dice: random.Random) -> None:
     for _ in range(500):
         low = dice.uniform(-1e3, 1e3) * 10 ** dice.randint(-6, 6)
-        high = low + dice.random() * 10 ** dice.randint(-6, 6) + 1e-9
+        high = low + dice.random() * 10 ** dice.randint(-6, 6) + abs(low) * 1e-9 + 1e-9
         found = curves.ticks(low, high)
         room = (high - low) * 1e-6
         assert 1 <= len(found) <= 11
