@@ -25,7 +25,7 @@ DEMO := demo
 JOBS ?= 2
 PROFILE ?= train
 COMPOSE ?= docker compose
-REFERENCE := docs/settings.md docs/troubleshooting.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json .runpod
+REFERENCE := docs/settings.md docs/troubleshooting.md docs/settings.schema.json env.example templates/k8s templates/runpod/template.json templates/grafana .runpod
 
 .PHONY: help setup setup-serve setup-quantise setup-azurite demo run test drill drill-damages drill-disks drill-failures drill-kills drill-plans drill-stops drill-layouts drill-tokens check generate reference lock audit wheels image test-image bench-cold bench-data bench-examples bench-fuzz bench-image bench-merge bench-memory bench-packing bench-start up down bash logs clean bench-train drill-bench bench-start-image
 

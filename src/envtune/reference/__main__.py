@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune import files
-from envtune.reference import document, example, hub, page, runpod, troubleshooting
+from envtune.reference import dashboard, document, example, hub, page, runpod, troubleshooting
 from envtune.reference.kubernetes import manifests
 
 FILES: dict[str, Callable[[], str]] = {
@@ -15,6 +15,7 @@ FILES: dict[str, Callable[[], str]] = {
     "env.example": example.text,
     **dict(manifests.files()),
     "templates/runpod/template.json": runpod.text,
+    "templates/grafana/dashboard.json": dashboard.text,
     ".runpod/hub.json": hub.text,
     ".runpod/tests.json": hub.tests_text,
 }

@@ -17,6 +17,7 @@ from envtune.checks.doctor.table import AREAS, CODES
 from envtune.errors import Exit, Refused
 from envtune.failures.table import FAILURES
 from envtune.reference import (
+    dashboard,
     document,
     example,
     mappings,
@@ -31,6 +32,7 @@ from envtune.settings import axolotl_keys, dialects, loading, paths, runtime, so
 from envtune.settings.dialects.rules import Becomes
 from envtune.settings.own import OWN, SERVE_FLAG
 from envtune.settings.own.profiles import PROFILES
+from envtune.watch.metrics import METRICS
 from tests.harness import ROOT
 from tests.unit.builders import MODEL_AND_DATA, load, of_settings
 
@@ -212,3 +214,12 @@ def test_the_pods_template_is_a_configuration_that_ends_its_pod() -> None:
     assert template["ports"] == []
     outputs, _ = paths.folders(given.get, {"RUNPOD_POD_ID": "pod"})
     assert outputs.startswith(template["volumeMountPath"])
+
+
+def test_the_dashboard_asks_for_every_metric_and_for_no_other() -> None:
+    panels = dashboard.dashboard()["panels"]
+    asked = [re.findall(r"envtune_\w+", panel["targets"][0]["expr"]) for panel in panels]
+    assert asked == [[row.name] for row in METRICS]
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels)
+    assert all(row.name.endswith("_total") == (row.kind == "counter") for row in METRICS)
