@@ -78,8 +78,8 @@ STAGED = {
 }
 # What is set wrongly, or is missing, before a trainer starts.
 SET: dict[str, tuple[dict[str, str], int, str]] = {
-    "model": ({"AXOLOTL_BASE_MODEL": "./nowhere"}, 1, "AXOLOTL_BASE_MODEL"),
-    "rows": ({"AXOLOTL_DATASETS__0__PATH": "nowhere.jsonl"}, 1, "AXOLOTL_DATASETS__0__PATH"),
+    "model": ({"AXOLOTL_BASE_MODEL": "./nowhere"}, 4, "AXOLOTL_BASE_MODEL"),
+    "rows": ({"AXOLOTL_DATASETS__0__PATH": "nowhere.jsonl"}, 3, "AXOLOTL_DATASETS__0__PATH"),
     "typo": ({"AXOLOTL_LEARNING_RTE": "1"}, 1, "AXOLOTL_LEARNING_RATE"),
     "type": ({"AXOLOTL_LORA_R": "many"}, 1, "AXOLOTL_LORA_R"),
     "target": ({"AXOLOTL_LORA_TARGET_MODULES": '["c_attn"]'}, 1, "fits no layer"),

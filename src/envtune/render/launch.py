@@ -255,6 +255,8 @@ def _environment(
         env |= {"HOME": str(place.home), "USER": env.get("USER", "envtune")}
     if "WANDB_API_KEY" not in env and env.get("WANDB_MODE") not in _WITHOUT_KEY:
         env["WANDB_MODE"] = "disabled"  # W&B would prompt, or end the run
+    if env.get("WANDB_MODE") in _WITHOUT_KEY:
+        env.setdefault("WANDB_ERROR_REPORTING", "false")  # it calls home all the same
     env[channel.RUN_DIR] = str(place.run_dir)
     env[channel.SUPERVISOR] = place.supervisor
     env[channel.OWNER] = place.owner
