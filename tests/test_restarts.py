@@ -197,9 +197,9 @@ def test_a_container_that_is_killed_again_and_again_gives_up(
 def test_the_record_of_a_file_that_cannot_be_written_says_what_the_exit_says(
     failed: Path, entrypoint: Entrypoint
 ) -> None:
-    (failed / "budget.json").mkdir()
-    result = entrypoint.run(SFT_MAX_HOURS="2")
-    assert "budget.json: Is a directory" in result.lines[-1]
+    (Path(read(failed / "run.json")["logs"]) / "train").touch()
+    result = entrypoint.run()
+    assert "/train: File exists" in result.lines[-1], result.lines[-1]
     assert read(failed / "run.json")["outcome"]["exit"] == result.code == 1
 
 
