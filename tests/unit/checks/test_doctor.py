@@ -194,8 +194,8 @@ def test_a_disk_that_is_nearly_full_is_told_with_its_bytes(
     room: Path, option: str, wanted: str
 ) -> None:
     seen = apart(room, f"mount -t tmpfs -o {option} none runs", "place.disk")
-    evidence = dict(seen)[wanted]
-    assert evidence.startswith(f"{room}/runs/outputs")
+    told = [evidence for code, evidence in seen if code == wanted]  # this machine's own may be too
+    assert any(evidence.startswith(f"{room}/runs/outputs") for evidence in told)
 
 
 def test_a_disk_with_room_is_well(room: Path) -> None:
