@@ -84,8 +84,7 @@ def test_the_hubs_caches_lie_in_their_folder_where_nothing_else_is_said() -> Non
     assert paths.caches("/c", {"HF_HUB_CACHE": "/elsewhere"}) == {
         "HF_DATASETS_CACHE": "/c/datasets",
         "HF_XET_CACHE": "/c/xet",
-        "TORCHINDUCTOR_CACHE_DIR": "/c/inductor",
-        "TRITON_CACHE_DIR": "/c/triton",
+        **(of_torch := {"TORCHINDUCTOR_CACHE_DIR": "/c/inductor", "TRITON_CACHE_DIR": "/c/triton"}),
     }
-    assert paths.caches("/c", {"HF_HOME": "/home"}) == {}
+    assert paths.caches("/c", {"HF_HOME": "/home"}) == of_torch
     assert paths.caches(None, {}) == {}
