@@ -63,6 +63,7 @@ def on_this_machine(folder: Path, name: str) -> list[dict[str, Any]]:
             container["image"] = f"localhost/{IMAGE}"
             container["envFrom"] = [part for part in container["envFrom"] if "configMapRef" in part]
             del container["resources"]
+            container.pop("ports", None)  # of a network of pods
             for volume in document["spec"]["volumes"]:
                 if volume.pop("persistentVolumeClaim", None) or volume.pop("emptyDir", None):
                     path = folder / volume["name"]
