@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from huggingface_hub import constants
 
 from envtune.failures.table import recognise
 from tests.harness import Entrypoint, Start
@@ -127,6 +128,8 @@ def test_what_the_libraries_raise_is_told_by_its_row(
 ) -> None:
     monkeypatch.syspath_prepend(str(STAGING))
     monkeypatch.setenv("STAGED_MODEL", settings["AXOLOTL_BASE_MODEL"])
+    # By its constant too, which a library that is imported now would keep for every later test.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     staged = importlib.import_module("staged")
