@@ -22,6 +22,7 @@ from envtune.render.yaml_files import TEMPLATES
 from envtune.runs import folders
 from envtune.runs.contents import EVAL, PAGE, REPORT, SAMPLE
 from envtune.stages import learned, samples
+from envtune.supervise.progress import span
 from envtune.watch import curves, ending, story
 from envtune.watch.curves import Chart, number
 from envtune.watch.story import Story
@@ -124,15 +125,9 @@ def figures(told: Story, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         yield "tokens", f"{tokens:,}"
     if memory := max((e.get("memory", 0) for e in told.steps.values()), default=0):
         yield "GPU memory", f"{memory / _GIB:.1f} GiB at most"
-    yield "time", _span(told.time - told.began)
+    yield "time", span(told.spent)
     if told.price:
-        yield "money", f"{told.price * (told.time - told.began) / 3600:.2f} $ at {told.price:g} $/h"
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+        yield "money", f"{told.price * told.spent / 3600:.2f} $ at {told.price:g} $/h"
 
 
 def charts(told: Story) -> Iterator[Chart]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from envtune.columns import columns
+from envtune.supervise.progress import span
 from envtune.watch import curves, report
 from envtune.watch.story import Event, Story
 
@@ -34,13 +35,14 @@ def _progress(told: Story, now: float) -> str:
     if rates:
         parts.append(f"{sum(rates) / len(rates):,.0f} tokens/s")
     if told.outcome is None and (seconds := left(told)):
-        parts.append(f"{_span(seconds)} left")
-    if told.price:
-        parts.append(f"{told.price * max(0.0, now - told.began) / 3600:.2f} $")
+        parts.append(f"{span(seconds)} left")
     age = max(0.0, now - told.time)
+    if told.price:
+        spent = told.spent + (age if told.outcome is None else 0.0)
+        parts.append(f"{told.price * spent / 3600:.2f} $")
     if told.outcome is None and age > 15:
-        parts.append(f"last heard of {_span(age)} ago")
-    return ", ".join(parts) or f"last heard of {_span(age)} ago"
+        parts.append(f"last heard of {span(age)} ago")
+    return ", ".join(parts) or f"last heard of {span(age)} ago"
 
 
 def left(told: Story) -> float:
@@ -65,12 +67,6 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def _parts(values: Sequence[float], size: int) -> Iterator[Sequence[float]]:
     return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _cut(line: str, width: int) -> str:

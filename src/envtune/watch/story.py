@@ -21,7 +21,8 @@ _NEWEST = 50
 
 @dataclass
 class Story:
-    """What is known of a run so far. `time` is the newest event's, in seconds since 1970.
+    """What is known of a run so far. `time` is the newest event's, in seconds since 1970; `spent`
+    are the seconds of all starts.
 
     `state` is a phase of training, a stage's name, or empty once the start has ended. `steps` and
     `evaluations` are by their step; `rows` of `stages` by the stage's name.
@@ -30,8 +31,8 @@ class Story:
     run: str = ""
     machine: str = ""
     price: float | None = None
-    began: float = 0.0
     time: float = 0.0
+    spent: float = 0.0
     stage: str = ""
     phase: str = ""
     max_steps: int = 0
@@ -47,8 +48,9 @@ class Story:
     def feed(self, events: Iterable[Event]) -> "Story":
         """Takes further events in, in their order."""
         for event in events:
+            if event["kind"] != "start":  # nobody works, or pays, between two starts
+                self.spent += max(0.0, event["time"] - (self.time or event["time"]))
             self.time = event["time"]
-            self.began = self.began or self.time
             getattr(self, f"_{event['kind']}")(event)
         return self
 

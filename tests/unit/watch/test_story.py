@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from envtune.events import Follower, Stream
-from envtune.watch import story
+from envtune.watch import report, story
 from envtune.watch.story import Story
 
 
@@ -59,3 +59,12 @@ def test_the_best_evaluation_is_the_lowest(tmp_path: Path) -> None:
     assert told.best is not None
     assert told.best["step"] == 2
     assert told.evaluated["step"] == 3
+
+
+def test_nobody_pays_for_the_night_between_two_starts(tmp_path: Path) -> None:
+    stream = Stream(tmp_path, clock=iter([100.0, 160.0, 40_000.0, 40_030.0, 40_020.0]).__next__)
+    for kind in ("start", "resumed", "start", "resumed", "resumed"):
+        stream.add(kind, **({"run": "r", "price": 2.0} if kind == "start" else {"step": 0}))
+    told = story.of(tmp_path)
+    assert told.spent == 90.0
+    assert dict(report.figures(told, {}))["money"].startswith("0.05 $")
